@@ -1,0 +1,6 @@
+#include <likeness/likeness.h>
+
+const char *lk_version(void)
+{
+    return LIKENESS_VERSION;
+}
