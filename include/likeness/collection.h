@@ -2,7 +2,8 @@
  *
  * One writer at a time (a second is refused with LK_CONFLICT), any number of readers in any number of processes. Changes
  * are gathered in a batch and acknowledged by lk_collection_commit: a crash at any moment loses at most what was not
- * acknowledged. Readers see the last commit before they opened or refreshed. Format: docs/format.md. */
+ * acknowledged. Readers see the last commit before they opened or refreshed. Format: docs/format.md.
+ * A handle is for one thread at a time; snapshots and their indexes may be searched from many. */
 #ifndef LIKENESS_COLLECTION_H
 #define LIKENESS_COLLECTION_H
 
@@ -24,6 +25,8 @@ typedef struct lk_collection_config {
     lk_dtype dtype;            /* how vectors are stored */
     const char *embedder_id;   /* lk_embedder_id of what made the vectors */
     const char *embedder_name; /* for people */
+    const char *model_dir;     /* to lk_collection_create: a folder written by lk_embedder_save beside the collection; it is
+                                  moved in, so that a collection never exists without its model. NULL = vectors alone. */
 } lk_collection_config;
 
 typedef enum lk_picture_state {
@@ -73,17 +76,18 @@ LK_API lk_status lk_collection_commit(lk_collection *collection);
 /* Forgets everything put or removed since the last commit. */
 LK_API lk_status lk_collection_rollback(lk_collection *collection);
 
-/* Looks up one picture. The record's strings live in *arena-like* storage freed by lk_record_free. LK_NOT_FOUND. */
+/* Looks up one picture, uncommitted changes of this writer included. The record's strings are freed by lk_record_free.
+ * LK_NOT_FOUND leaves no message behind that anyone needs: it is an answer. */
 LK_API lk_status lk_collection_find_id(lk_collection *collection, int64_t id, lk_record *out);
 LK_API lk_status lk_collection_find_path(lk_collection *collection, const char *path, lk_record *out);
 /* Any one indexed picture with these bytes. */
 LK_API lk_status lk_collection_find_hash(lk_collection *collection, const uint64_t hash[2], lk_record *out);
 LK_API void lk_record_free(lk_record *record);
 
-/* Calls fn for every picture in order of id; the record is borrowed for the call. A status other than LK_OK from fn stops
- * the walk and is returned. */
+/* Calls fn for every picture with an id above `after` (0 = all) in order of id; the record is borrowed for the call. A
+ * status other than LK_OK from fn stops the walk and is returned. */
 typedef lk_status (*lk_record_fn)(void *user, const lk_record *record);
-LK_API lk_status lk_collection_each(lk_collection *collection, lk_record_fn fn, void *user);
+LK_API lk_status lk_collection_each(lk_collection *collection, int64_t after, lk_record_fn fn, void *user);
 
 typedef struct lk_collection_stats {
     uint64_t indexed, skipped;  /* pictures by state */

@@ -16,11 +16,12 @@ extern "C" {
 
 /* One picture to ingest. */
 typedef struct lk_source {
-    const char *path;   /* as given; made absolute inside */
+    const char *path;   /* absolute, as lk_sources_add* make it */
     const char *labels; /* JSON object, or NULL: keep what the catalog has */
 } lk_source;
 
-/* A list of pictures gathered from folders, globs, CSV files and plain lists; sorted by path, without repeats. */
+/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and has
+ * no repeats: of two entries with one path the one with labels, else the later, counts. */
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
@@ -32,8 +33,9 @@ LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_patter
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
-LK_API size_t lk_sources_count(const lk_source_list *list);
-LK_API const lk_source *lk_sources_at(const lk_source_list *list, size_t index);
+LK_API size_t lk_sources_count(lk_source_list *list);
+/* Borrowed until the next addition. */
+LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
 
 typedef struct lk_ingest_options {
     size_t commit_every; /* pictures per acknowledged batch; 0 = 256 */
@@ -52,7 +54,7 @@ typedef struct lk_ingest_report {
  * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be used
  * is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
-                           const lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
+                           lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
 /* Embeds the sources in order into out [count][dim]; ok [count] (may be NULL) says which rows are valid, the others are
  * zero. */
@@ -85,7 +87,7 @@ LK_API void lk_searcher_free(lk_searcher *searcher);
 LK_API lk_status lk_searcher_refresh(lk_searcher *searcher);
 LK_API const lk_embedder *lk_searcher_embedder(const lk_searcher *searcher);
 LK_API lk_collection_config lk_searcher_config(const lk_searcher *searcher);
-LK_API size_t lk_searcher_count(const lk_searcher *searcher);
+LK_API size_t lk_searcher_count(lk_searcher *searcher); /* pictures that can be found */
 
 typedef struct lk_search_options {
     size_t k;           /* 0 = 10 */
@@ -100,6 +102,8 @@ LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, c
 LK_API lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out);
 /* The record of one picture. Free with lk_record_free. */
 LK_API lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out);
+/* The same by its absolute path. */
+LK_API lk_status lk_searcher_find(lk_searcher *searcher, const char *path, lk_record *out);
 /* Up to n pictures with id > after, in order of id (a page of the collection). */
 LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n, lk_results *out);
 

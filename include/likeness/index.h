@@ -56,13 +56,16 @@ LK_API size_t lk_flat_count(const lk_flat *index); /* live vectors */
 LK_API size_t lk_flat_dim(const lk_flat *index);
 LK_API lk_metric lk_flat_metric(const lk_flat *index);
 
-/* Says whether an id may be returned. Called once per vector scanned, from several threads. */
+/* Says whether an id may be returned. Asked at most once per query and vector, and only about vectors that would be among
+ * the best so far; from several threads at once. */
 typedef int (*lk_id_filter)(void *user, uint64_t id);
 
-/* The k best of the whole index for each of n queries [n][dim] (normalised inside for LK_COSINE).
+/* The k best of the whole index for each of n queries [n][dim] (normalised inside for LK_COSINE). Exact: every live vector
+ * is scored as it is stored (for LK_I8 scale * code) with the f32 query, summed in f32; LK_L2 sums squared differences. A
+ * vector whose score is not finite (NaN or infinity in attached memory, or overflow) is never found.
  * hits [n][k] are written best first, ties broken by smaller id; counts [n] says how many of the k exist (fewer when
- * fewer vectors pass). Results do not depend on the number of threads, nor on how queries are batched up to f32 rounding
- * of the scores. context NULL = the calling thread alone. filter NULL = all.
+ * fewer vectors pass). Results do not depend on the number of threads, nor on how queries are batched. context NULL = the
+ * calling thread alone. filter NULL = all.
  * LK_INVALID when k is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
 LK_API lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, const float *queries, size_t k,
                                 lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
@@ -71,7 +74,8 @@ LK_API lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_
 LK_API lk_status lk_flat_vector(const lk_flat *index, uint64_t id, float *out);
 
 /* All scores: for each of n queries the score of every live vector, in the order of rows (see lk_flat_ids):
- * scores [n][lk_flat_count]. The evaluation uses it, because it needs the rank of every relevant picture. */
+ * scores [n][lk_flat_count], those of lk_flat_search, and the worst possible infinity where that would never find the
+ * vector. The evaluation uses it, because it needs the rank of every relevant picture. */
 LK_API lk_status lk_flat_scores(const lk_flat *index, lk_context *context, size_t n, const float *queries, float *scores);
 /* Ids in the order of lk_flat_scores: out [lk_flat_count]. */
 LK_API void lk_flat_ids(const lk_flat *index, uint64_t *out);

@@ -1,0 +1,100 @@
+/* likeness embed: pictures to a NumPy array of vectors. */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int run(int argc, char **argv);
+const cli_command cli_embed = {"embed", "--model DIR|COLLECTION.lk --out V.npy LIST|-",
+                               "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
+
+/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64 bytes. */
+static lk_status write_npy(const char *path, const float *vectors, size_t rows, size_t columns)
+{
+    char header[128], text[96];
+    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
+    memset(header, ' ', sizeof header);
+    memcpy(header, "\x93NUMPY\x01\x00", 8);
+    header[8] = sizeof header - 10;
+    header[9] = 0;
+    memcpy(header + 10, text, (size_t)n);
+    header[sizeof header - 1] = '\n';
+    lk_atomic_file *file;
+    lk_status s = lk_atomic_open(path, &file);
+    if (s != LK_OK) return s;
+    s = lk_atomic_write(file, header, sizeof header);
+    if (s == LK_OK) s = lk_atomic_write(file, vectors, rows * columns * sizeof *vectors);
+    if (s == LK_OK) return lk_atomic_commit(file);
+    lk_atomic_abandon(file);
+    return s;
+}
+
+/* A model directory, or a collection whose model is meant. */
+static lk_status open_model(const char *path, lk_embedder **out)
+{
+    char *manifest = lk_path_join(path, "MANIFEST"), *inside = lk_path_join(path, "model");
+    if (!manifest || !inside) {
+        free(manifest);
+        free(inside);
+        return lk_fail_memory("model");
+    }
+    lk_status s = lk_embedder_open(lk_path_exists(manifest) ? inside : path, out);
+    free(manifest);
+    free(inside);
+    return s;
+}
+
+static int run(int argc, char **argv)
+{
+    cli_common common = {0};
+    const char *model = NULL, *out = NULL;
+    const cli_option options[] = {
+        {.name = "--model", .value = "DIR", .help = "a model, or a collection whose model is taken", .text = &model},
+        {.name = "--out", .value = "FILE", .help = "the .npy file to write", .text = &out},
+        CLI_COMMON_OPTIONS(common),
+    };
+    int count, status = cli_parse(&cli_embed, options, sizeof options / sizeof *options, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (!model || !out || count != 1) return cli_usage(&cli_embed, "a model, an output file and a list are wanted");
+    lk_context *context = cli_context(&common);
+    if (!context) return EXIT_FAILED;
+    lk_embedder *embedder = NULL;
+    cli_lines lines = {0};
+    lk_source *sources = NULL;
+    float *vectors = NULL;
+    uint8_t *ok = NULL;
+    size_t bad = 0;
+    lk_status s;
+    LK_TRY(open_model(model, &embedder));
+    LK_TRY(cli_read_lines(argv[0], &lines));
+    size_t dim = lk_embedder_dim(embedder);
+    sources = lk_alloc_zero(lines.count, sizeof *sources);
+    vectors = lk_alloc_zero(lines.count * dim, sizeof *vectors);
+    ok = lk_alloc_zero(lines.count, 1);
+    if (!sources || !vectors || !ok) {
+        s = lk_fail_memory("vectors");
+        goto done;
+    }
+    for (size_t i = 0; i < lines.count; i++) sources[i].path = lines.items[i];
+    LK_TRY(lk_embed_sources(context, embedder, sources, lines.count, vectors, ok));
+    LK_TRY(write_npy(out, vectors, lines.count, dim));
+    for (size_t i = 0; i < lines.count; i++) bad += !ok[i];
+    if (!common.quiet)
+        printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n", lines.count, dim,
+               out, bad);
+    status = bad ? EXIT_SKIPPED : EXIT_DONE;
+done:
+    if (s != LK_OK) status = cli_fail("embed");
+    cli_free_lines(&lines);
+    free(sources);
+    free(vectors);
+    free(ok);
+    lk_embedder_free(embedder);
+    cli_context_free(context);
+    return status;
+}

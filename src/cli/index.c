@@ -1,0 +1,173 @@
+/* likeness index: create or update a collection. */
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static int run(int argc, char **argv);
+const cli_command cli_index = {"index", "PICTURES... --into COLLECTION.lk [options]",
+                               "Create or update a collection from folders, files, globs, a CSV (path,label,...) or a list on "
+                               "stdin (-)",
+                               run};
+
+typedef struct index_options {
+    cli_common common;
+    const char *into, *kind, *dtype, *csv;
+    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels;
+    bool retry, json;
+} index_options;
+
+static bool is_csv(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && strcasecmp(dot, ".csv") == 0;
+}
+
+static lk_status gather(const index_options *o, int argc, char **argv, lk_source_list *list)
+{
+    lk_status s = LK_OK;
+    if (o->csv) LK_TRY(lk_sources_add_csv(list, o->csv));
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "-") == 0) {
+            cli_lines lines;
+            LK_TRY(cli_read_lines("-", &lines));
+            for (size_t j = 0; s == LK_OK && j < lines.count; j++) s = lk_sources_add_path(list, lines.items[j], NULL);
+            cli_free_lines(&lines);
+        } else if (is_csv(argv[i])) {
+            s = lk_sources_add_csv(list, argv[i]);
+        } else {
+            s = lk_sources_add(list, argv[i]);
+        }
+        if (s != LK_OK) break;
+    }
+    if (s == LK_OK && lk_sources_count(list) == 0) s = lk_fail(LK_NOT_FOUND, "no pictures were found there");
+done:
+    return s;
+}
+
+static lk_status load_sample(void *user, size_t index, const lk_image_options *options, lk_image *out)
+{
+    return lk_image_load(lk_sources_at(user, index)->path, options, out);
+}
+
+/* Learns the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a run
+ * that is killed in between leaves nothing that looks like a collection. */
+static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
+                        lk_collection **collection)
+{
+    static const char *const dtypes[] = {"f32", "f16", "i8"};
+    lk_classical_options learning = {.kind = strcmp(o->kind, "bovw") == 0 ? LK_CLASSICAL_BOVW : LK_CLASSICAL_VLAD,
+                                     .words = (uint32_t)o->words,
+                                     .dim = (uint32_t)o->dim,
+                                     .sample_images = (uint32_t)o->sample,
+                                     .seed = o->seed};
+    char *model = NULL, *trimmed = strdup(o->into);
+    lk_status s = trimmed ? LK_OK : lk_fail_memory("path");
+    if (s != LK_OK) return s;
+    for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/';) trimmed[--n] = 0;
+    char *slash = strrchr(trimmed, '/');
+    int head = slash ? (int)(slash - trimmed) + 1 : 0;
+    if (asprintf(&model, "%.*s.%s.model", head, trimmed, trimmed + head) < 0) {
+        model = NULL;
+        s = lk_fail_memory("path");
+        goto done;
+    }
+    LK_TRY(lk_classical_train(context, &learning, lk_sources_count(list), load_sample, list, embedder));
+    LK_TRY(lk_embedder_save(*embedder, model));
+    lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
+                                   .metric = LK_COSINE,
+                                   .embedder_id = lk_embedder_id(*embedder),
+                                   .embedder_name = lk_embedder_name(*embedder),
+                                   .model_dir = model};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(o->dtype, dtypes[i]) == 0) config.dtype = (lk_dtype)i;
+    s = lk_collection_create(trimmed, &config, collection);
+done:
+    free(model);
+    free(trimmed);
+    return s;
+}
+
+static void report(const index_options *o, const lk_ingest_report *r, const lk_collection_stats *stats)
+{
+    uint64_t indexed = r->added + r->updated + r->unchanged + r->moved;
+    if (o->json) {
+        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "indexed", (json_int_t)indexed, "added",
+                                 (json_int_t)r->added, "updated", (json_int_t)r->updated, "unchanged",
+                                 (json_int_t)r->unchanged, "moved", (json_int_t)r->moved, "skipped", (json_int_t)r->skipped,
+                                 "decode_seconds", r->decode_seconds, "embed_seconds", r->embed_seconds, "seconds",
+                                 r->wall_seconds, "in_collection", (json_int_t)stats->indexed));
+        return;
+    }
+    if (o->common.quiet) return;
+    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed, r->added,
+           r->updated, r->unchanged);
+    if (r->moved) printf(", %" PRIu64 " moved", r->moved);
+    printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into, stats->indexed);
+    if (r->decode_seconds + r->embed_seconds > 0)
+        printf("decoding %.1f s, embedding %.1f s (summed over threads)\n", r->decode_seconds, r->embed_seconds);
+    if (r->skipped_before)
+        printf("%" PRIu64 " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
+               r->skipped_before);
+}
+
+static int run(int argc, char **argv)
+{
+    index_options o = {.kind = "vlad", .dtype = "f32"};
+    const cli_option options[] = {
+        {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
+        {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
+        {.name = "--kind", .value = "KIND", .help = "of a new collection's embedder: vlad (default) or bovw", .text = &o.kind},
+        {.name = "--words", .value = "N", .help = "visual words (default 64 for vlad, 2048 for bovw)", .number = &o.words, .least = 1, .most = 65536},
+        {.name = "--dim", .value = "N", .help = "width of the vectors (default 256)", .number = &o.dim, .least = 1, .most = 65536},
+        {.name = "--sample", .value = "N", .help = "pictures the vocabulary is learnt from (default 3000)", .number = &o.sample, .least = 1, .most = 1000000},
+        {.name = "--seed", .value = "N", .help = "of the learning (default 0)", .number = &o.seed, .most = UINT64_MAX},
+        {.name = "--dtype", .value = "TYPE", .help = "how vectors are stored: f32 (default), f16 or i8", .text = &o.dtype},
+        {.name = "--retry-skipped", .help = "try again what was skipped before", .flag = &o.retry},
+        {.name = "--max-bytes", .value = "N", .help = "skip larger files (default 64 MiB)", .number = &o.max_bytes, .least = 1, .most = UINT64_MAX},
+        {.name = "--max-pixels", .value = "N", .help = "skip larger pictures (default 100 million)", .number = &o.max_pixels, .least = 1, .most = UINT64_MAX},
+        {.name = "--commit-every", .value = "N", .help = "pictures acknowledged at once (default 256)", .number = &o.commit_every, .least = 1, .most = 1000000},
+        {.name = "--json", .help = "report as JSON", .flag = &o.json},
+        CLI_COMMON_OPTIONS(o.common),
+    };
+    int count, status = cli_parse(&cli_index, options, sizeof options / sizeof *options, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (!o.into) return cli_usage(&cli_index, "where to? name the collection: --into photos.lk");
+    if (count == 0 && !o.csv) return cli_usage(&cli_index, "which pictures? name folders, files or a CSV");
+    if (strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0) return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
+    if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
+        return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
+    lk_context *context = cli_context(&o.common);
+    if (!context) return EXIT_FAILED;
+    lk_source_list *list = NULL;
+    lk_collection *collection = NULL;
+    lk_embedder *embedder = NULL;
+    lk_ingest_report r;
+    lk_collection_stats stats = {0};
+    lk_ingest_options ingest = {.commit_every = o.commit_every, .retry_skipped = o.retry, .max_bytes = o.max_bytes, .max_pixels = o.max_pixels};
+    lk_status s;
+    LK_TRY(lk_sources_new(&list));
+    LK_TRY(gather(&o, count, argv, list));
+    if (lk_path_exists(o.into)) {
+        LK_TRY(lk_collection_open(o.into, LK_WRITE, &collection));
+        LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(collection), &embedder), "%s: its model", o.into));
+    } else {
+        LK_TRY(create(context, &o, list, &embedder, &collection));
+    }
+    LK_TRY(lk_ingest(context, collection, embedder, list, &ingest, &r));
+    LK_TRY(lk_collection_stats_of(collection, &stats));
+    report(&o, &r, &stats);
+    status = r.skipped ? EXIT_SKIPPED : EXIT_DONE;
+done:
+    if (s != LK_OK) status = cli_fail("index");
+    lk_collection_close(collection);
+    lk_embedder_free(embedder);
+    lk_sources_free(list);
+    cli_context_free(context);
+    return status;
+}

@@ -1,0 +1,56 @@
+/* likeness info: what a collection is. */
+#include "base/error.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static int run(int argc, char **argv);
+const cli_command cli_info = {"info", "COLLECTION.lk [--skipped] [--json]", "Tell what a collection holds", run};
+
+static const char *const dtypes[] = {"f32", "f16", "int8"};
+
+static lk_status print_skipped(void *user, const lk_record *record)
+{
+    (void)user;
+    if (record->state == LK_PICTURE_SKIPPED) printf("%s\n", record->error ? record->error : record->path);
+    return LK_OK;
+}
+
+static int run(int argc, char **argv)
+{
+    bool json = false, skipped = false;
+    const cli_option options[] = {{.name = "--skipped", .help = "list the skipped pictures and why", .flag = &skipped},
+                                  {.name = "--json", .help = "print JSON", .flag = &json}};
+    int count, status = cli_parse(&cli_info, options, 2, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (count != 1) return cli_usage(&cli_info, "one collection is wanted");
+    lk_collection *collection = NULL;
+    lk_collection_stats stats;
+    lk_status s;
+    LK_TRY(lk_collection_open(argv[0], LK_READ, &collection));
+    LK_TRY(lk_collection_stats_of(collection, &stats));
+    lk_collection_config config = lk_collection_config_of(collection);
+    if (json) {
+        status = cli_print_json(json_pack(
+            "{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "path", lk_collection_path(collection), "indexed",
+            (json_int_t)stats.indexed, "skipped", (json_int_t)stats.skipped, "dim", (json_int_t)config.dim, "dtype",
+            dtypes[config.dtype], "metric", cli_score_name(config.metric), "model", config.embedder_name, "model_id",
+            config.embedder_id, "segments", (json_int_t)stats.segments, "vector_bytes", (json_int_t)stats.vector_bytes,
+            "catalog_bytes", (json_int_t)stats.catalog_bytes, "dead_vectors", (json_int_t)stats.dead_vectors));
+    } else if (skipped) {
+        s = lk_collection_each(collection, 0, print_skipped, NULL);
+    } else {
+        printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64 " skipped%s\n  model      %s (%s)\n  vectors    %zu x %s, %s, %.1f MiB "
+               "in %" PRIu64 " segments\n  catalog    %.1f MiB\n  index      flat: every search is exact\n",
+               lk_collection_path(collection), stats.indexed, stats.skipped, stats.skipped ? " (--skipped lists them)" : "",
+               config.embedder_name, config.embedder_id, config.dim, dtypes[config.dtype], cli_score_name(config.metric),
+               (double)stats.vector_bytes / 1048576, stats.segments, (double)stats.catalog_bytes / 1048576);
+        if (stats.dead_vectors)
+            printf("  dead       %" PRIu64 " vectors of changed or removed pictures; `likeness compact` drops them\n",
+                   stats.dead_vectors);
+    }
+done:
+    lk_collection_close(collection);
+    return s == LK_OK ? status : cli_fail("info");
+}

@@ -1,0 +1,74 @@
+/* likeness verify and likeness compact: looking after a collection. */
+#include "base/error.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static int run_verify(int argc, char **argv);
+static int run_compact(int argc, char **argv);
+const cli_command cli_verify = {"verify", "COLLECTION.lk [--json]", "Check every byte of a collection", run_verify};
+const cli_command cli_compact = {"compact", "COLLECTION.lk", "Drop the vectors of changed and removed pictures", run_compact};
+
+static void print_problem(void *user, const char *problem)
+{
+    if (user)
+        json_array_append_new(user, json_string(problem));
+    else
+        printf("%s\n", problem);
+}
+
+static int run_verify(int argc, char **argv)
+{
+    bool json = false;
+    const cli_option options[] = {{.name = "--json", .help = "print JSON", .flag = &json}};
+    int count, status = cli_parse(&cli_verify, options, 1, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (count != 1) return cli_usage(&cli_verify, "one collection is wanted");
+    lk_collection *collection = NULL;
+    lk_embedder *embedder = NULL;
+    lk_collection_stats stats = {0};
+    uint64_t problems = 0;
+    json_t *list = json ? json_array() : NULL;
+    lk_status s;
+    LK_TRY(lk_collection_open(argv[0], LK_READ, &collection));
+    LK_TRY(lk_collection_verify(collection, print_problem, list, &problems));
+    /* The model has checksums of its own. */
+    if (lk_embedder_open(lk_collection_model_dir(collection), &embedder) != LK_OK) {
+        print_problem(list, lk_error_message());
+        problems++;
+    }
+    if (problems == 0) LK_TRY(lk_collection_stats_of(collection, &stats));
+    if (json)
+        cli_print_json(json_pack("{s:I, s:O}", "problems", (json_int_t)problems, "list", list));
+    else if (problems == 0)
+        printf("%s is whole: %" PRIu64 " pictures, %" PRIu64 " segments\n", argv[0], stats.indexed + stats.skipped, stats.segments);
+    else
+        fprintf(stderr, "likeness: verify: %s: %" PRIu64 " problems; restore a backup, or index the pictures named anew\n", argv[0],
+                problems);
+done:
+    json_decref(list);
+    lk_embedder_free(embedder);
+    lk_collection_close(collection);
+    if (s != LK_OK) return cli_fail("verify");
+    return problems ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int run_compact(int argc, char **argv)
+{
+    int count, status = cli_parse(&cli_compact, NULL, 0, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (count != 1) return cli_usage(&cli_compact, "one collection is wanted");
+    lk_collection *collection = NULL;
+    lk_collection_stats before, after;
+    lk_status s;
+    LK_TRY(lk_collection_open(argv[0], LK_WRITE, &collection));
+    LK_TRY(lk_collection_stats_of(collection, &before));
+    LK_TRY(lk_collection_compact(collection));
+    LK_TRY(lk_collection_stats_of(collection, &after));
+    printf("%" PRIu64 " dead vectors dropped; %.1f MiB of vectors are now %.1f MiB\n", before.dead_vectors,
+           (double)before.vector_bytes / 1048576, (double)after.vector_bytes / 1048576);
+done:
+    lk_collection_close(collection);
+    return s == LK_OK ? EXIT_DONE : cli_fail("compact");
+}

@@ -1,0 +1,47 @@
+/* What a flat index is made of; shared by flat.c (keeping vectors) and flat_search.c (finding them). */
+#ifndef LK_INDEX_FLAT_H
+#define LK_INDEX_FLAT_H
+
+#include "index/distance.h"
+#include "index/id_map.h"
+#include <likeness/index.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+/* A run of rows. Borrowed ones are as large as they come; owned ones are chunks that never move once they are full, so
+ * that a growing index is not copied again and again. */
+typedef struct lk_flat_part {
+    const char *codes;
+    const uint64_t *ids;
+    const float *scales; /* LK_I8 only */
+    const uint8_t *live; /* bitmap, LSB first; NULL = all */
+    size_t count, dead;  /* rows, and those of them that are removed */
+    size_t capacity;     /* rows there is room for; 0 = borrowed */
+    bool measured;       /* the two below are filled: always for owned parts */
+    float longest;       /* no row that can be found is longer */
+    const float *bias;   /* minus half the squared length of each row; LK_L2 only */
+} lk_flat_part;
+
+struct lk_flat {
+    size_t dim, row_bytes;
+    lk_metric metric;
+    lk_dtype dtype;
+    const lk_distance_kernels *kernels;
+    lk_flat_part *parts;
+    size_t part_count, part_capacity;
+    size_t rows, live;     /* in all parts */
+    pthread_mutex_t mutex; /* guards what reading a const index may cause: building places, measuring parts */
+    bool mapped;           /* places holds every live row */
+    lk_id_map places;      /* id -> part << 40 | row */
+};
+
+/* Makes sure that every part is measured. Screening needs it; for LK_COSINE nothing is read, lengths are 1 by contract.
+ */
+lk_status lk_flat_measure(const lk_flat *index);
+
+static inline bool lk_flat_is_live(const lk_flat_part *part, size_t row)
+{
+    return part->dead == 0 || (part->live[row / 8] >> (row % 8) & 1);
+}
+
+#endif

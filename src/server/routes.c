@@ -1,0 +1,254 @@
+/* What each address answers; described for callers in docs/api.md. */
+#include "base/file.h"
+#include "server/server.h"
+#include <likeness/likeness.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- answering ---- */
+
+static enum MHD_Result send_response(lk_request *request, unsigned status, const char *type, struct MHD_Response *response,
+                                     const char *cache)
+{
+    if (!response) return MHD_NO;
+    MHD_add_response_header(response, "Content-Type", type);
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(response, "Cache-Control", cache);
+    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(response, "Content-Security-Policy",
+                            "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'");
+    if (status == 405) MHD_add_response_header(response, "Allow", "GET, HEAD, POST");
+    if (status >= 400) atomic_fetch_add(&request->server->failures, 1);
+    enum MHD_Result queued = MHD_queue_response(request->connection, status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+enum MHD_Result lk_answer_bytes(lk_request *request, const char *type, uint8_t *bytes, size_t size, const char *cache)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(size, bytes, MHD_RESPMEM_MUST_FREE);
+    if (!response) free(bytes);
+    return send_response(request, 200, type, response, cache);
+}
+
+enum MHD_Result lk_answer_json(lk_request *request, unsigned status, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    json_decref(value);
+    if (!text) return MHD_NO;
+    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    if (!response) free(text);
+    return send_response(request, status, "application/json", response, "no-store");
+}
+
+enum MHD_Result lk_answer_error(lk_request *request, unsigned status, const char *message)
+{
+    json_t *value = json_pack("{s:{s:I, s:s}}", "error", "code", (json_int_t)status, "message", message);
+    if (!value) /* the message held bytes that are not UTF-8 */
+        value = json_pack("{s:{s:I, s:s}}", "error", "code", (json_int_t)status, "message", "the request failed");
+    return lk_answer_json(request, status, value);
+}
+
+/* A failure of the library, as the status of HTTP that means the same. */
+static enum MHD_Result answer_failure(lk_request *request, lk_status s)
+{
+    static const unsigned codes[] = {[LK_INVALID] = 400,     [LK_NOT_FOUND] = 404, [LK_CORRUPT] = 415,  [LK_IO] = 500,
+                                     [LK_NO_MEMORY] = 503,   [LK_UNSUPPORTED] = 415, [LK_CANCELLED] = 503, [LK_CONFLICT] = 500,
+                                     [LK_LIMIT] = 413};
+    return lk_answer_error(request, codes[s], lk_error_message());
+}
+
+/* A number of the query string; false when it is there and is none in [least, most]. Absent leaves *out. */
+static bool argument(lk_request *request, const char *name, int64_t least, int64_t most, int64_t *out)
+{
+    const char *text = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+    if (!text) return true;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || end == text || *end || value < least || value > most) return false;
+    *out = value;
+    return true;
+}
+
+static json_t *result_json(const lk_result *r, bool scored)
+{
+    json_t *labels = json_loads(r->labels, 0, NULL);
+    json_t *out = json_pack("{s:I, s:s, s:s?, s:o?, s:I, s:I}", "id", (json_int_t)r->id, "path", r->path, "label", r->label,
+                            "labels", labels, "width", (json_int_t)r->width, "height", (json_int_t)r->height);
+    if (scored) json_object_set_new(out, "score", json_real((double)r->score));
+    return out;
+}
+
+static json_t *results_json(const lk_results *results, bool scored)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < results->count; i++) json_array_append_new(list, result_json(&results->items[i], scored));
+    return list;
+}
+
+/* ---- routes ---- */
+
+static enum MHD_Result route_info(lk_request *request)
+{
+    lk_server *server = request->server;
+    lk_collection_config config = lk_searcher_config(server->searcher);
+    static const char *const metrics[] = {"cosine", "inner product", "squared distance"};
+    return lk_answer_json(request, 200,
+                          json_pack("{s:I, s:I, s:s, s:s, s:s, s:s, s:I}", "count", (json_int_t)lk_searcher_count(server->searcher),
+                                    "dim", (json_int_t)config.dim, "metric", metrics[config.metric], "model", config.embedder_name,
+                                    "model_id", config.embedder_id, "version", lk_version(), "max_upload_bytes",
+                                    (json_int_t)server->options.max_upload_bytes));
+}
+
+static enum MHD_Result route_page(lk_request *request)
+{
+    int64_t after = 0, n = 60;
+    if (!argument(request, "after", 0, INT64_MAX, &after) || !argument(request, "n", 1, 500, &n))
+        return lk_answer_error(request, 400, "after is an id, n a number from 1 to 500");
+    lk_results results;
+    lk_status s = lk_searcher_page(request->server->searcher, after, (size_t)n, &results);
+    if (s != LK_OK) return answer_failure(request, s);
+    json_t *value = json_pack("{s:o, s:I}", "images", results_json(&results, false), "next",
+                              results.count == (size_t)n ? (json_int_t)results.items[results.count - 1].id : (json_int_t)0);
+    lk_results_free(&results);
+    return lk_answer_json(request, 200, value);
+}
+
+static enum MHD_Result route_record(lk_request *request, int64_t id)
+{
+    lk_record record;
+    lk_status s = lk_searcher_record(request->server->searcher, id, &record);
+    if (s != LK_OK) return answer_failure(request, s);
+    lk_result r = {.id = record.id,
+                   .path = (char *)record.path,
+                   .label = (char *)record.label,
+                   .labels = (char *)(record.labels ? record.labels : "{}"),
+                   .width = record.width,
+                   .height = record.height};
+    json_t *value = result_json(&r, false);
+    json_object_set_new(value, "bytes", json_integer((json_int_t)record.size));
+    json_object_set_new(value, "state", json_string(record.state == LK_PICTURE_INDEXED ? "indexed" : "skipped"));
+    lk_record_free(&record);
+    return lk_answer_json(request, 200, value);
+}
+
+/* The picture as a raster at most `size` pixels wide and high. Never the file itself: an SVG or HTML that somebody slipped
+ * into a collection would run its scripts as this site. Only paths of the catalog are read. */
+static enum MHD_Result route_file(lk_request *request, int64_t id)
+{
+    lk_server *server = request->server;
+    int64_t size = 256;
+    if (!argument(request, "size", 16, 2048, &size)) return lk_answer_error(request, 400, "size is a number from 16 to 2048");
+    lk_record record;
+    lk_status s = lk_searcher_record(server->searcher, id, &record);
+    if (s != LK_OK) return answer_failure(request, s);
+    int64_t stamp = record.mtime_ns;
+    size_t bytes = 0;
+    uint8_t *data = lk_thumbs_get(server->thumbs, id, (unsigned)size, stamp, &bytes);
+    if (!data) {
+        lk_image_options options = lk_image_default_options();
+        options.max_side = (uint32_t)size;
+        lk_image image = {0};
+        s = lk_image_load(record.path, &options, &image);
+        if (s == LK_OK) s = lk_image_encode(&image, LK_FORMAT_WEBP, 85, &data, &bytes);
+        lk_image_free(&image);
+        if (s == LK_OK) lk_thumbs_put(server->thumbs, id, (unsigned)size, stamp, data, bytes);
+    }
+    lk_record_free(&record);
+    if (s != LK_OK) return answer_failure(request, s);
+    return lk_answer_bytes(request, "image/webp", data, bytes, "private, max-age=300");
+}
+
+static enum MHD_Result answer_search(lk_request *request, lk_status s, lk_results *results, double started)
+{
+    lk_server *server = request->server;
+    double took = lk_now() - started;
+    atomic_fetch_add(&server->searches, 1);
+    atomic_fetch_add(&server->search_microseconds, (unsigned long long)(took * 1e6));
+    if (s != LK_OK) return answer_failure(request, s);
+    json_t *value = json_pack("{s:o, s:f}", "results", results_json(results, true), "took_ms", took * 1000);
+    lk_results_free(results);
+    return lk_answer_json(request, 200, value);
+}
+
+static enum MHD_Result route_search(lk_request *request, bool post)
+{
+    lk_server *server = request->server;
+    int64_t k = 24, id = 0;
+    if (!argument(request, "k", 1, 200, &k)) return lk_answer_error(request, 400, "k is a number from 1 to 200");
+    if (!argument(request, "id", 1, INT64_MAX, &id)) return lk_answer_error(request, 400, "id is the number of a picture");
+    lk_search_options options = {.k = (size_t)k};
+    lk_results results;
+    double started = lk_now();
+    if (!post) {
+        if (id == 0) return lk_answer_error(request, 400, "name a picture (?id=) or post one");
+        return answer_search(request, lk_search_id(server->searcher, id, &options, &results), &results, started);
+    }
+    if (request->size == 0)
+        return lk_answer_error(request, 400, "the body is a picture, or a form with a picture in its field `image`");
+    lk_image_options decoding = lk_embedder_image_options(lk_searcher_embedder(server->searcher));
+    decoding.max_bytes = server->options.max_upload_bytes;
+    decoding.max_pixels = server->options.max_pixels;
+    lk_image image;
+    lk_status s = lk_image_load_memory(request->body, request->size, "upload", &decoding, &image);
+    if (s != LK_OK) return answer_failure(request, s);
+    s = lk_search_image(server->searcher, &image, &options, &results);
+    lk_image_free(&image);
+    return answer_search(request, s, &results, started);
+}
+
+static enum MHD_Result route_metrics(lk_request *request)
+{
+    lk_server *server = request->server;
+    char *text = NULL;
+    int n = asprintf(&text,
+                     "# TYPE likeness_requests_total counter\nlikeness_requests_total %llu\n"
+                     "# TYPE likeness_failures_total counter\nlikeness_failures_total %llu\n"
+                     "# TYPE likeness_search_seconds summary\nlikeness_search_seconds_sum %.6f\nlikeness_search_seconds_count %llu\n"
+                     "# TYPE likeness_pictures gauge\nlikeness_pictures %zu\n",
+                     atomic_load(&server->requests), atomic_load(&server->failures),
+                     (double)atomic_load(&server->search_microseconds) / 1e6, atomic_load(&server->searches),
+                     lk_searcher_count(server->searcher));
+    if (n < 0) return MHD_NO;
+    return lk_answer_bytes(request, "text/plain; version=0.0.4", (uint8_t *)text, (size_t)n, "no-store");
+}
+
+static enum MHD_Result route_web(lk_request *request)
+{
+    const char *path = strcmp(request->path, "/") == 0 ? "/index.html" : request->path;
+    for (size_t i = 0; i < lk_web_file_count; i++) {
+        const lk_web_file *file = &lk_web_files[i];
+        if (strcmp(file->path, path) != 0) continue;
+        const char *known = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, "If-None-Match");
+        bool same = known && strcmp(known, file->tag) == 0;
+        struct MHD_Response *response =
+            MHD_create_response_from_buffer(same ? 0 : file->size, (void *)file->bytes, MHD_RESPMEM_PERSISTENT);
+        if (response) MHD_add_response_header(response, "ETag", file->tag);
+        return send_response(request, same ? 304 : 200, file->type, response, "no-cache");
+    }
+    return lk_answer_error(request, 404, "there is nothing at this address");
+}
+
+enum MHD_Result lk_route(lk_request *request)
+{
+    const char *path = request->path;
+    bool get = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0, post = strcmp(request->method, "POST") == 0;
+    if (strcmp(path, "/api/v1/search") == 0 && (get || post)) return route_search(request, post);
+    if (!get) return lk_answer_error(request, 405, "this address is for reading; pictures are posted to /api/v1/search");
+    if (strcmp(path, "/healthz") == 0) return lk_answer_json(request, 200, json_pack("{s:s}", "status", "ok"));
+    if (strcmp(path, "/metrics") == 0) return route_metrics(request);
+    if (strcmp(path, "/api/v1/info") == 0) return route_info(request);
+    if (strcmp(path, "/api/v1/images") == 0) return route_page(request);
+    int64_t id = 0;
+    int end = 0;
+    if (sscanf(path, "/api/v1/images/%18" SCNd64 "%n", &id, &end) == 1 && id > 0) {
+        if (path[end] == 0) return route_record(request, id);
+        if (strcmp(path + end, "/file") == 0) return route_file(request, id);
+    }
+    return route_web(request);
+}

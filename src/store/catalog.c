@@ -1,0 +1,238 @@
+#include "store/catalog.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define APPLICATION_ID 0x4c4b4353 /* "LKCS" */
+#define SCHEMA_VERSION 1
+
+static const char schema[] =
+    "CREATE TABLE images("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT," /* AUTOINCREMENT: an id is never used again, even after a removal */
+    "  path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, hash BLOB NOT NULL,"
+    "  width INTEGER NOT NULL, height INTEGER NOT NULL, labels TEXT NOT NULL, label TEXT,"
+    "  state INTEGER NOT NULL, error TEXT, segment INTEGER, row INTEGER);"
+    "CREATE INDEX images_hash ON images(hash);"
+    "CREATE INDEX images_label ON images(label);"
+    "CREATE TABLE segments(number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, rows INTEGER NOT NULL);"
+    /* Rows of segments that nothing refers to any more. A snapshot reads these instead of every picture. */
+    "CREATE TABLE dead(segment INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(segment, row)) WITHOUT ROWID;"
+    "CREATE TABLE state(version INTEGER NOT NULL);"
+    "INSERT INTO state VALUES(1);";
+
+#define COLUMNS "id, path, size, mtime_ns, hash, width, height, labels, label, state, error"
+
+static const char *const sql[LK_SQL_STATEMENTS] = {
+    [LK_SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [LK_SQL_COMMIT] = "COMMIT",
+    [LK_SQL_ROLLBACK] = "ROLLBACK",
+    [LK_SQL_READ] = "BEGIN",
+    [LK_SQL_INSERT] = "INSERT INTO images(path, size, mtime_ns, hash, width, height, labels, label, state, error, segment, row)"
+                      " VALUES(?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+    [LK_SQL_REPLACE] = "UPDATE images SET path=?2, size=?3, mtime_ns=?4, hash=?5, width=?6, height=?7, labels=?8, label=?9,"
+                       " state=?10, error=?11, segment=?12, row=?13 WHERE id=?1",
+    [LK_SQL_TOUCH] = "UPDATE images SET path=?2, size=?3, mtime_ns=?4, labels=?8, label=?9 WHERE id=?1",
+    [LK_SQL_DELETE] = "DELETE FROM images WHERE id=?1",
+    [LK_SQL_BY_ID] = "SELECT " COLUMNS " FROM images WHERE id=?1",
+    [LK_SQL_BY_PATH] = "SELECT " COLUMNS " FROM images WHERE path=?1",
+    [LK_SQL_BY_HASH] = "SELECT " COLUMNS " FROM images WHERE hash=?1 AND state=0 ORDER BY id",
+    [LK_SQL_EACH] = "SELECT " COLUMNS " FROM images WHERE id>?1 ORDER BY id",
+    [LK_SQL_PLACE] = "SELECT segment, row FROM images WHERE id=?1",
+    [LK_SQL_DEAD] = "INSERT OR IGNORE INTO dead VALUES(?1,?2)",
+    [LK_SQL_DEAD_OF] = "SELECT row FROM dead WHERE segment=?1 ORDER BY row",
+    [LK_SQL_SEGMENT_PUT] = "INSERT OR REPLACE INTO segments VALUES(?1,?2,?3)",
+    [LK_SQL_SEGMENTS] = "SELECT number, bytes, rows FROM segments ORDER BY number",
+    [LK_SQL_BUMP] = "UPDATE state SET version=version+1",
+    [LK_SQL_VERSION] = "SELECT version FROM state",
+    [LK_SQL_COUNTS] = "SELECT (SELECT count(*) FROM images WHERE state=0), (SELECT count(*) FROM images WHERE state<>0),"
+                      " (SELECT count(*) FROM dead), (SELECT count(*) FROM segments), (SELECT total(bytes) FROM segments)",
+    [LK_SQL_MOVE] = "UPDATE images SET segment=?2, row=?3 WHERE id=?1",
+    [LK_SQL_FORGET_SEGMENTS] = "DELETE FROM segments",
+    [LK_SQL_FORGET_DEAD] = "DELETE FROM dead",
+    [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
+};
+
+lk_status lk_catalog_fail(lk_catalog *catalog, int code)
+{
+    const char *text = catalog->db ? sqlite3_errmsg(catalog->db) : sqlite3_errstr(code);
+    switch (code & 0xff) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return lk_fail(LK_CORRUPT, "%s: the catalog is damaged (%s): restore it from a backup or index the pictures anew",
+                       catalog->path, text);
+    case SQLITE_FULL: return lk_fail(LK_IO, "%s: the disk is full: free some space and run the same command again", catalog->path);
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED: return lk_fail(LK_CONFLICT, "%s: another process keeps the catalog locked", catalog->path);
+    case SQLITE_NOMEM: return lk_fail_memory(catalog->path);
+    case SQLITE_CONSTRAINT: return lk_fail(LK_CONFLICT, "%s: the path belongs to another picture (%s)", catalog->path, text);
+    case SQLITE_TOOBIG: return lk_fail(LK_LIMIT, "%s: a text is too long to store", catalog->path);
+    default: return lk_fail(LK_IO, "%s: %s", catalog->path, text);
+    }
+}
+
+static lk_status execute(lk_catalog *catalog, const char *text)
+{
+    int code = sqlite3_exec(catalog->db, text, NULL, NULL, NULL);
+    return code == SQLITE_OK ? LK_OK : lk_catalog_fail(catalog, sqlite3_extended_errcode(catalog->db));
+}
+
+static int pragma_value(sqlite3 *db, const char *text)
+{
+    sqlite3_stmt *statement = NULL;
+    int value = -1;
+    if (sqlite3_prepare_v2(db, text, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
+        value = sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    return value;
+}
+
+lk_status lk_catalog_create(const char *path)
+{
+    lk_catalog catalog = {.path = (char *)path};
+    lk_status s = LK_OK;
+    int code = sqlite3_open_v2(path, &catalog.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        s = lk_catalog_fail(&catalog, code);
+        goto done;
+    }
+    char text[128];
+    LK_TRY(execute(&catalog, "PRAGMA journal_mode=WAL"));
+    LK_TRY(execute(&catalog, "PRAGMA synchronous=FULL"));
+    LK_TRY(execute(&catalog, "BEGIN"));
+    snprintf(text, sizeof text, "PRAGMA application_id=%d; PRAGMA user_version=%d;", APPLICATION_ID, SCHEMA_VERSION);
+    LK_TRY(execute(&catalog, text));
+    LK_TRY(execute(&catalog, schema));
+    LK_TRY(execute(&catalog, "COMMIT"));
+done:
+    sqlite3_close(catalog.db);
+    return s;
+}
+
+/* Readers too open a WAL database for writing, because they share its index file. Where the folder is read-only that is
+ * impossible, and needless if no log of an unfinished writer lies there: then the file alone is the whole truth. */
+static int open_database(lk_catalog *catalog, lk_access access)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI;
+    int code = sqlite3_open_v2(catalog->path, &catalog->db, flags, NULL);
+    if (code == SQLITE_OK) {
+        sqlite3_busy_timeout(catalog->db, 10000);
+        code = sqlite3_exec(catalog->db, "SELECT version FROM state", NULL, NULL, NULL);
+    }
+    int kind = code & 0xff;
+    if (access == LK_WRITE || (kind != SQLITE_READONLY && kind != SQLITE_CANTOPEN)) return code;
+    char *log = NULL, *uri = NULL;
+    if (asprintf(&log, "%s-wal", catalog->path) < 0) log = NULL;
+    if (log && !lk_path_exists(log) && asprintf(&uri, "file:%s?immutable=1", catalog->path) < 0) uri = NULL;
+    if (uri && !strpbrk(catalog->path, "?#%")) {
+        sqlite3_close(catalog->db);
+        catalog->db = NULL;
+        code = sqlite3_open_v2(uri, &catalog->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
+    }
+    free(log);
+    free(uri);
+    return code;
+}
+
+lk_status lk_catalog_open(const char *path, lk_access access, lk_catalog *out)
+{
+    *out = (lk_catalog){.path = strdup(path)};
+    if (!out->path) return lk_fail_memory(path);
+    lk_status s = LK_OK;
+    int code = open_database(out, access);
+    if (code != SQLITE_OK) {
+        s = lk_catalog_fail(out, code);
+        goto done;
+    }
+    if (pragma_value(out->db, "PRAGMA application_id") != APPLICATION_ID) {
+        s = lk_fail(LK_CORRUPT, "%s: is not the catalog of a collection", path);
+    } else if (pragma_value(out->db, "PRAGMA user_version") > SCHEMA_VERSION) {
+        s = lk_fail(LK_UNSUPPORTED, "%s: was written by a newer version of this program: use that one", path);
+    }
+    if (s == LK_OK) s = execute(out, access == LK_WRITE ? "PRAGMA synchronous=FULL" : "PRAGMA query_only=1");
+done:
+    if (s != LK_OK) lk_catalog_close(out);
+    return s;
+}
+
+void lk_catalog_close(lk_catalog *catalog)
+{
+    for (int i = 0; i < LK_SQL_STATEMENTS; i++) sqlite3_finalize(catalog->statements[i]);
+    sqlite3_close(catalog->db);
+    free(catalog->path);
+    *catalog = (lk_catalog){0};
+}
+
+sqlite3_stmt *lk_catalog_statement(lk_catalog *catalog, int which)
+{
+    sqlite3_stmt **slot = &catalog->statements[which];
+    if (*slot) {
+        sqlite3_reset(*slot);
+        sqlite3_clear_bindings(*slot);
+    } else {
+        int code = sqlite3_prepare_v3(catalog->db, sql[which], -1, SQLITE_PREPARE_PERSISTENT, slot, NULL);
+        if (code != SQLITE_OK) lk_catalog_fail(catalog, code);
+    }
+    return *slot;
+}
+
+lk_status lk_catalog_run(lk_catalog *catalog, sqlite3_stmt *statement)
+{
+    if (!statement) return LK_IO; /* lk_catalog_statement has said why */
+    int code = sqlite3_step(statement);
+    lk_status s = code == SQLITE_DONE || code == SQLITE_ROW ? LK_OK : lk_catalog_fail(catalog, code);
+    sqlite3_reset(statement);
+    return s;
+}
+
+lk_status lk_catalog_simple(lk_catalog *catalog, int which)
+{
+    return lk_catalog_run(catalog, lk_catalog_statement(catalog, which));
+}
+
+void lk_catalog_read(sqlite3_stmt *st, lk_record *out)
+{
+    *out = (lk_record){.id = sqlite3_column_int64(st, 0),
+                       .path = (const char *)sqlite3_column_text(st, 1),
+                       .size = (uint64_t)sqlite3_column_int64(st, 2),
+                       .mtime_ns = sqlite3_column_int64(st, 3),
+                       .width = (uint32_t)sqlite3_column_int64(st, 5),
+                       .height = (uint32_t)sqlite3_column_int64(st, 6),
+                       .labels = (const char *)sqlite3_column_text(st, 7),
+                       .label = (const char *)sqlite3_column_text(st, 8),
+                       .state = sqlite3_column_int(st, 9) == 0 ? LK_PICTURE_INDEXED : LK_PICTURE_SKIPPED,
+                       .error = (const char *)sqlite3_column_text(st, 10)};
+    if (sqlite3_column_bytes(st, 4) == sizeof out->hash) memcpy(out->hash, sqlite3_column_blob(st, 4), sizeof out->hash);
+}
+
+lk_status lk_catalog_segments(lk_catalog *catalog, lk_segment_row **out, size_t *count)
+{
+    *out = NULL;
+    *count = 0;
+    size_t capacity = 0;
+    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_SEGMENTS);
+    if (!st) return LK_IO;
+    int code;
+    while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+        if (!lk_grow((void **)out, &capacity, *count + 1, sizeof **out)) {
+            sqlite3_reset(st);
+            free(*out);
+            *out = NULL;
+            return lk_fail_memory("segments");
+        }
+        (*out)[(*count)++] = (lk_segment_row){.number = (uint64_t)sqlite3_column_int64(st, 0),
+                                              .bytes = (uint64_t)sqlite3_column_int64(st, 1),
+                                              .rows = (uint64_t)sqlite3_column_int64(st, 2)};
+    }
+    lk_status s = code == SQLITE_DONE ? LK_OK : lk_catalog_fail(catalog, code);
+    sqlite3_reset(st);
+    if (s != LK_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return s;
+}

@@ -1,0 +1,47 @@
+/* The catalog: which pictures there are, and where their vectors lie. A thin layer over SQLite; the truth of a collection. */
+#ifndef LK_STORE_CATALOG_H
+#define LK_STORE_CATALOG_H
+
+#include <likeness/collection.h>
+#include <sqlite3.h>
+
+/* Statements are prepared once, at their first use. */
+enum {
+    LK_SQL_BEGIN, LK_SQL_COMMIT, LK_SQL_ROLLBACK, LK_SQL_READ,
+    LK_SQL_INSERT, LK_SQL_REPLACE, LK_SQL_TOUCH, LK_SQL_DELETE,
+    LK_SQL_BY_ID, LK_SQL_BY_PATH, LK_SQL_BY_HASH, LK_SQL_EACH, LK_SQL_PLACE,
+    LK_SQL_DEAD, LK_SQL_DEAD_OF, LK_SQL_SEGMENT_PUT, LK_SQL_SEGMENTS, LK_SQL_BUMP, LK_SQL_VERSION,
+    LK_SQL_COUNTS, LK_SQL_MOVE, LK_SQL_FORGET_SEGMENTS, LK_SQL_FORGET_DEAD, LK_SQL_PLACES,
+    LK_SQL_STATEMENTS
+};
+
+typedef struct lk_catalog {
+    sqlite3 *db;
+    char *path;
+    sqlite3_stmt *statements[LK_SQL_STATEMENTS];
+} lk_catalog;
+
+/* Makes an empty catalog. */
+lk_status lk_catalog_create(const char *path);
+lk_status lk_catalog_open(const char *path, lk_access access, lk_catalog *out);
+void lk_catalog_close(lk_catalog *catalog);
+
+/* A reset statement with nothing bound. NULL, with the error set, when it cannot be prepared. */
+sqlite3_stmt *lk_catalog_statement(lk_catalog *catalog, int which);
+/* Runs a statement that returns no rows (bound by the caller, from lk_catalog_statement; NULL fails). */
+lk_status lk_catalog_run(lk_catalog *catalog, sqlite3_stmt *statement);
+lk_status lk_catalog_simple(lk_catalog *catalog, int which);
+/* SQLite's last error in our words. */
+lk_status lk_catalog_fail(lk_catalog *catalog, int code);
+
+/* The columns of LK_SQL_BY_*, LK_SQL_EACH as a record whose strings point into the statement. */
+void lk_catalog_read(sqlite3_stmt *statement, lk_record *out);
+
+/* One row of the table of segments. */
+typedef struct lk_segment_row {
+    uint64_t number, bytes, rows;
+} lk_segment_row;
+/* All of them by number; *out is malloc'ed. */
+lk_status lk_catalog_segments(lk_catalog *catalog, lk_segment_row **out, size_t *count);
+
+#endif

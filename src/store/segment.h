@@ -1,0 +1,43 @@
+/* Vector segments: append-only files of checksummed blocks, laid out so that a search runs over the mapped bytes.
+ *
+ * The layout is in docs/format.md. What lies beyond the length that the catalog calls committed does not exist. */
+#ifndef LK_STORE_SEGMENT_H
+#define LK_STORE_SEGMENT_H
+
+#include "base/file.h"
+#include <likeness/index.h>
+
+/* The rows of one block, pointing into the mapping. */
+typedef struct lk_block {
+    size_t first_row; /* of the segment */
+    size_t rows;
+    const uint64_t *ids;
+    const float *scales; /* LK_I8 only */
+    const void *codes;
+    const uint8_t *payload; /* what the checksum covers */
+    size_t payload_bytes;
+    uint64_t sum[2];
+} lk_block;
+
+enum { LK_SEGMENT_HEADER = 64 };
+
+/* Creates the file with its header and makes both durable. LK_IO. */
+lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype);
+
+/* Appends one block at `offset` (the end of what is committed or written since) and fsyncs; *end receives the new end. On
+ * failure the file may be longer than before, which means nothing. scales is NULL unless dtype is LK_I8. */
+lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dtype dtype, size_t rows, const uint64_t *ids,
+                            const float *scales, const void *codes, uint64_t *end);
+
+/* Checks the header of a mapped segment. LK_CORRUPT, LK_UNSUPPORTED. */
+lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype);
+
+/* Reads the block at *offset (start with LK_SEGMENT_HEADER) of the first `committed` bytes and moves *offset behind it;
+ * first_row counts on from the block before (start with a zeroed block). Only the block's header is checked. LK_CORRUPT. */
+lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committed, size_t dim, lk_dtype dtype,
+                          uint64_t *offset, lk_block *block);
+
+/* Whether the block's bytes are those that were written. */
+bool lk_block_intact(const lk_block *block);
+
+#endif

@@ -1,0 +1,142 @@
+/* An exact index over the mapped segments of one commit. */
+#include "store/collection.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct lk_snapshot {
+    lk_flat *index;
+    lk_map *maps; /* [count] */
+    size_t count;
+};
+
+void lk_snapshot_free(lk_snapshot *snapshot)
+{
+    if (!snapshot) return;
+    lk_flat_free(snapshot->index);
+    for (size_t i = 0; i < snapshot->count; i++) lk_map_close(&snapshot->maps[i]);
+    free(snapshot->maps);
+    free(snapshot);
+}
+
+const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot)
+{
+    return snapshot->index;
+}
+
+/* Bitmap of the live rows of a segment, or NULL in *out when all are live. */
+static lk_status read_live(lk_collection *c, const lk_segment_row *segment, uint8_t **out)
+{
+    *out = NULL;
+    sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_DEAD_OF);
+    if (!st) return LK_IO;
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)segment->number);
+    lk_status s = LK_OK;
+    int code;
+    while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+        uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
+        if (!*out) {
+            *out = lk_alloc((size_t)segment->rows / 8 + 1, 1);
+            if (!*out) {
+                s = lk_fail_memory("snapshot");
+                break;
+            }
+            memset(*out, 0xff, (size_t)segment->rows / 8 + 1);
+        }
+        if (row < segment->rows) (*out)[row / 8] &= (uint8_t) ~(1u << (row % 8));
+    }
+    if (s == LK_OK && code != SQLITE_DONE) s = lk_catalog_fail(&c->catalog, code);
+    sqlite3_reset(st);
+    return s;
+}
+
+/* The bits of one block, moved to begin at bit 0 as lk_flat_attach wants them. */
+static void cut_bits(const uint8_t *live, size_t first, size_t rows, uint8_t *out)
+{
+    memset(out, 0, rows / 8 + 1);
+    for (size_t i = 0; i < rows; i++)
+        if (live[(first + i) / 8] >> ((first + i) % 8) & 1) out[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
+static lk_status attach_segment(lk_collection *c, lk_snapshot *snapshot, const lk_segment_row *segment)
+{
+    const lk_collection_config *config = &c->manifest.config;
+    uint8_t *live = NULL, *bits = NULL;
+    lk_map *map = &snapshot->maps[snapshot->count];
+    char *path = lk_collection_segment_path(c, segment->number);
+    if (!path) return lk_fail_memory("snapshot");
+    lk_status s;
+    LK_TRY(lk_map_open(path, map));
+    snapshot->count++;
+    LK_TRY(lk_segment_check(map, path, segment->number, config->dim, config->dtype));
+    LK_TRY(read_live(c, segment, &live));
+    if (live && !(bits = lk_alloc((size_t)segment->rows / 8 + 1, 1))) {
+        s = lk_fail_memory("snapshot");
+        goto done;
+    }
+    lk_block block = {0};
+    for (uint64_t offset = LK_SEGMENT_HEADER; offset < segment->bytes;) {
+        LK_TRY(lk_segment_next(map, path, segment->bytes, config->dim, config->dtype, &offset, &block));
+        if (block.first_row + block.rows > segment->rows) {
+            s = lk_fail(LK_CORRUPT, "%s: holds more vectors than the catalog says", path);
+            goto done;
+        }
+        if (bits) cut_bits(live, block.first_row, block.rows, bits);
+        LK_TRY(lk_flat_attach(snapshot->index, block.rows, block.ids, block.codes, block.scales, bits));
+    }
+done:
+    free(live);
+    free(bits);
+    free(path);
+    return s;
+}
+
+static lk_status build(lk_collection *c, lk_snapshot **out)
+{
+    const lk_collection_config *config = &c->manifest.config;
+    lk_segment_row *segments = NULL;
+    size_t count = 0;
+    lk_snapshot *snapshot = lk_alloc_zero(1, sizeof *snapshot);
+    if (!snapshot) return lk_fail_memory("snapshot");
+    lk_status s;
+    LK_TRY(lk_catalog_segments(&c->catalog, &segments, &count));
+    snapshot->maps = lk_alloc_zero(count, sizeof *snapshot->maps);
+    if (!snapshot->maps) {
+        s = lk_fail_memory("snapshot");
+        goto done;
+    }
+    LK_TRY(lk_flat_new(config->dim, config->metric, config->dtype, &snapshot->index));
+    for (size_t i = 0; i < count; i++) LK_TRY(attach_segment(c, snapshot, &segments[i]));
+    *out = snapshot;
+    snapshot = NULL;
+done:
+    lk_snapshot_free(snapshot);
+    free(segments);
+    return s;
+}
+
+lk_status lk_collection_snapshot(lk_collection *c, lk_snapshot **out)
+{
+    *out = NULL;
+    if (c->in_batch) return lk_fail(LK_INVALID, "%s: commit or roll back before taking a snapshot", c->path);
+    lk_status s = LK_OK;
+    /* One read transaction makes segments and dead rows agree. A compaction may delete a segment between our reading its
+     * name and opening it: the catalog then names others, so look again. */
+    for (int attempt = 0; attempt < 10; attempt++) {
+        s = lk_catalog_simple(&c->catalog, LK_SQL_READ);
+        if (s != LK_OK) return s;
+        s = build(c, out);
+        lk_status ended = lk_catalog_simple(&c->catalog, LK_SQL_COMMIT);
+        if (s == LK_OK && ended != LK_OK) {
+            lk_snapshot_free(*out);
+            *out = NULL;
+            s = ended;
+        }
+        if (s != LK_NOT_FOUND) return s;
+    }
+    lk_fail_in(s, "%s: a segment is missing; `verify` says what is lost", c->path);
+    return LK_CORRUPT;
+}
