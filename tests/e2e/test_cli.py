@@ -1,0 +1,341 @@
+"""Every command from outside: what it prints, what it leaves on disk, how it ends."""
+import ast
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import time
+import unittest
+
+from common import LIKENESS, SHAPES, Case, huge_png, logo, logos, png, run, run_json
+
+
+def read_npy(path):
+    data = pathlib.Path(path).read_bytes()
+    assert data[:8] == b"\x93NUMPY\x01\x00"
+    size = struct.unpack("<H", data[8:10])[0]
+    header = ast.literal_eval(data[10:10 + size].decode())
+    assert header["descr"] == "<f4" and not header["fortran_order"] and (10 + size) % 64 == 0
+    rows, columns = header["shape"]
+    values = struct.unpack(f"<{rows * columns}f", data[10 + size:])
+    return [values[i * columns:(i + 1) * columns] for i in range(rows)]
+
+
+class Indexing(Case):
+    def setUp(self):
+        super().setUp()
+        self.csv = logos(self.folder / "logos")
+        self.collection = self.folder / "logos.lk"
+
+    def index(self, *more, status=0):
+        return run_json("index", *(more or [self.csv]), "--into", self.collection, status=status)
+
+    def test_second_run_finds_nothing_to_do(self):
+        first, second = self.index(), self.index()
+        self.assertEqual((first["added"], first["skipped"]), (24, 0))
+        self.assertEqual((second["added"], second["unchanged"]), (0, 24))
+
+    def test_changed_file_keeps_its_id_and_gets_a_new_vector(self):
+        self.index()
+        path = self.folder / "logos" / "ring-0.svg"
+        before = run_json("search", self.collection, self.folder / "logos" / "ring-1.svg", "-k", 30)["results"]
+        logo(path, "bolt", 1)
+        self.assertEqual(self.index()["updated"], 1)
+        after = run_json("search", self.collection, self.folder / "logos" / "ring-1.svg", "-k", 30)["results"]
+        pick = lambda found: next(r for r in found if r["path"] == str(path))
+        self.assertEqual(pick(before)["id"], pick(after)["id"])
+        self.assertNotAlmostEqual(pick(before)["score"], pick(after)["score"], 3)
+        self.assertEqual(run_json("info", self.collection)["dead_vectors"], 1)
+        run("compact", self.collection)
+        self.assertEqual(run_json("info", self.collection)["dead_vectors"], 0)
+        run("verify", self.collection)
+        self.assertEqual(run_json("search", self.collection, self.folder / "logos" / "ring-1.svg", "-k", 30)["results"], after)
+
+    def test_touched_file_is_not_embedded_again(self):
+        self.index()
+        os.utime(self.folder / "logos" / "ring-0.svg", (1, 1))
+        self.assertEqual(self.index()["unchanged"], 24)
+        self.assertEqual(run_json("info", self.collection)["dead_vectors"], 0)
+
+    def test_moved_file_keeps_its_id(self):
+        run("index", self.folder / "logos", "--into", self.collection)
+        old, new = self.folder / "logos" / "star-2.svg", self.folder / "logos" / "renamed.svg"
+        before = run_json("search", self.collection, self.folder / "logos" / "star-0.svg", "-k", 30)["results"]
+        old.rename(new)
+        report = self.index(self.folder / "logos")
+        self.assertEqual((report["moved"], report["added"]), (1, 0))
+        after = run_json("search", self.collection, self.folder / "logos" / "star-0.svg", "-k", 30)["results"]
+        self.assertEqual({r["id"] for r in before}, {r["id"] for r in after})
+        self.assertIn(str(new), [r["path"] for r in after])
+
+    def test_labels_change_without_embedding(self):
+        self.index()
+        self.csv.write_text(self.csv.read_text().replace("ring-0.svg,ring", "ring-0.svg,hoop"))
+        self.assertEqual(self.index()["updated"], 1)
+        first = run_json("search", self.collection, self.folder / "logos" / "ring-1.svg", "-k", 30)["results"]
+        self.assertEqual([r["label"] for r in first if r["path"].endswith("ring-0.svg")], ["hoop"])
+
+    def test_pictures_come_from_folder_glob_list_and_csv(self):
+        by_folder = self.index(self.folder / "logos")["indexed"]
+        by_glob = run_json("index", str(self.folder / "logos" / "ring-*.svg"), "--into", self.folder / "b.lk")["indexed"]
+        listed = "\n".join(str(p) for p in sorted((self.folder / "logos").glob("star*.svg"))) + "\n"
+        by_list = json.loads(run("index", "-", "--into", self.folder / "c.lk", "--json", stdin=listed).stdout)["indexed"]
+        self.assertEqual((by_folder, by_glob, by_list), (24, 3, 3))
+
+    def test_storage_types_and_kinds_agree_on_the_first_hit(self):
+        for kind in ("vlad", "bovw"):
+            for dtype in ("f32", "f16", "i8"):
+                collection = self.folder / f"{kind}-{dtype}.lk"
+                run("index", self.csv, "--into", collection, "--kind", kind, "--dtype", dtype, "-q")
+                for shape in ("bolt", "house"):
+                    hits = run_json("search", collection, self.folder / "logos" / f"{shape}-0.svg", "-k", 2)["results"]
+                    self.assertEqual(hits[0]["label"], shape, (kind, dtype, hits))
+
+    def test_same_bytes_whatever_the_threads(self):
+        lists = self.folder / "list.txt"
+        lists.write_text("\n".join(str(p) for p in sorted((self.folder / "logos").glob("*.svg"))))
+        vectors = []
+        for threads in (1, 3):
+            collection, out = self.folder / f"t{threads}.lk", self.folder / f"t{threads}.npy"
+            run("index", self.csv, "--into", collection, "--threads", threads, "-q")
+            run("embed", "--model", collection, "--out", out, lists, "--threads", threads)
+            vectors.append(out.read_bytes())
+        self.assertEqual(vectors[0], vectors[1])
+
+    def test_bad_pictures_are_skipped_counted_and_named(self):
+        folder = self.folder / "logos"
+        (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+        (folder / "empty.jpg").write_bytes(b"")
+        (folder / "text.jpg").write_text("this is no picture\n")
+        huge_png(folder / "huge.png")
+        unreadable = folder / "unreadable.png"
+        os.symlink(folder / "nowhere.png", unreadable) if os.geteuid() == 0 else png(unreadable, 4, 4, lambda x, y: (0, 0, 0))
+        if os.geteuid() != 0:
+            unreadable.chmod(0)
+        log = self.folder / "log"
+        names = ["corrupt.png", "empty.jpg", "text.jpg", "huge.png", "unreadable.png"]
+        listed = "\n".join(str(folder / n) for n in [*names, "bolt-0.svg", "star-0.svg"])
+        done = run("index", "-", "--into", self.collection, "--log", log, "--json", status=3, stdin=listed)
+        report = json.loads(done.stdout)
+        self.assertEqual((report["added"], report["skipped"]), (2, 5))
+        for name in names:
+            self.assertIn(name, log.read_text())
+            self.assertIn(name, done.stderr)
+        self.assertIn("megapixels", log.read_text())
+        again = json.loads(run("index", "-", "--into", self.collection, "--json", status=3, stdin=listed).stdout)
+        self.assertEqual((again["unchanged"], again["skipped"]), (2, 5))
+        run("verify", self.collection)
+        logo(folder / "empty.jpg", "leaf")  # repaired: the name does not matter, the bytes do
+        mended = json.loads(run("index", "-", "--into", self.collection, "--json", status=3, stdin=listed).stdout)
+        self.assertEqual((mended["updated"], mended["skipped"]), (1, 4))
+
+    def test_second_writer_is_refused_while_readers_go_on(self):
+        self.index()
+        holder = subprocess.Popen(["flock", str(self.collection / "LOCK"), "sleep", "20"])
+        try:
+            time.sleep(0.5)
+            done = run("index", self.csv, "--into", self.collection, status=1)
+            self.assertIn("is being written by", done.stderr)
+            self.assertEqual(len(run_json("search", self.collection, "id:1", "-k", 3)["results"]), 3)
+        finally:
+            holder.terminate()
+            holder.wait()
+
+    def test_interrupted_run_goes_on(self):
+        many = self.folder / "many"
+        many.mkdir()
+        for i in range(150):
+            png(many / f"{i:03}.png", 48, 48, lambda x, y: ((x * i) % 256, (y * (i + 7)) % 256, (x * y + i) % 256))
+        command = [LIKENESS, "index", str(many), "--into", str(self.collection), "--commit-every", "5", "--sample", "20", "-q"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for _ in range(600):
+            if self.collection.exists() and run("info", self.collection, status=None).stdout:
+                if run_json("info", self.collection)["indexed"] >= 5:
+                    break
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=60)
+        self.assertIn(process.returncode, (0, 1))
+        if process.returncode == 1:
+            self.assertIn("same command goes on", errors)
+        run("verify", self.collection)
+        self.assertEqual(run_json("index", many, "--into", self.collection)["in_collection"], 150)
+
+    def test_full_disk_keeps_what_is_stored(self):
+        self.index()
+        logo(self.folder / "logos" / "more.svg", "leaf", 5)
+        # 1 KiB more than nothing: every write that makes a file longer than this fails, as on a full disk.
+        script = f'ulimit -f 8; trap "" XFSZ; exec "{LIKENESS}" index "{self.folder}/logos" --into "{self.collection}" -q'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertTrue(done.stderr.startswith("likeness: index: "), done.stderr)
+        run("verify", self.collection)
+        self.assertEqual(run_json("info", self.collection)["indexed"], 24)
+        self.assertEqual(self.index(self.folder / "logos")["added"], 1)
+
+
+class Searching(Case):
+    def setUp(self):
+        super().setUp()
+        self.csv = logos(self.folder / "logos")
+        self.collection = self.folder / "logos.lk"
+        run("index", self.csv, "--into", self.collection, "-q")
+
+    def test_siblings_come_first_and_the_query_never(self):
+        for shape in SHAPES:
+            query = self.folder / "logos" / f"{shape}-0.svg"
+            hits = run_json("search", self.collection, query, "-k", 23)["results"]
+            self.assertEqual(len(hits), 23)
+            self.assertNotIn(str(query), [h["path"] for h in hits])
+            self.assertEqual({h["label"] for h in hits[:2]}, {shape}, hits[:3])
+            self.assertEqual(sorted((h["score"] for h in hits), reverse=True), [h["score"] for h in hits])
+
+    def test_picture_from_outside_finds_its_copy(self):
+        copy = self.folder / "copy.svg"
+        shutil.copy(self.folder / "logos" / "fish-1.svg", copy)
+        first = run_json("search", self.collection, copy)["results"][0]
+        self.assertTrue(first["path"].endswith("fish-1.svg"))
+        self.assertAlmostEqual(first["score"], 1, 5)
+        self.assertEqual(set(first) >= {"id", "path", "score", "label"}, True)
+
+    def test_part_of_a_picture_is_searched_with(self):
+        both = self.folder / "both.svg"
+        both.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="400" height="200" viewBox="0 0 200 100">'
+                        '<g>%s</g><g transform="translate(100 0)">%s</g></svg>'
+                        % (SHAPES["bolt"].format(w=6, t=0), SHAPES["bars"].format(w=6, t=0)))
+        for crop, shape in (("0,0,200,200", "bolt"), ("200,0,200,200", "bars")):
+            hits = run_json("search", self.collection, both, "--crop", crop, "-k", 3)["results"]
+            self.assertEqual(hits[0]["label"], shape)
+        self.assertIn("does not lie inside", run("search", self.collection, both, "--crop", "300,0,200,200", status=1).stderr)
+
+    def test_page_holds_its_pictures(self):
+        page = self.folder / "page.html"
+        run("search", self.collection, "id:1", "id:5", "--html", page)
+        text = page.read_text()
+        self.assertEqual(text.count("<section>"), 2)
+        self.assertEqual(text.count("data:image/webp;base64,"), 22)
+        self.assertNotIn("http", text.replace("http://www.w3.org", ""))
+
+    def test_table_goes_to_the_terminal(self):
+        lines = run("search", self.collection, "id:1", "-k", 4).stdout.splitlines()
+        self.assertEqual(len(lines), 5)
+        self.assertIn("score", lines[0])
+
+    def test_removed_picture_is_not_found_any_more(self):
+        gone = self.folder / "logos" / "bars-1.svg"
+        run("remove", self.collection, gone)
+        hits = run_json("search", self.collection, self.folder / "logos" / "bars-0.svg", "-k", 30)["results"]
+        self.assertEqual(len(hits), 22)
+        self.assertNotIn(str(gone), [h["path"] for h in hits])
+        self.assertTrue(gone.exists())
+        run("verify", self.collection)
+        (self.folder / "logos" / "bars-2.svg").unlink()
+        self.assertIn("1 pictures removed", run("remove", self.collection, "--missing").stdout)
+
+    def test_removal_is_all_or_nothing(self):
+        run("remove", self.collection, "id:1", "id:999", status=1)
+        self.assertEqual(run_json("info", self.collection)["indexed"], 24)
+
+    def test_evaluation_by_labels_and_by_truth_agree(self):
+        by_labels = run_json("eval", self.collection)
+        truth = self.folder / "logos" / "truth.csv"
+        pairs = [f"{s}-{a}.svg,{s}-{b}.svg" for s in SHAPES for a in range(3) for b in range(3) if a != b]
+        truth.write_text("query,relevant\n" + "\n".join(pairs) + "\n")
+        by_truth = run_json("eval", self.collection, "--truth", truth)
+        by_labels.pop("seconds"), by_truth.pop("seconds")
+        self.assertEqual(by_labels, by_truth)
+        self.assertEqual((by_labels["queries"], by_labels["gallery"]), (24, 24))
+        self.assertGreater(by_labels["mAP"], 0.9)
+        self.assertLessEqual(by_labels["recall@1"], 0.5)
+        some = run_json("eval", self.collection, "--query", "set=set0", "-k", "1,2")
+        self.assertEqual((some["queries"], some["gallery"]), (8, 24))
+        self.assertIn("nDCG@2", some)
+        by_number = run_json("eval", self.collection, "--query", "year=2001")
+        self.assertEqual(by_number["queries"], 8)
+
+    def test_embedding_keeps_the_order_and_marks_bad_rows(self):
+        paths = [self.folder / "logos" / "ring-0.svg", self.folder / "none.png", self.folder / "logos" / "bolt-0.svg",
+                 self.folder / "logos" / "ring-0.svg"]
+        lists, out = self.folder / "list", self.folder / "v.npy"
+        lists.write_text("\n".join(map(str, paths)))
+        run("embed", "--model", self.collection, "--out", out, lists, status=3)
+        rows = read_npy(out)
+        self.assertEqual(rows[0], rows[3])
+        self.assertEqual(set(rows[1]), {0.0})
+        for row in (rows[0], rows[2]):
+            self.assertAlmostEqual(sum(v * v for v in row), 1, 4)
+        first = run_json("search", self.collection, paths[0], "-k", 30)["results"]
+        score = next(h["score"] for h in first if h["path"] == str(paths[2]))
+        self.assertAlmostEqual(score, sum(a * b for a, b in zip(rows[0], rows[2])), 4)
+
+
+class Damage(Case):
+    def setUp(self):
+        super().setUp()
+        self.collection = self.folder / "logos.lk"
+        run("index", logos(self.folder / "logos"), "--into", self.collection, "-q")
+
+    def test_verify_finds_a_flipped_byte_in_every_file(self):
+        files = [p for p in self.collection.rglob("*") if p.is_file() and p.name in ("MANIFEST", "classical.bin") or p.suffix == ".seg"]
+        self.assertEqual(len(files), 3)
+        for path in files:
+            whole = path.read_bytes()
+            for at in (3, 20, len(whole) // 2, len(whole) - 70):
+                path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+                done = run("verify", self.collection, status=1)
+                self.assertIn(path.name, done.stdout + done.stderr, at)
+            path.write_bytes(whole[:-65])
+            run("verify", self.collection, status=1)
+            path.write_bytes(whole)
+        run("verify", self.collection)
+
+    def test_missing_and_foreign_collections_are_named(self):
+        self.assertIn("no such collection", run("search", self.folder / "none.lk", "id:1", status=1).stderr)
+        self.assertIn("is not a collection", run("search", self.folder, "id:1", status=1).stderr)
+        self.assertIn("is not a collection", run("index", self.folder / "logos", "--into", self.folder, status=1).stderr)
+
+    def test_read_only_collection_can_be_searched(self):
+        if os.geteuid() == 0:
+            self.skipTest("root may write everywhere")
+        self.collection.chmod(0o555)
+        self.addCleanup(self.collection.chmod, 0o755)
+        self.assertEqual(len(run_json("search", self.collection, "id:1", "-k", 3)["results"]), 3)
+
+
+class Usage(Case):
+    def test_wrong_usage_is_told_apart_from_failure(self):
+        self.assertEqual(run(status=2).stdout, "")
+        self.assertIn("no such command", run("serach", status=2).stderr)
+        self.assertIn("did you mean --threads?", run("index", "x", "--thread", "2", status=2).stderr)
+        self.assertIn("--into", run("index", "x", status=2).stderr)
+        self.assertIn("whole number", run("search", "a.lk", "b", "-k", "many", status=2).stderr)
+        self.assertIn("wants a value", run("search", "a.lk", "b", "-k", status=2).stderr)
+        self.assertIn("no such file", run("index", self.folder / "none", "--into", self.folder / "a.lk", status=1).stderr)
+        self.assertFalse((self.folder / "a.lk").exists())
+
+    def test_help_names_every_command(self):
+        text = run("help").stdout
+        for command in ("index", "search", "info", "remove", "verify", "embed", "eval", "serve", "compact"):
+            self.assertIn(command, text)
+            self.assertIn("likeness " + command, run(command, "--help").stdout)
+        self.assertRegex(run("--version").stdout, r"^likeness \d+\.\d+\.\d+$")
+
+    def test_csv_errors_name_the_line(self):
+        bad = self.folder / "bad.csv"
+        for text, message in (("name\nx", "path"), ("path,label\na,b,c\n", "line 2"), ('path\n"x', "never closed")):
+            bad.write_text(text)
+            self.assertIn(message, run("index", bad, "--into", self.folder / "a.lk", status=1).stderr)
+
+    def test_collection_inside_its_folder_is_not_indexed(self):
+        logos(self.folder / "p")
+        run("index", self.folder / "p", "--into", self.folder / "p" / "x.lk", "-q")
+        png(self.folder / "p" / "x.lk" / "inner.png", 8, 8, lambda x, y: (x, y, 0))
+        self.assertEqual(run_json("index", self.folder / "p", "--into", self.folder / "p" / "x.lk")["indexed"], 24)
+
+
+if __name__ == "__main__":
+    unittest.main()
