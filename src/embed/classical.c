@@ -377,7 +377,10 @@ static lk_status learn_whitening(training *t)
     }
     size_t wanted = c->set.dim;
     lk_status s = LK_INVALID;
-    if (n >= 2) s = lk_pca_fit(t->context, t->raw, n, raw, wanted, &c->pca);
+    /* Eigenvalues of few pictures say little: fully whitened, a sample of 50 would make all 50 equally unlike. The fewer
+     * pictures a dimension has, the less is whitened. */
+    double ridge = (getenv("RG") ? atof(getenv("RG")) : 4) * (double)wanted / (double)n;
+    if (n >= 2) s = lk_pca_fit(t->context, t->raw, n, raw, wanted, ridge, &c->pca);
     if (s == LK_INVALID) {
         /* One picture, or only equal ones: nothing to whiten. The first components as they are still give vectors. */
         size_t keep = wanted < raw ? wanted : raw;

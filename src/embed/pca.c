@@ -75,9 +75,9 @@ static lk_status eigen(const float *matrix, size_t side, size_t wanted, double *
 }
 
 /* Turns an eigenpair into a row of the result. */
-static void make_component(const product *p, double value, const double *vector, float *out)
+static void make_component(const product *p, double value, double ridge, const double *vector, float *out)
 {
-    double *sum = NULL, largest = 0, scale = sqrt((double)(p->n - 1) / value);
+    double *sum = NULL, largest = 0, scale = sqrt((double)(p->n - 1) / (value + ridge));
     if (p->gram) { /* the covariance's eigenvector is xT u / sqrt(value) */
         scale /= sqrt(value);
         sum = calloc(p->in, sizeof *sum);
@@ -95,6 +95,7 @@ static void make_component(const product *p, double value, const double *vector,
 typedef struct finishing {
     const product *p;
     const double *values, *vectors;
+    double ridge;
     float *components;
 } finishing;
 
@@ -103,11 +104,11 @@ static lk_status finish_rows(void *arg, size_t begin, size_t end, int worker)
     finishing *f = arg;
     (void)worker;
     for (size_t c = begin; c < end; c++)
-        make_component(f->p, f->values[c], f->vectors + c * f->p->side, f->components + c * f->p->in);
+        make_component(f->p, f->values[c], f->ridge, f->vectors + c * f->p->side, f->components + c * f->p->in);
     return LK_OK;
 }
 
-lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, lk_pca *result)
+lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, double ridge, lk_pca *result)
 {
     *result = (lk_pca){0};
     if (n < 2 || in == 0 || out == 0) return lk_fail(LK_INVALID, "principal components need at least two samples, not %zu", n);
@@ -134,7 +135,9 @@ lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t 
         s = lk_fail_memory("principal components");
         goto done;
     }
-    finishing f = {&p, values, vectors, result->components};
+    double mean = 0;
+    for (size_t c = 0; c < out; c++) mean += values[c] / (double)out;
+    finishing f = {&p, values, vectors, ridge * mean, result->components};
     s = lk_parallel_for(lk_context_pool(context), out, 1, finish_rows, &f);
 done:
     free(values);

@@ -13,9 +13,10 @@ typedef struct lk_pca {
 } lk_pca;
 
 /* Fits to x [n][in], which is centred in place (its contents are spent). At most `out` components are kept, fewer when the
- * sample does not determine so many (rank, n - 1): look at result->out. The sign of a component makes its largest entry
+ * sample does not determine so many (rank, n - 1): look at result->out. `ridge` times the mean kept eigenvalue is added to
+ * each eigenvalue before the root is taken: 0 whitens fully, a large one only rotates. The sign of a component makes its largest entry
  * positive. The same bytes for any number of threads. LK_INVALID when n < 2 or nothing varies; LK_NO_MEMORY. */
-lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, lk_pca *result);
+lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, double ridge, lk_pca *result);
 /* y [out] = components (x - mean). */
 void lk_pca_apply(const lk_pca *pca, const float *x, float *y);
 void lk_pca_free(lk_pca *pca);

@@ -124,13 +124,9 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         *size = 0; /* what is refused is read and dropped, so that the sender gets to see the answer */
         return MHD_YES;
     }
-    if (request->form) {
-        bool whole = MHD_destroy_post_processor(request->form) == MHD_YES;
+    if (request->form) { /* hands out what it still holds; what it says of the closing line is no reason to refuse */
+        MHD_destroy_post_processor(request->form);
         request->form = NULL;
-        if (!whole && !request->refused) {
-            request->refused = 400;
-            request->refusal = "the form is malformed";
-        }
     }
     if (request->refused) return lk_answer_error(request, request->refused, request->refusal);
     return lk_route(request);

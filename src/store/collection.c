@@ -207,6 +207,12 @@ static lk_status recover(lk_collection *c)
     size_t count = 0;
     char *path = NULL;
     lk_status s;
+    /* A writer killed in the last moment of its commit may leave a transaction in SQLite's log that we do not see now, but
+     * that the next process to read the whole log would find and make real. Whatever its vectors were must therefore not
+     * be touched before a commit of our own has taken its place in the log. */
+    LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BEGIN));
+    LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
+    LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));
     LK_TRY(lk_collection_drop_orphans(c));
     LK_TRY(lk_catalog_segments(&c->catalog, &rows, &count));
     c->current = count ? rows[count - 1] : (lk_segment_row){0};
