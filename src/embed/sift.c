@@ -170,6 +170,8 @@ static lk_status find_keypoints(const lk_image *grey, size_t most, collector *al
                     s = lk_fail_memory("SIFT");
                     break;
                 }
+                /* At the rim of the scale space VLFeat returns without writing anything. */
+                memset(item->descriptor, 0, sizeof item->descriptor);
                 vl_sift_calc_keypoint_descriptor(filter, item->descriptor, k, angles[a]);
                 item->place = (lk_sift_place){(float)(k->x / grow), (float)(k->y / grow), (float)(k->sigma / grow),
                                               (float)angles[a]};
