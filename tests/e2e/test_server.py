@@ -66,9 +66,9 @@ class Api(unittest.TestCase):
         body = outside.read_bytes()
         raw, _ = self.ask("/api/v1/search?k=3", method="POST", body=body)
         self.assertEqual({r["label"] for r in raw["results"]}, {"leaf"})
-        form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="q.svg"\r\n\r\n' + body + b"\r\n--x--\r\n"
+        form = b'--frontier\r\nContent-Disposition: form-data; name="image"; filename="q.svg"\r\n\r\n' + body + b"\r\n--frontier--\r\n"
         posted, _ = self.ask("/api/v1/search?k=3", method="POST", body=form,
-                             headers={"Content-Type": "multipart/form-data; boundary=x"})
+                             headers={"Content-Type": "multipart/form-data; boundary=frontier"})
         self.assertEqual(posted["results"], raw["results"])
 
     def test_picture_of_the_collection_is_never_its_own_result(self):
@@ -109,8 +109,8 @@ class Api(unittest.TestCase):
             self.ask(path, 400)
         self.ask("/api/v1/search", 400, "POST", b"")
         self.ask("/api/v1/search", 400, "POST", b"no form at all", {"Content-Type": "multipart/form-data"})
-        self.ask("/api/v1/search", 400, "POST", b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--x--\r\n',
-                 {"Content-Type": "multipart/form-data; boundary=x"})
+        self.ask("/api/v1/search", 400, "POST", b'--frontier\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--frontier--\r\n',
+                 {"Content-Type": "multipart/form-data; boundary=frontier"})
 
     def test_other_methods_are_405(self):
         for method in ("PUT", "DELETE", "PATCH"):
