@@ -379,7 +379,7 @@ static lk_status learn_whitening(training *t)
     lk_status s = LK_INVALID;
     /* Eigenvalues of few pictures say little: fully whitened, a sample of 50 would make all 50 equally unlike. The fewer
      * pictures a dimension has, the less is whitened. */
-    double ridge = (getenv("RG") ? atof(getenv("RG")) : 4) * (double)wanted / (double)n;
+    double ridge = 4 * (double)wanted / (double)n;
     if (n >= 2) s = lk_pca_fit(t->context, t->raw, n, raw, wanted, ridge, &c->pca);
     if (s == LK_INVALID) {
         /* One picture, or only equal ones: nothing to whiten. The first components as they are still give vectors. */
@@ -404,8 +404,8 @@ static settings choose(const lk_classical_options *o)
                     .dim = o && o->dim ? o->dim : 256,
                     .max_side = o && o->max_side ? o->max_side : 256,
                     .max_keypoints = o && o->max_keypoints ? o->max_keypoints : 300,
-                    .grid_side = getenv("GS")?(unsigned)atoi(getenv("GS")):112,
-                    .grid_step = getenv("GT")?(unsigned)atoi(getenv("GT")):8};
+                    .grid_side = 112,
+                    .grid_step = 8};
     set.raw = (uint32_t)raw_width(&set);
     return set;
 }

@@ -145,7 +145,7 @@ static lk_status find_keypoints(const lk_image *grey, size_t most, collector *al
     canvas c;
     lk_status s = make_canvas(grey, whole, (int)(grey->width * grow), (int)(grey->height * grow), 0, 255, 1, &c);
     if (s != LK_OK) return s;
-    VlSiftFilt *filter = vl_sift_new(c.width, c.height, -1, 3, getenv("O") ? atoi(getenv("O")) : 0);
+    VlSiftFilt *filter = vl_sift_new(c.width, c.height, -1, 3, 0);
     if (!filter) {
         free(c.pixels);
         return lk_fail_memory("SIFT");
