@@ -11,13 +11,13 @@ typedef enum lk_picture_format {
     LK_PICTURE_GIF,
     LK_PICTURE_WEBP,
     LK_PICTURE_TIFF,
+    LK_PICTURE_HEIF, /* HEIC and AVIF */
     LK_PICTURE_BMP,
     LK_PICTURE_SVG,
-    LK_PICTURE_HEIF, /* HEIC and AVIF */
-    LK_PICTURE_FORBIDDEN /* known, and not decoded on purpose: see lk_picture_name */
+    LK_PICTURE_FORBIDDEN /* known, and not decoded on purpose */
 } lk_picture_format;
 
-/* *name receives what to call it in a message ("JPEG", "PDF"). */
-lk_picture_format lk_picture_sniff(const void *bytes, size_t size, const char **name);
+/* *format_name receives what to call it in a message ("JPEG", "PDF"); a static string. */
+lk_picture_format lk_picture_sniff(const void *bytes, size_t size, const char **format_name);
 
 #endif

@@ -2,49 +2,74 @@
 
 #include "base/error.h"
 
+#include <libxml/parser.h>
 #include <pthread.h>
 #include <string.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int started;
+static bool started;
 
-static void drop_log(const char *domain, GLogLevelFlags level, const char *text, void *user)
+static void drop_line(const char *domain, GLogLevelFlags level, const char *text, void *user)
 {
     (void)domain, (void)level, (void)text, (void)user;
 }
 
 static void start(void)
 {
-    if (vips_init("likeness") != 0) return;
-    vips_concurrency_set(1); /* pictures are decoded side by side by our own threads */
-    vips_cache_set_max(0);   /* no picture is asked for twice */
-    /* Untrusted are, among others, ImageMagick and PDF. SVG counts as untrusted too, and is allowed on purpose: logos are
-     * SVG. librsvg loads nothing from outside when it is given bytes instead of a file, and runs no scripts. */
-    vips_block_untrusted_set(TRUE);
-    vips_operation_block_set("VipsForeignLoadSvg", FALSE);
-    /* Damaged pictures make the libraries below libvips talk on stderr; what is wrong comes back in our own error. */
-    static const char *const domains[] = {"VIPS", "GLib", "GLib-GObject", "librsvg"};
+    /* Damaged pictures make these libraries talk on stderr; what is wrong comes back in our own message. */
+    static const char *const domains[] = {"VIPS", "librsvg", "GdkPixbuf", "Pango"};
     for (size_t i = 0; i < sizeof domains / sizeof *domains; i++)
-        g_log_set_handler(domains[i], G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO | G_LOG_LEVEL_DEBUG,
-                          drop_log, NULL);
-    started = 1;
+        g_log_set_handler(domains[i],
+                          G_LOG_LEVEL_CRITICAL | G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO |
+                              G_LOG_LEVEL_DEBUG,
+                          drop_line, NULL);
+    if (vips_init("likeness") != 0) return;
+    xmlInitParser();         /* for svg_embedded.c: not safe from two threads at once */
+    vips_concurrency_set(1); /* many pictures are decoded side by side: threads within one would only compete */
+    vips_cache_set_max(0);   /* no picture is asked for twice */
+    /* We name the loader for bytes that we have looked at, so no other can run; this is the second lock on that door.
+     * It shuts ImageMagick, PDF, and libvips' SVG loader (svg.c renders drawings). */
+    vips_block_untrusted_set(TRUE);
+    started = true;
 }
 
 lk_status lk_vips_start(void)
 {
     pthread_once(&once, start);
-    if (!started) return lk_fail(LK_UNSUPPORTED, "libvips could not be started: %s", vips_error_buffer());
-    return LK_OK;
+    return started ? LK_OK : lk_fail(LK_UNSUPPORTED, "libvips could not be started");
 }
 
-lk_status lk_vips_fail(lk_status status, const char *name)
+/* The line of `texts` that speaks of the format, past its "domain: "; NULL when there is none. libvips keeps one buffer
+ * for all threads, so other threads' failures may stand in it: a line about another format is surely not ours. */
+static const char *reason(char *texts, const char *format)
 {
-    /* The buffer is shared by all threads: another thread's text may be in it, so only ever use it as a hint. */
+    const char *last = NULL;
+    char *next;
+    for (char *line = strtok_r(texts, "\n", &next); line; line = strtok_r(NULL, "\n", &next)) {
+        const char *words[] = {format, strcmp(format, "AVIF") == 0 ? "heif" : format};
+        for (size_t i = 0; i < 2; i++)
+            if (strcasestr(line, words[i])) last = line;
+    }
+    const char *colon = last ? strstr(last, ": ") : NULL;
+    return colon ? colon + 2 : last;
+}
+
+lk_status lk_vips_fail(const char *name, const char *done, const char *format)
+{
     char *texts = vips_error_buffer_copy();
-    char *line = texts;
-    while (*line == '\n') line++;
-    line[strcspn(line, "\n")] = 0;
-    lk_fail(status, "%s: cannot be decoded: %s", name, *line ? line : "the file is damaged");
+    const char *why = reason(texts, format);
+    lk_status s = LK_CORRUPT;
+    if (why && strcasestr(why, "unsupported")) s = LK_UNSUPPORTED;
+    if (why && strcasestr(why, "out of memory")) s = LK_NO_MEMORY;
+    lk_fail(s, "%s: cannot be %s as %s: %s", name, done, format, why ? why : "the bytes are damaged");
     g_free(texts);
-    return status;
+    return s;
+}
+
+bool lk_vips_step(VipsImage **image, int failed, VipsImage **next)
+{
+    if (failed) return false;
+    g_object_unref(*image);
+    *image = *next;
+    return true;
 }

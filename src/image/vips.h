@@ -1,14 +1,19 @@
-/* Starting libvips once, and its errors in our words. */
+/* Starting libvips (and libxml2) once, and its errors in our words. */
 #ifndef LK_IMAGE_VIPS_H
 #define LK_IMAGE_VIPS_H
 
 #include <likeness/status.h>
+#include <stdbool.h>
 #include <vips/vips.h>
 
-/* Before any other use of libvips; cheap when started already. LK_UNSUPPORTED when it cannot start. */
+/* Before any other use of libvips; cheap when started already; any thread. LK_UNSUPPORTED when it cannot start. */
 lk_status lk_vips_start(void);
 
-/* Takes libvips' error texts (and clears them) into "<name>: cannot be decoded: <first line>". */
-lk_status lk_vips_fail(lk_status status, const char *name);
+/* Takes libvips' error text and clears it. Leaves "<name>: cannot be <done> as <format>: <reason>" with LK_CORRUPT, or
+ * LK_UNSUPPORTED when libvips says so, or LK_NO_MEMORY. */
+lk_status lk_vips_fail(const char *name, const char *done, const char *format);
+
+/* *image = *next of an operation that returned `failed`, dropping the old image. Returns whether it succeeded. */
+bool lk_vips_step(VipsImage **image, int failed, VipsImage **next);
 
 #endif

@@ -1,0 +1,66 @@
+#include "image/raster.h"
+
+#include "base/error.h"
+#include "image/vips.h"
+
+/* By how much a JPEG's blocks are shrunk while they are decoded, which skips most of the work. That is a plain average
+ * of 2, 4 or 8 pixels, so a factor of two is left to a proper filter: pictures then come out alike whatever format or
+ * size they arrive in. */
+static int jpeg_shrink(double shrink)
+{
+    return shrink >= 16 ? 8 : shrink >= 8 ? 4 : shrink >= 4 ? 2 : 1;
+}
+
+static VipsImage *load(const lk_raster_source *in, double shrink)
+{
+    VipsImage *image = NULL;
+    VipsBlob *blob = vips_blob_new(NULL, in->bytes, in->size); /* NULL: the bytes stay the caller's */
+    int failed = -1;
+#define COMMON "access", VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_TRUNCATED, NULL
+    switch (in->format) {
+    case LK_PICTURE_JPEG:
+        failed = vips_call("jpegload_buffer", blob, &image, "shrink", jpeg_shrink(shrink), COMMON);
+        break;
+    case LK_PICTURE_WEBP:
+        failed = vips_call("webpload_buffer", blob, &image, "scale", shrink >= 4 ? 2 / shrink : 1.0, COMMON);
+        break;
+    case LK_PICTURE_PNG: failed = vips_call("pngload_buffer", blob, &image, COMMON); break;
+    case LK_PICTURE_GIF: failed = vips_call("gifload_buffer", blob, &image, COMMON); break;
+    case LK_PICTURE_TIFF: failed = vips_call("tiffload_buffer", blob, &image, COMMON); break;
+    case LK_PICTURE_HEIF: failed = vips_call("heifload_buffer", blob, &image, COMMON); break;
+    default: break;
+    }
+#undef COMMON
+    vips_area_unref(VIPS_AREA(blob));
+    return failed ? NULL : image;
+}
+
+lk_status lk_raster_open(const lk_raster_source *source, lk_raster *out)
+{
+    *out = (lk_raster){.image = load(source, 1)};
+    if (!out->image) return lk_vips_fail(source->name, "decoded", source->format_name);
+    out->width = (uint32_t)vips_image_get_width(out->image);
+    out->height = (uint32_t)vips_image_get_height(out->image);
+    out->orientation = vips_image_get_orientation(out->image);
+    int channels = vips_image_get_bands(out->image);
+    if (channels > 5) { /* CMYK and alpha is the most that a picture for people has */
+        lk_raster_close(out);
+        return lk_fail(LK_UNSUPPORTED, "%s: has %d channels, which is not a picture in grey, RGB or CMYK", source->name,
+                       channels);
+    }
+    return LK_OK;
+}
+
+lk_status lk_raster_preshrink(const lk_raster_source *source, double shrink, lk_raster *raster)
+{
+    if ((source->format != LK_PICTURE_JPEG && source->format != LK_PICTURE_WEBP) || shrink < 4) return LK_OK;
+    g_object_unref(raster->image);
+    raster->image = load(source, shrink);
+    return raster->image ? LK_OK : lk_vips_fail(source->name, "decoded", source->format_name);
+}
+
+void lk_raster_close(lk_raster *raster)
+{
+    if (raster->image) g_object_unref(raster->image);
+    *raster = (lk_raster){0};
+}
