@@ -390,22 +390,32 @@ static lk_status add_vector(lk_collection *c, const float *vector, uint64_t *row
     return s;
 }
 
-/* The vector that a picture has now is no longer its own. */
-static lk_status bury_vector(lk_collection *c, int64_t id)
+/* Where the vector of a picture lies; segment 0 = it has none. */
+typedef struct place {
+    sqlite3_int64 segment, row;
+} place;
+
+static lk_status place_of(lk_collection *c, int64_t id, place *out)
 {
+    *out = (place){0};
     sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_PLACE);
     if (!st) return LK_IO;
     sqlite3_bind_int64(st, 1, id);
     int code = sqlite3_step(st);
-    bool has = code == SQLITE_ROW && sqlite3_column_type(st, 0) != SQLITE_NULL;
-    sqlite3_int64 segment = has ? sqlite3_column_int64(st, 0) : 0, row = has ? sqlite3_column_int64(st, 1) : 0;
+    if (code == SQLITE_ROW && sqlite3_column_type(st, 0) != SQLITE_NULL)
+        *out = (place){sqlite3_column_int64(st, 0), sqlite3_column_int64(st, 1)};
     sqlite3_reset(st);
-    if (code != SQLITE_ROW && code != SQLITE_DONE) return lk_catalog_fail(&c->catalog, code);
-    if (!has) return LK_OK;
-    st = lk_catalog_statement(&c->catalog, LK_SQL_DEAD);
+    return code == SQLITE_ROW || code == SQLITE_DONE ? LK_OK : lk_catalog_fail(&c->catalog, code);
+}
+
+/* The vector there no longer belongs to any picture. */
+static lk_status bury_vector(lk_collection *c, place at)
+{
+    if (at.segment == 0) return LK_OK;
+    sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_DEAD);
     if (!st) return LK_IO;
-    sqlite3_bind_int64(st, 1, segment);
-    sqlite3_bind_int64(st, 2, row);
+    sqlite3_bind_int64(st, 1, at.segment);
+    sqlite3_bind_int64(st, 2, at.row);
     return lk_catalog_run(&c->catalog, st);
 }
 
@@ -476,6 +486,7 @@ lk_status lk_collection_put(lk_collection *c, const lk_record *record, const flo
     char *label = NULL;
     uint64_t row = 0;
     int64_t id = record->id;
+    place old = {0};
     lk_status s = lk_collection_for_writing(c);
     if (s != LK_OK) return s;
     if ((record->state == LK_PICTURE_INDEXED) != (vector != NULL))
@@ -484,14 +495,15 @@ lk_status lk_collection_put(lk_collection *c, const lk_record *record, const flo
     LK_TRY(begin(c));
     if (!id) LK_TRY(id_of_path(c, record->path, &id));
     if (vector) LK_TRY(lk_fail_in(add_vector(c, vector, &row), "%s", record->path));
-    if (id) LK_TRY(bury_vector(c, id));
+    if (id) LK_TRY(place_of(c, id, &old));
     LK_TRY(write_record(c, id ? LK_SQL_REPLACE : LK_SQL_INSERT, id, record, label, vector != NULL, row));
     if (id && sqlite3_changes(c->catalog.db) == 0) {
         s = lk_fail(LK_NOT_FOUND, "%s: no picture has the id %lld", c->path, (long long)id);
         goto done;
     }
     if (!id) id = sqlite3_last_insert_rowid(c->catalog.db);
-    /* Only now is the pending row kept: a record that was refused leaves no vector behind. */
+    /* Only now does the new vector take the place of the old: a record that was refused leaves all as it was. */
+    LK_TRY(bury_vector(c, old));
     if (vector) c->pending.ids[c->pending.rows++] = (uint64_t)id;
     if (id_out) *id_out = id;
 done:
@@ -518,8 +530,10 @@ done:
 
 lk_status lk_collection_remove(lk_collection *c, int64_t id)
 {
+    place old;
     lk_status s = begin(c);
-    if (s == LK_OK) s = bury_vector(c, id);
+    if (s == LK_OK) s = place_of(c, id, &old);
+    if (s == LK_OK) s = bury_vector(c, old);
     sqlite3_stmt *st = s == LK_OK ? lk_catalog_statement(&c->catalog, LK_SQL_DELETE) : NULL;
     if (s != LK_OK) return s;
     if (!st) return LK_IO;
