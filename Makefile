@@ -49,7 +49,7 @@ fuzz:
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
 fmt:
-	@git ls-files '*.c' '*.h' | xargs clang-format -i
+	@tools/lint/format --fix
 
 lint:
 	@python3 tests/run lint
