@@ -115,6 +115,27 @@ LK_API lk_status lk_collection_version(lk_collection *collection, uint64_t *vers
 /* Rewrites the segments without dead rows. Readers that hold a snapshot go on undisturbed. */
 LK_API lk_status lk_collection_compact(lk_collection *collection);
 
+/* A set of picture ids, as a filter of searches. */
+typedef struct lk_id_set lk_id_set;
+LK_API void lk_id_set_free(lk_id_set *set);
+LK_API size_t lk_id_set_count(const lk_id_set *set);
+/* An lk_id_filter whose `user` is the set. */
+LK_API int lk_id_set_has(void *set, uint64_t id);
+
+/* The indexed pictures that satisfy a predicate over their labels, as of the last commit:
+ *
+ *     label in (coffee, tea) and year > 2020
+ *     (tags = red or tags = "dark red") and not path like '%/drafts/%'
+ *     split exists and width >= 256
+ *
+ * name = value, also != < <= > >=; name in (value, ...); name like pattern (% any characters, _ one; ASCII letters of both
+ * cases are equal); name exists; and, or, not, brackets. A name is a label, or one of id, path, bytes, width, height, label;
+ * in quotes it is always a label. Values are bare words or texts in quotes (a quote within is doubled). Without quotes a
+ * number is compared as a number, also with labels that are texts; everything else as bytes. A label that is a list
+ * satisfies a comparison when one of its members does; != is the opposite of =, so that a picture without the label
+ * satisfies it. LK_INVALID names the place where the predicate makes no sense. */
+LK_API lk_status lk_collection_select(lk_collection *collection, const char *predicate, lk_id_set **out);
+
 /* Checks everything that can be checked: headers, sizes, checksums of every block, that each indexed picture has
  * exactly one live vector and each vector's id agrees with the catalog, SQLite's own integrity check. report is called
  * once per problem with one sentence. *problems counts them. Files outside the collection are not looked at. */

@@ -1,0 +1,85 @@
+/* Which pictures satisfy a predicate, as a set of ids. */
+#include "store/collection.h"
+#include "store/where.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lk_id_set {
+    uint8_t *bits; /* bit i: id i */
+    size_t bytes;
+    size_t count;
+};
+
+void lk_id_set_free(lk_id_set *set)
+{
+    if (!set) return;
+    free(set->bits);
+    free(set);
+}
+
+size_t lk_id_set_count(const lk_id_set *set)
+{
+    return set->count;
+}
+
+int lk_id_set_has(void *set, uint64_t id)
+{
+    const lk_id_set *s = set;
+    return id / 8 < s->bytes && (s->bits[id / 8] >> (id % 8) & 1);
+}
+
+static lk_status add(lk_id_set *set, uint64_t id)
+{
+    size_t before = set->bytes, need = (size_t)(id / 8) + 1;
+    if (!lk_grow((void **)&set->bits, &set->bytes, need, 1)) return lk_fail_memory("filter");
+    memset(set->bits + before, 0, set->bytes - before);
+    set->bits[id / 8] |= (uint8_t)(1u << (id % 8));
+    set->count++;
+    return LK_OK;
+}
+
+static lk_status collect(lk_collection *c, const lk_where *where, lk_id_set *set)
+{
+    char *text = NULL;
+    sqlite3_stmt *st = NULL;
+    lk_status s = LK_OK;
+    if (asprintf(&text, "SELECT id FROM images WHERE state=0 AND (%s) ORDER BY id DESC", where->sql) < 0)
+        return lk_fail_memory("filter");
+    int code = sqlite3_prepare_v2(c->catalog.db, text, -1, &st, NULL);
+    for (size_t i = 0; code == SQLITE_OK && i < where->count; i++)
+        code = sqlite3_bind_text(st, (int)i + 1, where->values[i], -1, SQLITE_STATIC);
+    if (code == SQLITE_OK) {
+        while (s == LK_OK && (code = sqlite3_step(st)) == SQLITE_ROW)
+            s = add(set, (uint64_t)sqlite3_column_int64(st, 0));
+        if (s == LK_OK && code != SQLITE_DONE) s = lk_catalog_fail(&c->catalog, code);
+    } else if ((code & 0xff) == SQLITE_ERROR) { /* well-formed for us, so it is SQLite's limits that it exceeds */
+        s = lk_fail(LK_LIMIT, "the filter is too long: %s", sqlite3_errmsg(c->catalog.db));
+    } else {
+        s = lk_catalog_fail(&c->catalog, code);
+    }
+    sqlite3_finalize(st);
+    free(text);
+    return s;
+}
+
+lk_status lk_collection_select(lk_collection *collection, const char *predicate, lk_id_set **out)
+{
+    *out = NULL;
+    lk_where where;
+    lk_status s = lk_where_parse(predicate, &where);
+    if (s != LK_OK) return s;
+    lk_id_set *set = lk_alloc_zero(1, sizeof *set);
+    s = set ? collect(collection, &where, set) : lk_fail_memory("filter");
+    lk_where_free(&where);
+    if (s == LK_OK) {
+        *out = set;
+        set = NULL;
+    }
+    lk_id_set_free(set);
+    return s;
+}

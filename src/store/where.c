@@ -1,0 +1,285 @@
+/* Recursive descent: or -> and -> not -> comparison, writing SQL as it goes. */
+#include "store/where.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { MOST_DEPTH = 64 };
+
+typedef struct parser {
+    const char *text, *at; /* at: the token not yet taken */
+    FILE *sql;
+    lk_where *out;
+    size_t capacity;
+    int depth;
+} parser;
+
+/* Columns of the table itself; any other name is a label. */
+static const char *const columns[][2] = {{"id", "id"},       {"path", "path"},     {"bytes", "size"},
+                                         {"width", "width"}, {"height", "height"}, {"label", "label"}};
+
+static lk_status bad(const parser *p, const char *wanted)
+{
+    if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%s\" ends where %s is wanted", p->text, wanted);
+    return lk_fail(LK_INVALID, "the filter \"%s\": at \"%.20s\" %s is wanted", p->text, p->at, wanted);
+}
+
+static void skip_blanks(parser *p)
+{
+    while (isspace((unsigned char)*p->at)) p->at++;
+}
+
+static bool is_word(char c)
+{
+    return isalnum((unsigned char)c) || (c && strchr("_-.:/@+", c)) || (unsigned char)c >= 0x80;
+}
+
+/* Takes a key word, in any case; false leaves everything as it is. */
+static bool take_word(parser *p, const char *word)
+{
+    size_t n = strlen(word);
+    skip_blanks(p);
+    if (strncasecmp(p->at, word, n) != 0 || is_word(p->at[n])) return false;
+    p->at += n;
+    return true;
+}
+
+static bool take_sign(parser *p, const char *sign)
+{
+    skip_blanks(p);
+    if (strncmp(p->at, sign, strlen(sign)) != 0) return false;
+    p->at += strlen(sign);
+    return true;
+}
+
+/* A bare word, or a text in '...' or "..." whose quote is doubled to stand for itself. malloc'ed. */
+static lk_status take_text(parser *p, const char *what, char **out, bool *quoted)
+{
+    skip_blanks(p);
+    *out = NULL;
+    char quote = *p->at == '\'' || *p->at == '"' ? *p->at : 0;
+    *quoted = quote != 0;
+    size_t size;
+    char *text = NULL;
+    FILE *copy = open_memstream(&text, &size);
+    if (!copy) return lk_fail_memory("filter");
+    const char *start = p->at;
+    if (quote) {
+        p->at++;
+        for (; *p->at && (*p->at != quote || p->at[1] == quote); p->at++) {
+            fputc(*p->at, copy);
+            if (*p->at == quote) p->at++;
+        }
+    } else {
+        for (; is_word(*p->at); p->at++) fputc(*p->at, copy);
+    }
+    bool closed = !quote || *p->at == quote;
+    if (quote && closed) p->at++;
+    if (fclose(copy) != 0) {
+        free(text);
+        return lk_fail_memory("filter");
+    }
+    if (!closed || p->at == start) {
+        free(text);
+        if (!closed) return lk_fail(LK_INVALID, "the filter \"%s\": a quote is not closed", p->text);
+        return bad(p, what);
+    }
+    *out = text;
+    return LK_OK;
+}
+
+/* Hands the value over to the predicate. */
+static lk_status bind_value(parser *p, char *value)
+{
+    if (!lk_grow((void **)&p->out->values, &p->capacity, p->out->count + 1, sizeof *p->out->values)) {
+        free(value);
+        return lk_fail_memory("filter");
+    }
+    p->out->values[p->out->count++] = value;
+    return LK_OK;
+}
+
+static bool is_number(const char *text)
+{
+    char *end;
+    strtod(text, &end);
+    return end != text && !*end && !strpbrk(text, "xXnN"); /* neither hexadecimal nor NaN or infinity */
+}
+
+/* "v <op> ?" for one value. Numbers are compared as numbers with what is one or reads like one (labels from a CSV are
+ * texts); texts as texts. A bare number also equals the same text, so that label=007 finds "007". */
+static lk_status write_value(parser *p, const char *column, const char *op)
+{
+    char *value;
+    bool quoted;
+    lk_status s = take_text(p, "a value", &value, &quoted);
+    if (s != LK_OK) return s;
+    bool number = !quoted && is_number(value) && strcmp(op, "LIKE") != 0;
+    bool equal = strcmp(op, "=") == 0 || strcmp(op, "<>") == 0;
+    if (number) {
+        char *again = equal ? strdup(value) : NULL;
+        if (equal && !again) {
+            free(value);
+            return lk_fail_memory("filter");
+        }
+        const char *numeric =
+            "(typeof(%s) IN ('integer','real') OR (%s GLOB '*[0-9]*' AND %s NOT GLOB '*[^-+.eE0-9]*'))";
+        if (strcmp(op, "<>") == 0) fputs("NOT ", p->sql);
+        fputs("((", p->sql);
+        fprintf(p->sql, numeric, column, column, column);
+        fprintf(p->sql, " AND CAST(%s AS REAL) %s CAST(? AS REAL))", column, equal ? "=" : op);
+        if (equal) fprintf(p->sql, " OR CAST(%s AS TEXT) = ?", column);
+        fputs(")", p->sql);
+        s = bind_value(p, value);
+        if (s == LK_OK && equal)
+            s = bind_value(p, again);
+        else
+            free(again);
+        return s;
+    }
+    fprintf(p->sql, "CAST(%s AS TEXT) %s ?", column, op);
+    return bind_value(p, value);
+}
+
+/* (v, v, ...) */
+static lk_status write_list(parser *p, const char *column)
+{
+    if (!take_sign(p, "(")) return bad(p, "(");
+    fputs("(", p->sql);
+    for (;;) {
+        lk_status s = write_value(p, column, "=");
+        if (s != LK_OK) return s;
+        if (take_sign(p, ")")) break;
+        if (!take_sign(p, ",")) return bad(p, ", or )");
+        fputs(" OR ", p->sql);
+    }
+    fputs(")", p->sql);
+    return LK_OK;
+}
+
+static lk_status write_test(parser *p, const char *column)
+{
+    static const char *const signs[][2] = {{"==", "="},  {"!=", "<>"}, {"<>", "<>"}, {"<=", "<="},
+                                           {">=", ">="}, {"=", "="},   {"<", "<"},   {">", ">"}};
+    if (take_word(p, "in")) return write_list(p, column);
+    if (take_word(p, "like")) return write_value(p, column, "LIKE");
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+        if (take_sign(p, signs[i][0])) return write_value(p, column, signs[i][1]);
+    return bad(p, "=, !=, <, <=, >, >=, in, like or exists");
+}
+
+/* name <test>. A label that is a list passes when one of its members does. "<>" is the opposite of "=": a picture
+ * without the label passes, and one whose list has the value does not. */
+static lk_status comparison(parser *p)
+{
+    char *name, *path = NULL;
+    bool quoted;
+    lk_status s = take_text(p, "the name of a label", &name, &quoted);
+    if (s != LK_OK) return s;
+    const char *column = NULL;
+    for (size_t i = 0; !quoted && i < sizeof columns / sizeof *columns; i++)
+        if (strcmp(columns[i][0], name) == 0) column = columns[i][1];
+    bool exists = take_word(p, "exists");
+    if (column) {
+        free(name);
+        if (exists) {
+            fprintf(p->sql, "%s IS NOT NULL", column);
+            return LK_OK;
+        }
+        fputs("ifnull(", p->sql);
+        const char *before = p->at;
+        bool differs = take_sign(p, "!=") || take_sign(p, "<>");
+        p->at = before;
+        s = write_test(p, column);
+        fprintf(p->sql, ", %d)", differs);
+        return s;
+    }
+    if (strpbrk(name, "\"\\") || asprintf(&path, "$.\"%s\"", name) < 0) {
+        s = path ? LK_OK : lk_fail(LK_INVALID, "the filter \"%s\": a label cannot be called %s", p->text, name);
+        free(name);
+        return s;
+    }
+    free(name);
+    bool differs = !exists && (take_sign(p, "!=") || take_sign(p, "<>"));
+    fprintf(p->sql, "%sEXISTS(SELECT 1 FROM json_each(images.labels, ?) AS each WHERE each.value IS NOT NULL",
+            differs ? "NOT " : "");
+    s = bind_value(p, path);
+    if (s == LK_OK && !exists) {
+        fputs(" AND ", p->sql);
+        s = differs ? write_value(p, "each.value", "=") : write_test(p, "each.value");
+    }
+    fputs(")", p->sql);
+    return s;
+}
+
+static lk_status either(parser *p);
+
+static lk_status negation(parser *p)
+{
+    lk_status s;
+    if (++p->depth > MOST_DEPTH) return lk_fail(LK_LIMIT, "the filter is nested more than %d deep", MOST_DEPTH);
+    if (take_word(p, "not")) {
+        fputs("NOT ", p->sql);
+        s = negation(p);
+    } else if (take_sign(p, "(")) {
+        fputs("(", p->sql);
+        s = either(p);
+        if (s == LK_OK && !take_sign(p, ")")) s = bad(p, ")");
+        fputs(")", p->sql);
+    } else {
+        s = comparison(p);
+    }
+    p->depth--;
+    return s;
+}
+
+static lk_status both(parser *p)
+{
+    lk_status s = negation(p);
+    while (s == LK_OK && (take_word(p, "and") || take_sign(p, "&&"))) {
+        fputs(" AND ", p->sql);
+        s = negation(p);
+    }
+    return s;
+}
+
+static lk_status either(parser *p)
+{
+    lk_status s = both(p);
+    while (s == LK_OK && (take_word(p, "or") || take_sign(p, "||"))) {
+        fputs(" OR ", p->sql);
+        s = both(p);
+    }
+    return s;
+}
+
+lk_status lk_where_parse(const char *text, lk_where *out)
+{
+    *out = (lk_where){0};
+    size_t size;
+    parser p = {.text = text, .at = text, .out = out};
+    p.sql = open_memstream(&out->sql, &size);
+    if (!p.sql) return lk_fail_memory("filter");
+    lk_status s = either(&p);
+    skip_blanks(&p);
+    if (s == LK_OK && *p.at) s = bad(&p, "and, or, or the end");
+    if (fclose(p.sql) != 0 && s == LK_OK) s = lk_fail_memory("filter");
+    if (s != LK_OK) lk_where_free(out);
+    return s;
+}
+
+void lk_where_free(lk_where *where)
+{
+    for (size_t i = 0; i < where->count; i++) free(where->values[i]);
+    free(where->values);
+    free(where->sql);
+    *where = (lk_where){0};
+}
