@@ -115,8 +115,19 @@ LK_API lk_status lk_graph_search(const lk_graph *graph, lk_context *context, siz
 LK_API size_t lk_graph_count(const lk_graph *graph); /* live vectors */
 LK_API size_t lk_graph_dim(const lk_graph *graph);
 LK_API lk_metric lk_graph_metric(const lk_graph *graph);
-/* Bytes that the index holds, all of it. */
+/* Bytes that the index holds, all of it (for an opened one: of the file that searching may touch). */
 LK_API uint64_t lk_graph_bytes(const lk_graph *graph);
+
+/* Writes the index as one file, replacing path atomically. */
+LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
+
+/* LK_GRAPH_VERIFY reads the whole file and compares all checksums; without it only the header's is, and damaged tables
+ * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE copies the index
+ * into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED. */
+enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
+/* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read.
+ * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */
+LK_API lk_status lk_graph_open(const char *path, int flags, lk_graph **out);
 
 #ifdef __cplusplus
 }

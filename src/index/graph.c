@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { DEGREE = 32, MAX_DEGREE = 256, BUILD_EFFORT = 128, ENTRIES = 256 };
+enum { DEGREE = 32, BUILD_EFFORT = 128 };
 #define HUGE_PAGE ((size_t)2 << 20)
 
 /* Aligned and, where it is large, in huge pages: a walk jumps all over the tables. */
@@ -55,20 +55,57 @@ lk_status lk_graph_reserve(lk_graph *g, size_t rows)
     return LK_OK;
 }
 
+lk_status lk_graph_own(lk_graph *g)
+{
+    size_t rows = g->count, stride = g->quantiser.stride;
+    uint32_t *entries = lk_alloc(g->entry_count, sizeof *entries);
+    struct {
+        void **table;
+        size_t row;
+    } tables[] = {{(void **)&g->codes, stride},
+                  {(void **)&g->residuals, g->residuals ? stride : 0},
+                  {(void **)&g->extra, g->extra ? sizeof *g->extra : 0},
+                  {(void **)&g->links, g->link_stride * sizeof *g->links},
+                  {(void **)&g->ids, sizeof *g->ids}};
+    enum { N = sizeof tables / sizeof *tables };
+    void *owned[N + 1] = {0};
+    size_t capacity = (rows + 63) / 64 * 64;
+    bool ok = entries && (owned[N] = table_alloc(capacity / 64, sizeof *g->dead));
+    for (size_t i = 0; ok && i < N; i++) {
+        if (tables[i].row == 0) continue;
+        ok = (owned[i] = table_alloc(capacity, tables[i].row)) != NULL;
+        if (ok) memcpy(owned[i], *tables[i].table, rows * tables[i].row);
+    }
+    if (!ok) {
+        free(entries);
+        for (size_t i = 0; i <= N; i++) free(owned[i]);
+        return lk_fail_memory("graph index");
+    }
+    memcpy(entries, g->entries, g->entry_count * sizeof *entries);
+    memcpy(owned[N], g->dead, capacity / 8);
+    for (size_t i = 0; i < N; i++) *tables[i].table = owned[i];
+    g->dead = owned[N];
+    g->entries = entries;
+    g->capacity = capacity;
+    lk_map_close(&g->map);
+    g->map = (lk_map){0};
+    return lk_graph_place_live_ids(g);
+}
+
 static lk_status check_options(const lk_graph_options *o, lk_metric metric, size_t dim, size_t n)
 {
     if (n == 0) return lk_fail(LK_INVALID, "a graph index needs at least one vector");
     if (dim == 0 || dim > LK_CODES_MAX_DIM)
         return lk_fail(LK_INVALID, "a graph index cannot be %zu wide: 1 to %d is possible", dim, LK_CODES_MAX_DIM);
     if ((int)metric < LK_COSINE || metric > LK_L2) return lk_fail(LK_INVALID, "there is no metric %d", (int)metric);
-    if (o->degree != 0 && (o->degree < 4 || o->degree > MAX_DEGREE))
-        return lk_fail(LK_INVALID, "a degree of %zu is not possible: 4 to %d", o->degree, MAX_DEGREE);
+    if (o->degree != 0 && (o->degree < 4 || o->degree > LK_GRAPH_MAX_DEGREE))
+        return lk_fail(LK_INVALID, "a degree of %zu is not possible: 4 to %d", o->degree, LK_GRAPH_MAX_DEGREE);
     if (o->spread != 0 && !(o->spread >= 1 && o->spread <= 4))
         return lk_fail(LK_INVALID, "a spread of %g is not possible: 1 to 4", (double)o->spread);
     return LK_OK;
 }
 
-static lk_graph *graph_new(const lk_graph_options *o, lk_metric metric, size_t dim)
+lk_graph *lk_graph_alloc(const lk_graph_options *o, lk_metric metric, size_t dim)
 {
     lk_graph *g = lk_alloc_zero(1, sizeof *g);
     if (!g) return NULL;
@@ -111,8 +148,8 @@ typedef struct encoding {
     lk_graph *g;
     const float *vectors;
     const uint64_t *ids;
-    const uint32_t *order; /* NULL: as given */
-    size_t first;          /* vertex of the first */
+    const uint32_t *order;    /* vector of the i-th; NULL: the i-th */
+    const uint32_t *vertices; /* vertex of the i-th; NULL: the i-th */
 } encoding;
 
 static double squared_length(const float *vector, size_t dim)
@@ -131,7 +168,7 @@ static lk_status encode_rows(void *arg, size_t begin, size_t end, int worker)
     float *units = lk_alloc_aligned(2 * stride, sizeof *units), *vector = units + stride;
     if (!units) return lk_fail_memory("graph index");
     for (size_t i = begin; i < end; i++) {
-        size_t from = e->order ? e->order[i] : i, vertex = e->first + i;
+        size_t from = e->order ? e->order[i] : i, vertex = e->vertices ? e->vertices[i] : i;
         const float *given = e->vectors + from * dim;
         double squares = squared_length(given, dim), scale = 1;
         if (g->metric == LK_COSINE && squares > 0) scale = 1 / sqrt(squares);
@@ -173,7 +210,7 @@ static lk_status train(lk_graph *g, size_t n, const float *vectors)
     return s;
 }
 
-static lk_status check_vectors(size_t n, size_t dim, const float *vectors)
+lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors)
 {
     for (size_t r = 0; r < n; r++)
         if (!(squared_length(vectors + r * dim, dim) <= (double)FLT_MAX / 4))
@@ -181,16 +218,25 @@ static lk_status check_vectors(size_t n, size_t dim, const float *vectors)
     return LK_OK;
 }
 
-lk_status lk_graph_place_ids(lk_graph *g, size_t begin, size_t end)
+lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n)
 {
-    if (!lk_id_map_reserve(&g->places, end - begin)) return lk_fail_memory("graph index");
-    for (size_t v = begin; v < end; v++) {
-        if (lk_id_map_get(&g->places, g->ids[v]) != LK_NO_PLACE) {
-            for (size_t w = begin; w < v; w++) lk_id_map_remove(&g->places, g->ids[w]);
-            return lk_fail(LK_CONFLICT, "id %llu is there already", (unsigned long long)g->ids[v]);
+    if (!lk_id_map_reserve(&g->places, n)) return lk_fail_memory("graph index");
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id = g->ids[vertices[i]];
+        if (lk_id_map_get(&g->places, id) != LK_NO_PLACE) {
+            for (size_t j = 0; j < i; j++) lk_id_map_remove(&g->places, g->ids[vertices[j]]);
+            return lk_fail(LK_CONFLICT, "id %llu is there already", (unsigned long long)id);
         }
-        lk_id_map_put(&g->places, g->ids[v], v);
+        lk_id_map_put(&g->places, id, vertices[i]);
     }
+    return LK_OK;
+}
+
+lk_status lk_graph_place_live_ids(lk_graph *g)
+{
+    if (!lk_id_map_reserve(&g->places, g->live)) return lk_fail_memory("graph index");
+    for (size_t v = 0; v < g->count; v++)
+        if (!lk_graph_is_dead(g, (uint32_t)v)) lk_id_map_put(&g->places, g->ids[v], v);
     return LK_OK;
 }
 
@@ -209,12 +255,11 @@ static uint32_t *shuffled(size_t n, uint64_t seed)
     return order;
 }
 
-/* Any of the vertices are good entries, since their order is random: the first ones. */
 lk_status lk_graph_choose_entries(lk_graph *g)
 {
-    size_t n = (size_t)(2 * sqrt((double)g->count)) + 1;
-    if (n > ENTRIES) n = ENTRIES;
-    if (n > g->count) n = g->count;
+    size_t n = (size_t)(2 * sqrt((double)g->live)) + 1;
+    if (n > LK_GRAPH_ENTRIES) n = LK_GRAPH_ENTRIES;
+    if (n > g->live) n = g->live;
     uint32_t *entries = lk_alloc(n, sizeof *entries);
     if (!entries) return lk_fail_memory("graph index");
     size_t count = 0;
@@ -226,37 +271,53 @@ lk_status lk_graph_choose_entries(lk_graph *g)
     return LK_OK;
 }
 
+lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                          const uint32_t *order, const uint32_t *vertices)
+{
+    encoding e = {g, vectors, ids, order, vertices};
+    return lk_parallel_for(pool, n, 1024, encode_rows, &e);
+}
+
+/* Codes all vectors in random order as vertices 0 .. n-1: then the first of them are good entries. */
+static lk_status fill(lk_graph *g, lk_pool *pool, size_t n, const uint64_t *ids, const float *vectors,
+                      uint32_t *vertices)
+{
+    uint32_t *order = shuffled(n, g->seed);
+    if (!order) return lk_fail_memory("graph index");
+    lk_status s = lk_graph_encode(g, pool, n, vectors, ids, order, NULL);
+    for (size_t i = 0; i < n; i++) vertices[i] = (uint32_t)i;
+    if (s == LK_OK) s = lk_graph_place_ids(g, vertices, n);
+    free(order);
+    return s;
+}
+
 lk_status lk_graph_build(lk_context *context, const lk_graph_options *options, lk_metric metric, size_t dim, size_t n,
                          const uint64_t *ids, const float *vectors, lk_graph **out)
 {
     static const lk_graph_options defaults = {0};
     lk_pool *pool = lk_context_pool(context);
-    uint32_t *order = NULL;
+    uint32_t *vertices = NULL;
     *out = NULL;
     if (!options) options = &defaults;
     lk_status s = check_options(options, metric, dim, n);
     if (s != LK_OK) return s;
-    lk_graph *g = graph_new(options, metric, dim);
+    lk_graph *g = lk_graph_alloc(options, metric, dim);
     if (!g) return lk_fail_memory("graph index");
-    LK_TRY(check_vectors(n, dim, vectors));
+    LK_TRY(lk_graph_check_vectors(n, dim, vectors));
     LK_TRY(train(g, n, vectors));
     g->keep_residual = options->refine > 0 || (options->refine == 0 && !g->quantiser.exact);
     LK_TRY(lk_graph_reserve(g, n));
-    if (!(order = shuffled(n, g->seed))) {
+    if (!(vertices = lk_alloc(n, sizeof *vertices))) {
         s = lk_fail_memory("graph index");
         goto done;
     }
-    encoding e = {.g = g, .vectors = vectors, .ids = ids, .order = order};
-    LK_TRY(lk_parallel_for(pool, n, 1024, encode_rows, &e));
-    g->count = g->live = n;
-    LK_TRY(lk_graph_place_ids(g, 0, n));
-    LK_TRY(lk_graph_choose_entries(g));
-    LK_TRY(lk_graph_link(g, pool, 0, n));
+    LK_TRY(fill(g, pool, n, ids, vectors, vertices));
+    LK_TRY(lk_graph_link(g, context, vertices, n));
     LK_TRY(lk_graph_trim(g, pool));
     *out = g;
     g = NULL;
 done:
-    free(order);
+    free(vertices);
     lk_graph_free(g);
     return s;
 }

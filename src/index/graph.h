@@ -18,6 +18,7 @@
 #include <pthread.h>
 
 #define LK_NO_VERTEX UINT32_MAX
+enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256 };
 
 /* A candidate as one sortable number: distance << 32 | vertex << 1 | expanded. */
 typedef uint64_t lk_near;
@@ -96,10 +97,23 @@ static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
 
 /* graph.c */
 
+/* An empty graph; NULL when out of memory. */
+lk_graph *lk_graph_alloc(const lk_graph_options *options, lk_metric metric, size_t dim);
+/* Makes the tables of an opened graph its own. */
+lk_status lk_graph_own(lk_graph *g);
 /* Room for `rows` vertices. */
 lk_status lk_graph_reserve(lk_graph *g, size_t rows);
-/* Makes the ids of vertices [begin, end) findable; LK_CONFLICT when one is there already, and then none is added. */
-lk_status lk_graph_place_ids(lk_graph *g, size_t begin, size_t end);
+/* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. */
+lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n);
+/* The same for all that are not removed, in an empty map. */
+lk_status lk_graph_place_live_ids(lk_graph *g);
+/* LK_INVALID when a component is not finite. */
+lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors);
+/* Writes codes and ids: vector order[i] (NULL: i) becomes vertex vertices[i] (NULL: i), which no search can meet yet.
+ */
+lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                          const uint32_t *order, const uint32_t *vertices);
+/* Live vertices spread over the graph: the first ones. The caller holds the lock for writing. */
 lk_status lk_graph_choose_entries(lk_graph *g);
 
 /* graph_walk.c */
@@ -117,10 +131,14 @@ void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *scratch, cons
 /* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. Only vertices below `limit` are linked. */
 void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
 
+/* graph_file.c */
+uint64_t lk_graph_file_bytes(const lk_graph *g);
+
 /* graph_build.c */
 
-/* Links vertices [begin, end), whose codes are there, into the graph of those before them. */
-lk_status lk_graph_link(lk_graph *g, lk_pool *pool, size_t begin, size_t end);
+/* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
+ * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
+lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n);
 /* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
  * for the last time where there are too many and closes the gaps. */
 lk_status lk_graph_trim(lk_graph *g, lk_pool *pool);

@@ -33,7 +33,17 @@ static size_t efforts(const void *index, size_t k, unsigned *out)
 
 static void size(const void *index, lk_ann_size *out)
 {
-    *out = (lk_ann_size){.resident = lk_graph_bytes(index)};
+    *out = (lk_ann_size){.resident = lk_graph_bytes(index), .disk = lk_graph_file_bytes(index)};
+}
+
+static lk_status save(const void *index, const char *path)
+{
+    return lk_graph_save(index, path);
+}
+
+static lk_status open_file(const char *path, void **out)
+{
+    return lk_graph_open(path, 0, (lk_graph **)out);
 }
 
 static void describe(const void *index, char *text, size_t size_of_text)
@@ -50,5 +60,7 @@ const lk_ann_type lk_ann_graph = {
     .search = search,
     .efforts = efforts,
     .size = size,
+    .save = save,
+    .open = open_file,
     .describe = describe,
 };

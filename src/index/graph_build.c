@@ -26,7 +26,8 @@ typedef struct pruner {
 
 typedef struct linking {
     lk_graph *g;
-    size_t begin, end;
+    const uint32_t *vertices; /* of the batch */
+    size_t count;
     pruner *pruners; /* one per worker */
     /* Links back: target << 32 | source, sorted. groups: where each target's begin, and one past the last. */
     uint64_t *back, *sorted;
@@ -123,7 +124,7 @@ static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
         goto done;
     }
     for (size_t i = begin; i < end; i++) {
-        uint32_t vertex = (uint32_t)(l->begin + i);
+        uint32_t vertex = l->vertices[i];
         lk_graph_aim_at_vertex(g, s, vertex);
         lk_graph_walk(g, s, g->build_effort);
         size_t n = 0;
@@ -183,8 +184,7 @@ static lk_status link_back(void *arg, size_t begin, size_t end, int worker)
 static void sort_back(linking *l)
 {
     uint64_t *from = l->back, *to = l->sorted;
-    for (int shift = 32; shift < 64; shift += 11) {
-        if (l->g->count >> (shift - 32) == 0) break;
+    for (int shift = 32; shift < 64 && l->g->capacity >> (shift - 32) != 0; shift += 11) {
         size_t starts[2048] = {0}, sum = 0;
         for (size_t i = 0; i < l->back_count; i++) starts[from[i] >> shift & 2047]++;
         for (size_t b = 0; b < 2048; b++) {
@@ -201,30 +201,51 @@ static void sort_back(linking *l)
     l->sorted = to;
 }
 
-static lk_status link_batch(linking *l, lk_pool *pool)
+/* Who else links to each vertex of the batch: the older vertices that it links to. */
+static void collect_back(linking *l)
 {
     lk_graph *g = l->g;
-    lk_status s = lk_parallel_for(pool, l->end - l->begin, 16, link_forward, l);
-    if (s != LK_OK) return s;
     l->back_count = 0;
-    for (size_t v = l->begin; v < l->end; v++) {
-        const uint32_t *links = lk_graph_links(g, (uint32_t)v);
-        for (size_t i = 0; i < g->link_stride && links[i] != LK_NO_VERTEX; i++)
-            l->back[l->back_count++] = (uint64_t)links[i] << 32 | v;
+    for (size_t i = 0; i < l->count; i++) {
+        uint32_t vertex = l->vertices[i];
+        const uint32_t *links = lk_graph_links(g, vertex);
+        for (size_t j = 0; j < g->link_stride && links[j] != LK_NO_VERTEX; j++)
+            l->back[l->back_count++] = (uint64_t)links[j] << 32 | vertex;
     }
     sort_back(l);
     l->group_count = 0;
     for (size_t i = 0; i < l->back_count; i++)
         if (i == 0 || l->back[i] >> 32 != l->back[i - 1] >> 32) l->groups[l->group_count++] = i;
     l->groups[l->group_count] = l->back_count;
-    return lk_parallel_for(pool, l->group_count, 64, link_back, l);
 }
 
-lk_status lk_graph_link(lk_graph *g, lk_pool *pool, size_t begin, size_t end)
+static lk_status link_batch(linking *l, lk_pool *pool)
+{
+    lk_graph *g = l->g;
+    lk_status s = lk_parallel_for(pool, l->count, 16, link_forward, l);
+    if (s != LK_OK) return s;
+    collect_back(l);
+    pthread_rwlock_wrlock(&g->lock);
+    s = lk_parallel_for(pool, l->group_count, 64, link_back, l);
+    if (s == LK_OK) {
+        for (size_t i = 0; i < l->count; i++) {
+            uint32_t vertex = l->vertices[i];
+            g->dead[vertex / 64] &= ~((uint64_t)1 << (vertex % 64));
+            if (vertex >= g->count) g->count = vertex + 1;
+        }
+        g->live += l->count;
+        if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_choose_entries(g);
+    }
+    pthread_rwlock_unlock(&g->lock);
+    return s;
+}
+
+lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n)
 {
     lk_status s = LK_OK;
+    lk_pool *pool = lk_context_pool(context);
     size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
-    size_t most = end - begin < BATCH_MOST ? end - begin : BATCH_MOST;
+    size_t most = n < BATCH_MOST ? n : BATCH_MOST;
     linking l = {.g = g};
     l.pruners = lk_alloc_zero(threads, sizeof *l.pruners);
     l.back = lk_alloc(most * g->degree, sizeof *l.back);
@@ -234,11 +255,17 @@ lk_status lk_graph_link(lk_graph *g, lk_pool *pool, size_t begin, size_t end)
         s = lk_fail_memory("graph building");
         goto done;
     }
-    for (size_t at = begin; at < end;) {
-        size_t batch = at / BATCH_PART + 1;
+    for (size_t at = 0; at < n;) {
+        size_t batch = g->live / BATCH_PART + 1;
         if (batch > most) batch = most;
-        l.begin = at;
-        l.end = at = at + batch < end ? at + batch : end;
+        if (batch > n - at) batch = n - at;
+        l.vertices = vertices + at;
+        l.count = batch;
+        at += batch;
+        if (context && lk_context_cancelled(context)) {
+            s = lk_fail(LK_CANCELLED, "graph building was cancelled");
+            goto done;
+        }
         LK_TRY(link_batch(&l, pool));
     }
 done:

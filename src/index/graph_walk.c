@@ -176,7 +176,7 @@ void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
         if (s->touched_count + g->link_stride > s->touched_capacity &&
             !lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + g->link_stride, sizeof *s->touched))
             break;
-        for (size_t i = 0; i < g->link_stride && links[i] != LK_NO_VERTEX; i++) {
+        for (size_t i = 0; i < g->link_stride && links[i] < g->count; i++) {
             if (!visit(s, links[i])) continue;
             prefetch_code(g, links[i]);
             s->rows[n++] = links[i];
