@@ -128,12 +128,12 @@ LK_API int lk_id_set_has(void *set, uint64_t id);
  *     (tags = red or tags = "dark red") and not path like '%/drafts/%'
  *     split exists and width >= 256
  *
- * name = value, also != < <= > >=; name in (value, ...); name like pattern (% any characters, _ one; ASCII letters of both
- * cases are equal); name exists; and, or, not, brackets. A name is a label, or one of id, path, bytes, width, height, label;
- * in quotes it is always a label. Values are bare words or texts in quotes (a quote within is doubled). Without quotes a
- * number is compared as a number, also with labels that are texts; everything else as bytes. A label that is a list
- * satisfies a comparison when one of its members does; != is the opposite of =, so that a picture without the label
- * satisfies it. LK_INVALID names the place where the predicate makes no sense. */
+ * name = value, also != < <= > >=; name in (value, ...); name like pattern (% any characters, _ one; ASCII letters of
+ * both cases are equal); name exists; and, or, not, brackets. A name is a label, or one of id, path, bytes, width,
+ * height, label; in quotes it is always a label. Values are bare words or texts in quotes (a quote within is doubled).
+ * Without quotes a number is compared as a number, also with labels that are texts; everything else as bytes. A label
+ * that is a list satisfies a comparison when one of its members does; != is the opposite of =, so that a picture
+ * without the label satisfies it. LK_INVALID names the place where the predicate makes no sense. */
 LK_API lk_status lk_collection_select(lk_collection *collection, const char *predicate, lk_id_set **out);
 
 /* Checks everything that can be checked: headers, sizes, checksums of every block, that each indexed picture has

@@ -9,8 +9,11 @@
 #include <likeness/eval.h>
 #include <likeness/image.h>
 #include <likeness/index.h>
+
+#include <likeness/partitioned.h>
 #include <likeness/server.h>
 #include <likeness/status.h>
+#include <likeness/vectors.h>
 
 #ifdef __cplusplus
 extern "C" {

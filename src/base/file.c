@@ -136,6 +136,11 @@ static lk_status sync_folder_of(const char *path)
     return s;
 }
 
+lk_status lk_file_move(const char *from, const char *to)
+{
+    return rename(from, to) == 0 ? sync_folder_of(to) : lk_fail_errno(errno, "%s: cannot be replaced", to);
+}
+
 lk_status lk_atomic_commit(lk_atomic_file *file)
 {
     lk_status s = LK_OK;

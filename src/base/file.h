@@ -15,6 +15,9 @@ lk_status lk_file_read(const char *path, uint64_t max_bytes, uint8_t **bytes, si
  * writes beside it, fsyncs, renames, fsyncs the folder. LK_IO names the path. */
 lk_status lk_file_write_atomic(const char *path, const void *bytes, size_t size);
 
+/* Renames a file whose contents are on the disk so that it replaces `to` durably (syncs the folder). */
+lk_status lk_file_move(const char *from, const char *to);
+
 /* The same, in pieces. On failure or lk_atomic_abandon nothing is left behind. */
 typedef struct lk_atomic_file lk_atomic_file;
 lk_status lk_atomic_open(const char *path, lk_atomic_file **out);

@@ -10,9 +10,9 @@
 #include "base/threads.h"
 #include "embed/aggregate.h"
 #include "embed/embedder.h"
-#include "embed/kmeans.h"
 #include "embed/pca.h"
 #include "embed/sift.h"
+#include "index/kmeans.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -80,7 +80,7 @@ static lk_status describe(const classical *c, const lk_image *image, lk_sift *ou
 static lk_status aggregate(const classical *c, const lk_sift *sift, float *raw)
 {
     uint32_t *assignment = lk_alloc(sift->count, sizeof *assignment);
-    float *scratch = lk_alloc(c->set.words, sizeof *scratch);
+    float *scratch = lk_alloc(lk_kmeans_scratch(c->set.words), sizeof *scratch);
     lk_status s = assignment && scratch ? LK_OK : lk_fail_memory("visual words");
     if (s == LK_OK) {
         lk_kmeans_assign(sift->descriptors, sift->count, LK_SIFT_DIM, c->vocabulary, c->half_norms, c->set.words,
@@ -357,7 +357,7 @@ static lk_status learn_vocabulary(training *t, uint64_t seed)
     c->set.raw = (uint32_t)raw_width(&c->set);
     lk_status s = allocate(c);
     if (s != LK_OK) return s;
-    lk_kmeans_options options = {.iterations = 20, .tolerance = 1e-4, .seed = seed};
+    lk_kmeans_options options = {.iterations = 20, .tolerance = 1e-4, .seed = seed, .job = "learning the vocabulary"};
     s = lk_kmeans(t->context, t->descriptors, n, LK_SIFT_DIM, c->set.words, &options, c->vocabulary, NULL, NULL);
     if (s == LK_OK) lk_kmeans_half_norms(c->vocabulary, c->set.words, LK_SIFT_DIM, c->half_norms);
     return s;

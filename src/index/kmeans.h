@@ -1,8 +1,9 @@
 /* k-means: Lloyd's iterations after k-means++ seeding (Arthur & Vassilvitskii, 2007). */
-#ifndef LK_EMBED_KMEANS_H
-#define LK_EMBED_KMEANS_H
+#ifndef LK_INDEX_KMEANS_H
+#define LK_INDEX_KMEANS_H
 
 #include <likeness/context.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,8 @@ typedef struct lk_kmeans_options {
     unsigned iterations; /* at most; 0 = 20 */
     double tolerance;    /* stops when the inertia falls by less than this share; 0 = never */
     uint64_t seed;
+    bool random_seeds; /* rows picked at random instead of k-means++: for many clusters, where that takes long */
+    const char *job;   /* what progress is reported as, e.g. "learning the vocabulary"; NULL = no report */
 } lk_kmeans_options;
 
 /* Divides x [n][dim] into k clusters. centroids [k][dim] is written; assignment [n] too unless NULL; *inertia (may be
@@ -20,7 +23,10 @@ lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, s
                     const lk_kmeans_options *options, float *centroids, uint32_t *assignment, double *inertia);
 
 /* Nearest centroid of each row: half_norms [k] holds |c|^2 / 2. distances [n] (squared) may be NULL. Runs in the
- * calling thread; scratch [k]. Ties go to the smaller number. */
+ * calling thread; scratch [lk_kmeans_scratch(k)]. Ties go to the smaller number. The same rows in the same call give
+ * the same result; a row's scores may differ in the last bit with the rows beside it (they are products of matrices).
+ */
+size_t lk_kmeans_scratch(size_t k);
 void lk_kmeans_assign(const float *x, size_t n, size_t dim, const float *centroids, const float *half_norms, size_t k,
                       float *scratch, uint32_t *assignment, float *distances);
 /* half_norms [k] of centroids [k][dim]. */

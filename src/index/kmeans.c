@@ -1,4 +1,4 @@
-#include "embed/kmeans.h"
+#include "index/kmeans.h"
 
 #include "base/error.h"
 #include "base/log.h"
@@ -7,11 +7,12 @@
 #include "base/threads.h"
 #include "index/distance.h"
 
+#include <cblas.h>
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEEDING_PER_CLUSTER = 16, SEEDING_LEAST = 20000, ROWS_PER_PIECE = 2048 };
+enum { SEEDING_PER_CLUSTER = 16, SEEDING_LEAST = 20000, ROWS_PER_PIECE = 2048, TILE_ROWS = 256, TILE_CENTROIDS = 1024 };
 
 typedef struct kmeans {
     const float *x;
@@ -19,7 +20,7 @@ typedef struct kmeans {
     float *centroids, *half_norms;
     uint32_t *assignment;
     float *distances; /* [n], squared, to the assigned centroid */
-    float *scratch;   /* [threads][k] */
+    float *scratch;   /* [threads][lk_kmeans_scratch(k)] */
     size_t *order;    /* [n]: rows by cluster */
     size_t *starts;   /* [k + 1] into order */
     const lk_distance_kernels *kernels;
@@ -35,27 +36,53 @@ void lk_kmeans_half_norms(const float *centroids, size_t k, size_t dim, float *h
     }
 }
 
+size_t lk_kmeans_scratch(size_t k)
+{
+    return TILE_ROWS * (k < TILE_CENTROIDS ? k : TILE_CENTROIDS);
+}
+
+/* One tile of rows against all centroids, tile by tile: |x - c|^2 = |x|^2 - 2 (x.c - |c|^2/2), so the nearest centroid
+ * has the largest x.c - |c|^2/2. best [n] receives it. */
+static void nearest_of_tile(const float *x, size_t n, size_t dim, const float *centroids, const float *half_norms,
+                            size_t k, float *scratch, uint32_t *assignment, float *best)
+{
+    for (size_t r = 0; r < n; r++) {
+        best[r] = -FLT_MAX;
+        assignment[r] = 0;
+    }
+    for (size_t first = 0; first < k; first += TILE_CENTROIDS) {
+        size_t count = k - first < TILE_CENTROIDS ? k - first : TILE_CENTROIDS;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)count, (blasint)dim, 1, x,
+                    (blasint)dim, centroids + first * dim, (blasint)dim, 0, scratch, (blasint)count);
+        for (size_t r = 0; r < n; r++) {
+            float *scores = scratch + r * count, largest = best[r];
+            float block = -FLT_MAX;
+            for (size_t c = 0; c < count; c++) {
+                scores[c] -= half_norms[first + c];
+                block = scores[c] > block ? scores[c] : block; /* a maximum alone is done many at a time */
+            }
+            if (!(block > largest)) continue;
+            size_t c = 0;
+            while (scores[c] != block) c++;
+            best[r] = block;
+            assignment[r] = (uint32_t)(first + c);
+        }
+    }
+}
+
 void lk_kmeans_assign(const float *x, size_t n, size_t dim, const float *centroids, const float *half_norms, size_t k,
                       float *scratch, uint32_t *assignment, float *distances)
 {
-    /* |x - c|^2 = |x|^2 - 2 (x.c - |c|^2/2): the nearest centroid has the largest x.c - |c|^2/2. */
     const lk_distance_kernels *kernels = lk_distance_kernels_for(lk_cpu_detect());
-    for (size_t r = 0; r < n; r++) {
-        const float *v = x + r * dim;
-        kernels->rows_dot[LK_F32](v, centroids, dim * sizeof(float), k, dim, NULL, scratch);
-        float best = -FLT_MAX;
-        uint32_t nearest = 0;
-        for (size_t c = 0; c < k; c++) {
-            float score = scratch[c] - half_norms[c];
-            if (score > best) {
-                best = score;
-                nearest = (uint32_t)c;
-            }
+    float best[TILE_ROWS];
+    for (size_t first = 0; first < n; first += TILE_ROWS) {
+        size_t count = n - first < TILE_ROWS ? n - first : TILE_ROWS;
+        nearest_of_tile(x + first * dim, count, dim, centroids, half_norms, k, scratch, assignment + first, best);
+        for (size_t r = 0; distances && r < count; r++) {
+            const float *v = x + (first + r) * dim;
+            float distance = lk_dot_f32(kernels, v, v, dim) - 2 * best[r];
+            distances[first + r] = distance > 0 ? distance : 0;
         }
-        assignment[r] = nearest;
-        if (!distances) continue;
-        float distance = lk_dot_f32(kernels, v, v, dim) - 2 * best;
-        distances[r] = distance > 0 ? distance : 0;
     }
 }
 
@@ -63,7 +90,8 @@ static lk_status assign_rows(void *arg, size_t begin, size_t end, int worker)
 {
     kmeans *m = arg;
     lk_kmeans_assign(m->x + begin * m->dim, end - begin, m->dim, m->centroids, m->half_norms, m->k,
-                     m->scratch + (size_t)worker * m->k, m->assignment + begin, m->distances + begin);
+                     m->scratch + (size_t)worker * lk_kmeans_scratch(m->k), m->assignment + begin,
+                     m->distances + begin);
     return LK_OK;
 }
 
@@ -133,10 +161,10 @@ static lk_status update_nearest(void *arg, size_t begin, size_t end, int worker)
 
 /* Seeds on a sample of the rows: k-means++ reads every row once per cluster, and a sample of 16 rows a cluster serves
  * as well as all for a starting point. */
-static lk_status seed(lk_context *context, kmeans *m, uint64_t number)
+static lk_status seed(lk_context *context, kmeans *m, const lk_kmeans_options *options)
 {
     lk_random random;
-    lk_random_seed(&random, number);
+    lk_random_seed(&random, options->seed);
     size_t sample = m->k * SEEDING_PER_CLUSTER > SEEDING_LEAST ? m->k * SEEDING_PER_CLUSTER : SEEDING_LEAST;
     if (sample > m->n) sample = m->n;
     size_t *rows = lk_alloc(m->n, sizeof *rows);
@@ -149,12 +177,17 @@ static lk_status seed(lk_context *context, kmeans *m, uint64_t number)
         rows[i] = rows[j];
         rows[j] = t;
     }
+    if (options->random_seeds) {
+        for (size_t c = 0; c < m->k; c++)
+            memcpy(m->centroids + c * m->dim, m->x + rows[c] * m->dim, m->dim * sizeof *m->x);
+        goto done;
+    }
     for (size_t i = 0; i < sample; i++) nearest[i] = FLT_MAX;
     seeding all = {m, rows, nearest};
     size_t chosen = 0;
     for (size_t c = 0; c < m->k; c++) {
         if (lk_context_cancelled(context)) {
-            s = lk_fail(LK_CANCELLED, "learning the vocabulary was stopped");
+            s = lk_fail(LK_CANCELLED, "%s was stopped", options->job ? options->job : "clustering");
             goto done;
         }
         m->seed_row = m->x + rows[chosen] * m->dim;
@@ -178,6 +211,8 @@ lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, s
                     const lk_kmeans_options *options, float *centroids, uint32_t *assignment, double *inertia)
 {
     if (k == 0 || n < k) return lk_fail(LK_INVALID, "%zu clusters cannot be made of %zu points", k, n);
+    openblas_set_num_threads(
+        1); /* rows are divided by our own threads, so that the result is the same for any number */
     unsigned iterations = options->iterations ? options->iterations : 20;
     size_t threads = (size_t)lk_context_threads(context);
     double before = DBL_MAX, now = 0;
@@ -189,20 +224,20 @@ lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, s
                 .half_norms = lk_alloc(k, sizeof *m.half_norms),
                 .assignment = assignment ? assignment : lk_alloc(n, sizeof *m.assignment),
                 .distances = lk_alloc(n, sizeof *m.distances),
-                .scratch = lk_alloc(threads * k, sizeof *m.scratch),
+                .scratch = lk_alloc(threads * lk_kmeans_scratch(k), sizeof *m.scratch),
                 .order = lk_alloc(n, sizeof *m.order),
                 .starts = lk_alloc(k + 1, sizeof *m.starts),
                 .kernels = lk_distance_kernels_for(lk_cpu_detect())};
     lk_status s = m.half_norms && m.assignment && m.distances && m.scratch && m.order && m.starts
                       ? LK_OK
                       : lk_fail_memory("k-means");
-    if (s == LK_OK) s = seed(context, &m, options->seed);
+    if (s == LK_OK) s = seed(context, &m, options);
     for (unsigned i = 0; s == LK_OK && i <= iterations; i++) {
         if (lk_context_cancelled(context)) {
-            s = lk_fail(LK_CANCELLED, "learning the vocabulary was stopped");
+            s = lk_fail(LK_CANCELLED, "%s was stopped", options->job ? options->job : "clustering");
             break;
         }
-        lk_report_progress(context, "learning the vocabulary", i, iterations);
+        if (options->job) lk_report_progress(context, options->job, i, iterations);
         lk_kmeans_half_norms(m.centroids, k, dim, m.half_norms);
         s = lk_parallel_for(lk_context_pool(context), n, ROWS_PER_PIECE, assign_rows, &m);
         now = 0;

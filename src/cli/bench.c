@@ -1,0 +1,26 @@
+/* likeness bench: measures parts of Likeness alone. bench/ in the source tree measures them beside their peers. */
+#include "cli/bench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int run(int argc, char **argv);
+const cli_command cli_bench = {"bench", "ann|kernels [options]", "Measure an index, or the kernels", run};
+
+static const struct {
+    const char *name;
+    const cli_command *command;
+} benches[] = {{"ann", &cli_bench_ann}};
+enum { BENCHES = sizeof benches / sizeof *benches };
+
+static int run(int argc, char **argv)
+{
+    if (argc > 0 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+        printf("likeness bench %s\n\n", cli_bench.arguments);
+        for (int i = 0; i < BENCHES; i++) printf("  %-8s %s\n", benches[i].name, benches[i].command->summary);
+        return EXIT_DONE;
+    }
+    for (int i = 0; argc > 0 && i < BENCHES; i++)
+        if (strcmp(argv[0], benches[i].name) == 0) return benches[i].command->run(argc - 1, argv + 1);
+    return cli_usage(&cli_bench, "ann or kernels is wanted");
+}

@@ -1,0 +1,9 @@
+/* The benchmarks of `likeness bench`. */
+#ifndef LK_CLI_BENCH_H
+#define LK_CLI_BENCH_H
+
+#include "cli/cli.h"
+
+extern const cli_command cli_bench_ann;
+
+#endif

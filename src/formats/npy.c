@@ -1,0 +1,203 @@
+/* .npy versions 1 to 3 (NEP 1 and numpy.lib.format): magic, version, length of the header, and a header that is a
+ * Python dictionary literal with the keys descr, fortran_order and shape. */
+#include "base/error.h"
+#include "formats/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct cursor {
+    const char *at, *end;
+} cursor;
+
+static void skip_space(cursor *c)
+{
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\n' || *c->at == '\t' || *c->at == '\r')) c->at++;
+}
+
+static bool take(cursor *c, char what)
+{
+    skip_space(c);
+    if (c->at >= c->end || *c->at != what) return false;
+    c->at++;
+    return true;
+}
+
+/* 'text' or "text" without escapes. */
+static bool take_text(cursor *c, char *out, size_t room)
+{
+    skip_space(c);
+    if (c->at >= c->end || (*c->at != '\'' && *c->at != '"')) return false;
+    char quote = *c->at++;
+    size_t n = 0;
+    while (c->at < c->end && *c->at != quote) {
+        if (n + 1 >= room || *c->at == '\\') return false;
+        out[n++] = *c->at++;
+    }
+    out[n] = 0;
+    return take(c, quote);
+}
+
+static bool take_word(cursor *c, const char *word)
+{
+    size_t n = strlen(word);
+    skip_space(c);
+    if ((size_t)(c->end - c->at) < n || memcmp(c->at, word, n) != 0) return false;
+    c->at += n;
+    return true;
+}
+
+static bool take_number(cursor *c, uint64_t *out)
+{
+    skip_space(c);
+    uint64_t value = 0;
+    int digits = 0;
+    for (; c->at < c->end && *c->at >= '0' && *c->at <= '9'; c->at++, digits++) {
+        if (digits >= 15) return false; /* no file holds as much */
+        value = 10 * value + (uint64_t)(*c->at - '0');
+    }
+    take_word(c, "L"); /* Python 2 wrote long integers so */
+    *out = value;
+    return digits > 0;
+}
+
+typedef struct description {
+    char descr[16];
+    bool fortran, structured;
+    uint64_t shape[2];
+    int dims; /* counted beyond two, not kept */
+    int seen; /* bit per key */
+} description;
+
+static bool take_shape(cursor *c, description *d)
+{
+    if (!take(c, '(')) return false;
+    while (!take(c, ')')) {
+        uint64_t size;
+        if (!take_number(c, &size)) return false;
+        if (d->dims < 2) d->shape[d->dims] = size;
+        d->dims++;
+        if (take(c, ',')) continue;
+        if (!take(c, ')')) return false;
+        break;
+    }
+    return true;
+}
+
+static bool take_description(cursor *c, description *d)
+{
+    char key[32];
+    if (!take(c, '{')) return false;
+    while (!take(c, '}')) {
+        if (!take_text(c, key, sizeof key) || !take(c, ':')) return false;
+        if (strcmp(key, "descr") == 0) {
+            skip_space(c);
+            if (c->at < c->end && *c->at == '[') {
+                d->structured = true;
+                return true;
+            }
+            if (!take_text(c, d->descr, sizeof d->descr)) return false;
+            d->seen |= 1;
+        } else if (strcmp(key, "fortran_order") == 0) {
+            d->fortran = take_word(c, "True");
+            if (!d->fortran && !take_word(c, "False")) return false;
+            d->seen |= 2;
+        } else if (strcmp(key, "shape") == 0) {
+            if (d->seen & 4 || !take_shape(c, d)) return false;
+            d->seen |= 4;
+        } else {
+            return false;
+        }
+        if (take(c, ',')) continue;
+        if (!take(c, '}')) return false;
+        break;
+    }
+    return d->seen == 7;
+}
+
+static const struct {
+    const char *descr;
+    lk_component component;
+} descrs[] = {{"<f4", LK_COMPONENT_F32}, {"<f2", LK_COMPONENT_F16}, {"<f8", LK_COMPONENT_F64},
+              {"|i1", LK_COMPONENT_I8},  {"|u1", LK_COMPONENT_U8},  {"<i4", LK_COMPONENT_I32},
+              {"<i1", LK_COMPONENT_I8},  {"<u1", LK_COMPONENT_U8}};
+
+static lk_status component_of(const char *name, const description *d, lk_component *out)
+{
+    for (size_t i = 0; i < sizeof descrs / sizeof *descrs; i++) {
+        if (strcmp(d->descr, descrs[i].descr) != 0) continue;
+        *out = descrs[i].component;
+        return LK_OK;
+    }
+    if (d->descr[0] == '>')
+        return lk_fail(LK_UNSUPPORTED, "%s: is big-endian (%s); save array.astype('<%s') instead", name, d->descr,
+                       d->descr + 1);
+    return lk_fail(LK_UNSUPPORTED,
+                   "%s: holds '%s'; f4, f2, f8, i1, u1 and i4 are read: save array.astype('<f4') instead", name,
+                   d->structured ? "records" : d->descr);
+}
+
+lk_status lk_npy_layout(const char *name, const uint8_t *head, size_t size, uint64_t file_size, lk_vector_layout *out)
+{
+    if (size < 10 || memcmp(head, "\x93NUMPY", 6) != 0)
+        return lk_fail(LK_CORRUPT, "%s: does not begin as a .npy file; is the end of its name wrong?", name);
+    unsigned major = head[6];
+    if (major < 1 || major > 3)
+        return lk_fail(LK_UNSUPPORTED, "%s: is of .npy version %u; 1 to 3 are read: save it again with numpy.save",
+                       name, major);
+    size_t start = major == 1 ? 10 : 12;
+    uint64_t length = head[8] | (uint64_t)head[9] << 8;
+    if (major > 1) {
+        if (size < 12) return lk_fail(LK_CORRUPT, "%s: ends within its header; was the copy cut off?", name);
+        length |= (uint64_t)head[10] << 16 | (uint64_t)head[11] << 24;
+    }
+    if (start + length > size)
+        return lk_fail(LK_CORRUPT, "%s: its header of %llu bytes %s", name, (unsigned long long)length,
+                       size == file_size ? "reaches beyond the end of the file; was the copy cut off?"
+                                         : "is not believable");
+    cursor c = {(const char *)head + start, (const char *)head + start + length};
+    description d = {0};
+    if (!take_description(&c, &d))
+        return lk_fail(LK_CORRUPT, "%s: its header is not the description of an array; save it again with numpy.save",
+                       name);
+    lk_vector_layout layout = {.rows = d.shape[0], .offset = start + length};
+    lk_status s = component_of(name, &d, &layout.component);
+    if (s != LK_OK) return s;
+    if (d.dims != 2)
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: is an array of %d dimensions where rows of components are wanted; save "
+                       "array.reshape(rows, -1) instead",
+                       name, d.dims);
+    if (d.fortran && d.shape[0] > 1)
+        return lk_fail(LK_UNSUPPORTED, "%s: is stored column by column; save numpy.ascontiguousarray(array) instead",
+                       name);
+    if (d.shape[1] < 1 || d.shape[1] > LK_DIM_MOST)
+        return lk_fail(LK_UNSUPPORTED, "%s: has rows of %llu components; from 1 to %d are possible", name,
+                       (unsigned long long)d.shape[1], LK_DIM_MOST);
+    layout.dim = (size_t)d.shape[1];
+    layout.stride = layout.dim * lk_component_bytes(layout.component);
+    /* 10^15 rows of 65536 doubles do not overflow 64 bits together with an offset only because this comes first. */
+    if (layout.rows > file_size / layout.stride || layout.offset + layout.rows * layout.stride != file_size)
+        return lk_fail(LK_CORRUPT,
+                       "%s: says %llu x %zu %s, but its %llu bytes are another number; was the copy cut off?", name,
+                       (unsigned long long)layout.rows, layout.dim, lk_component_name(layout.component),
+                       (unsigned long long)file_size);
+    *out = layout;
+    return LK_OK;
+}
+
+void lk_npy_header(uint64_t rows, size_t dim, lk_component component, uint8_t out[LK_NPY_HEADER])
+{
+    const char *descr = "";
+    for (size_t i = sizeof descrs / sizeof *descrs; i-- > 0;)
+        if (descrs[i].component == component) descr = descrs[i].descr;
+    memset(out, ' ', LK_NPY_HEADER);
+    memcpy(out, "\x93NUMPY\x01\x00", 8);
+    out[8] = LK_NPY_HEADER - 10;
+    out[9] = 0;
+    char text[LK_NPY_HEADER - 10];
+    int n = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%llu, %zu), }", descr,
+                     (unsigned long long)rows, dim);
+    memcpy(out + 10, text, (size_t)n);
+    out[LK_NPY_HEADER - 1] = '\n';
+}

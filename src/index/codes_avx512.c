@@ -1,0 +1,74 @@
+/* Code kernels for AVX-512 (F, BW, VL, DQ) and VNNI. */
+#include "index/codes.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Sums of the lanes of four registers. */
+INLINE __m128i sum4(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+INLINE __m512i square_add(int vnni, __m512i sum, __m512i query, const uint8_t *codes)
+{
+    __m512i difference = _mm512_sub_epi16(query, _mm512_cvtepu8_epi16(_mm256_load_si256((const __m256i *)codes)));
+#if defined(__AVX512VNNI__)
+    if (vnni) return _mm512_dpwssd_epi32(sum, difference, difference);
+#endif
+    (void)vnni;
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(difference, difference));
+}
+
+/* Four rows at once: their loads overlap, and so do the additions. */
+INLINE void l2_u8(int vnni, const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
+                  size_t dim, uint32_t *out)
+{
+    size_t r = 0;
+    for (; r < n; r += 4) {
+        size_t last = n - 1;
+        const uint8_t *a = codes + (size_t)rows[r] * stride,
+                      *b = codes + (size_t)rows[r + 1 < n ? r + 1 : last] * stride,
+                      *c = codes + (size_t)rows[r + 2 < n ? r + 2 : last] * stride,
+                      *d = codes + (size_t)rows[r + 3 < n ? r + 3 : last] * stride;
+        __m512i sa = _mm512_setzero_si512(), sb = sa, sc = sa, sd = sa;
+        for (size_t i = 0; i < dim; i += 32) {
+            __m512i q = _mm512_loadu_si512(query + i);
+            sa = square_add(vnni, sa, q, a + i);
+            sb = square_add(vnni, sb, q, b + i);
+            sc = square_add(vnni, sc, q, c + i);
+            sd = square_add(vnni, sd, q, d + i);
+        }
+        __m128i sums = sum4(sa, sb, sc, sd);
+        if (r + 4 <= n)
+            _mm_storeu_si128((__m128i *)(out + r), sums);
+        else
+            _mm_mask_storeu_epi32(out + r, (__mmask8)((1u << (n - r)) - 1), sums);
+    }
+}
+
+#if defined(__AVX512VNNI__)
+#define VNNI 1
+#define TABLE lk_codes_avx512_vnni
+#define LABEL "avx512_vnni"
+#else
+#define VNNI 0
+#define TABLE lk_codes_avx512
+#define LABEL "avx512"
+#endif
+
+static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
+                       size_t dim, uint32_t *out)
+{
+    if (dim == 128) /* constant: the query stays in registers */
+        l2_u8(VNNI, query, codes, stride, rows, n, 128, out);
+    else
+        l2_u8(VNNI, query, codes, stride, rows, n, dim, out);
+}
+
+const lk_code_kernels TABLE = {.name = LABEL, .l2_u8_rows = l2_u8_rows};

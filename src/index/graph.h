@@ -1,0 +1,146 @@
+/* What a graph index is made of; shared by the graph_*.c files.
+ *
+ * One layer of vertices, each linked to at most `degree` others chosen by the robust pruning of DiskANN (Subramanya et
+ * al., 2019). A search walks from the nearest of a few entry vertices towards the query with a beam of the best seen so
+ * far, over 8-bit codes; what it finds is scored again with the f32 query. All metrics are walked as Euclidean
+ * distance: cosine on normalised vectors, inner product with one more coordinate that makes all vectors equally long
+ * (Bachrach et al., 2014). Building inserts batches into the graph as it was before the batch (as ParlayANN, Manohar et
+ * al., 2024), so threads share nothing and the result does not depend on their number. */
+#ifndef LK_INDEX_GRAPH_H
+#define LK_INDEX_GRAPH_H
+
+#include "base/file.h"
+#include "base/threads.h"
+#include "index/codes.h"
+#include "index/id_map.h"
+#include "index/quantise.h"
+#include <likeness/index.h>
+#include <pthread.h>
+
+#define LK_NO_VERTEX UINT32_MAX
+enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256 };
+
+/* A candidate as one sortable number: distance << 32 | vertex << 1 | expanded. */
+typedef uint64_t lk_near;
+static inline lk_near lk_near_of(uint32_t distance, uint32_t vertex)
+{
+    return (uint64_t)distance << 32 | (uint64_t)vertex << 1;
+}
+static inline uint32_t lk_near_vertex(lk_near near)
+{
+    return (uint32_t)near >> 1;
+}
+static inline uint32_t lk_near_distance(lk_near near)
+{
+    return (uint32_t)(near >> 32);
+}
+
+/* What one walk needs; borrowed from the graph's store of them. */
+typedef struct lk_graph_scratch {
+    struct lk_graph_scratch *next;
+    size_t capacity; /* vertices that the bitmap covers */
+    uint64_t *visited;
+    uint32_t *touched; /* words of visited that are not 0 */
+    size_t touched_count, touched_capacity;
+    lk_near *beam; /* [beam_capacity + 1], rising */
+    size_t beam_count, beam_capacity;
+    int16_t *query; /* [stride]: the query in the units of the codes, rounded */
+    float *units;   /* [stride]: the same unrounded */
+    float *vector;  /* [dim] */
+    float extra;    /* the query's additional coordinate, in the units of the codes */
+    uint32_t *rows; /* [rows_capacity] */
+    uint32_t *distances;
+    size_t rows_capacity;
+    uint64_t hops, comparisons; /* of the last walk */
+} lk_graph_scratch;
+
+struct lk_graph {
+    size_t dim, degree, build_effort;
+    float spread;
+    lk_metric metric;
+    uint64_t seed;
+    bool keep_residual;
+    lk_sq8 quantiser;
+    const lk_code_kernels *kernels;
+
+    size_t count, capacity, live; /* vertices, room for them, those that are not removed */
+    uint8_t *codes;               /* [capacity][stride] */
+    int8_t *residuals;            /* [capacity][stride] or NULL */
+    float *extra;                 /* [capacity]: LK_INNER_PRODUCT only, in the units of the codes */
+    float longest;                /* LK_INNER_PRODUCT: squared length that all are brought to */
+    uint32_t *links;              /* [capacity][link_stride], LK_NO_VERTEX after the last */
+    size_t link_stride;
+    uint64_t *ids;
+    uint64_t *dead; /* bitmap */
+    uint32_t *entries;
+    size_t entry_count;
+
+    pthread_rwlock_t lock; /* readers search; a writer holds it while it changes what they read */
+    pthread_mutex_t mutex; /* guards free_scratch */
+    lk_graph_scratch *free_scratch;
+    lk_id_map places;
+    lk_map map; /* of the file that the arrays lie in; they are then not owned */
+};
+
+static inline const uint8_t *lk_graph_code(const lk_graph *g, uint32_t vertex)
+{
+    return g->codes + (size_t)vertex * g->quantiser.stride;
+}
+static inline uint32_t *lk_graph_links(const lk_graph *g, uint32_t vertex)
+{
+    return g->links + (size_t)vertex * g->link_stride;
+}
+static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
+{
+    return g->dead[vertex / 64] >> (vertex % 64) & 1;
+}
+
+/* graph.c */
+
+/* An empty graph; NULL when out of memory. */
+lk_graph *lk_graph_alloc(const lk_graph_options *options, lk_metric metric, size_t dim);
+/* Makes the tables of an opened graph its own. */
+lk_status lk_graph_own(lk_graph *g);
+/* Room for `rows` vertices. */
+lk_status lk_graph_reserve(lk_graph *g, size_t rows);
+/* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. */
+lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n);
+/* The same for all that are not removed, in an empty map. */
+lk_status lk_graph_place_live_ids(lk_graph *g);
+/* LK_INVALID when a component is not finite. */
+lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors);
+/* Writes codes and ids: vector order[i] (NULL: i) becomes vertex vertices[i] (NULL: i), which no search can meet yet.
+ */
+lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                          const uint32_t *order, const uint32_t *vertices);
+/* Live vertices spread over the graph: the first ones. The caller holds the lock for writing. */
+lk_status lk_graph_choose_entries(lk_graph *g);
+
+/* graph_walk.c */
+
+/* A scratch for walks with beams of at most `beam`; NULL when out of memory. Must be given back. */
+lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam);
+void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch);
+void lk_graph_free_scratches(lk_graph *g);
+/* Makes the query that a walk goes towards: a vector from outside, or a vertex. */
+lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *scratch, const float *vector);
+void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *scratch, uint32_t vertex);
+/* Distances from the query to rows [n]. */
+void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *scratch, const uint32_t *rows, size_t n,
+                        uint32_t *out);
+/* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. Only vertices below `limit` are linked. */
+void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
+
+/* graph_file.c */
+uint64_t lk_graph_file_bytes(const lk_graph *g);
+
+/* graph_build.c */
+
+/* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
+ * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
+lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n);
+/* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
+ * for the last time where there are too many and closes the gaps. */
+lk_status lk_graph_trim(lk_graph *g, lk_pool *pool);
+
+#endif

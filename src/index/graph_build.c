@@ -1,0 +1,305 @@
+/* Linking vertices into the graph.
+ *
+ * A batch of new vertices is linked in two steps. First each walks through the graph as it was before the batch and
+ * chooses its links among what it met; then every older vertex that was chosen receives the links back, and chooses
+ * anew where it has too many. Within a step all work is on one vertex's own links, so no locks are needed and any
+ * number of threads computes the same graph. A batch is small beside the graph, so that its members hardly miss each
+ * other. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "index/graph.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Batches are at most this part of the graph before them. */
+enum { BATCH_PART = 50, BATCH_MOST = 20000 };
+
+typedef struct pruner {
+    lk_near *near;    /* candidates, rising */
+    float *occlusion; /* largest distance(vertex, candidate) / distance(chosen, candidate) */
+    uint32_t *rows, *places, *distances, *chosen;
+    size_t capacity;
+    int16_t *query; /* [stride] */
+} pruner;
+
+typedef struct linking {
+    lk_graph *g;
+    const uint32_t *vertices; /* of the batch */
+    size_t count;
+    pruner *pruners; /* one per worker */
+    /* Links back: target << 32 | source, sorted. groups: where each target's begin, and one past the last. */
+    uint64_t *back, *sorted;
+    size_t back_count, *groups, group_count;
+} linking;
+
+static bool pruner_reserve(pruner *p, const lk_graph *g, size_t n)
+{
+    if (!p->query) p->query = lk_alloc_aligned(g->quantiser.stride, sizeof *p->query);
+    if (!p->query) return false;
+    if (p->capacity >= n) return true;
+    n += n / 2 + 64;
+    free(p->near), free(p->occlusion), free(p->rows), free(p->places), free(p->distances), free(p->chosen);
+    p->near = lk_alloc(n, sizeof *p->near);
+    p->occlusion = lk_alloc(n, sizeof *p->occlusion);
+    p->rows = lk_alloc(n, sizeof *p->rows);
+    p->places = lk_alloc(n, sizeof *p->places);
+    p->distances = lk_alloc(n, sizeof *p->distances);
+    p->chosen = lk_alloc(n, sizeof *p->chosen);
+    bool ok = p->near && p->occlusion && p->rows && p->places && p->distances && p->chosen;
+    p->capacity = ok ? n : 0;
+    return ok;
+}
+
+static void pruner_free(pruner *p)
+{
+    free(p->near), free(p->occlusion), free(p->rows), free(p->places), free(p->distances), free(p->chosen);
+    free(p->query);
+}
+
+static void widen(const lk_graph *g, uint32_t vertex, int16_t *out)
+{
+    const uint8_t *code = lk_graph_code(g, vertex);
+    for (size_t i = 0; i < g->quantiser.stride; i++) out[i] = code[i];
+}
+
+/* Distances from vertex to p->rows [n]. */
+static void measure(const lk_graph *g, pruner *p, uint32_t vertex, size_t n)
+{
+    lk_graph_scratch from = {.query = p->query, .extra = g->extra ? g->extra[vertex] : 0};
+    widen(g, vertex, p->query);
+    lk_graph_distances(g, &from, p->rows, n, p->distances);
+}
+
+/* Chooses up to `most` of the candidates p->near [n], rising, into links. A candidate is passed over when one chosen
+ * before is `spread` times nearer to it than the vertex is; what is then free goes by the same rule to those passed
+ * over with spread 1 < s <= spread (two rounds, the first with 1). */
+static size_t choose(const lk_graph *g, pruner *p, size_t n, size_t most, uint32_t *links)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) p->occlusion[i] = 0;
+    for (int round = 0; round < 2 && count < most; round++) {
+        float bar = round == 0 ? 1.0f : g->spread;
+        for (size_t i = 0; i < n && count < most; i++) {
+            if (p->occlusion[i] > bar) continue;
+            uint32_t vertex = lk_near_vertex(p->near[i]);
+            links[count++] = vertex;
+            p->occlusion[i] = INFINITY;
+            size_t rest = 0;
+            for (size_t j = i + 1; j < n; j++) {
+                if (p->occlusion[j] > g->spread) continue;
+                p->places[rest] = (uint32_t)j;
+                p->rows[rest++] = lk_near_vertex(p->near[j]);
+            }
+            if (rest == 0 || count == most) continue;
+            measure(g, p, vertex, rest);
+            for (size_t r = 0; r < rest; r++) {
+                size_t j = p->places[r];
+                float distance = (float)lk_near_distance(p->near[j]);
+                float ratio = p->distances[r] == 0 ? INFINITY : distance / (float)p->distances[r];
+                if (ratio > p->occlusion[j]) p->occlusion[j] = ratio;
+            }
+        }
+    }
+    return count;
+}
+
+static void put_links(lk_graph *g, uint32_t vertex, const uint32_t *links, size_t n)
+{
+    uint32_t *to = lk_graph_links(g, vertex);
+    memcpy(to, links, n * sizeof *to);
+    for (size_t i = n; i < g->link_stride; i++) to[i] = LK_NO_VERTEX;
+}
+
+static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
+{
+    linking *l = arg;
+    lk_graph *g = l->g;
+    pruner *p = &l->pruners[worker];
+    lk_graph_scratch *s = lk_graph_borrow(g, g->build_effort);
+    lk_status status = LK_OK;
+    if (!s || !pruner_reserve(p, g, g->build_effort + 1)) {
+        status = lk_fail_memory("graph building");
+        goto done;
+    }
+    for (size_t i = begin; i < end; i++) {
+        uint32_t vertex = l->vertices[i];
+        lk_graph_aim_at_vertex(g, s, vertex);
+        lk_graph_walk(g, s, g->build_effort);
+        size_t n = 0;
+        for (size_t j = 0; j < s->beam_count; j++)
+            if (!lk_graph_is_dead(g, lk_near_vertex(s->beam[j]))) p->near[n++] = s->beam[j] & ~(lk_near)1;
+        n = choose(g, p, n, g->degree, p->chosen);
+        put_links(g, vertex, p->chosen, n);
+    }
+done:
+    lk_graph_give_back(g, s);
+    return status;
+}
+
+static int compare_near(const void *a, const void *b)
+{
+    lk_near x = *(const lk_near *)a, y = *(const lk_near *)b;
+    return (x > y) - (x < y);
+}
+
+/* Chooses vertex's links anew among those it has and `more` others. */
+static lk_status choose_again(lk_graph *g, pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count,
+                              size_t most)
+{
+    const uint32_t *links = lk_graph_links(g, vertex);
+    size_t n = 0;
+    if (!pruner_reserve(p, g, g->link_stride + more_count)) return lk_fail_memory("graph building");
+    for (; n < g->link_stride && links[n] != LK_NO_VERTEX; n++) p->rows[n] = links[n];
+    for (size_t i = 0; i < more_count; i++) p->rows[n++] = (uint32_t)more[i];
+    measure(g, p, vertex, n);
+    for (size_t i = 0; i < n; i++) p->near[i] = lk_near_of(p->distances[i], p->rows[i]);
+    qsort(p->near, n, sizeof *p->near, compare_near);
+    n = choose(g, p, n, most, p->chosen);
+    put_links(g, vertex, p->chosen, n);
+    return LK_OK;
+}
+
+static lk_status link_back(void *arg, size_t begin, size_t end, int worker)
+{
+    linking *l = arg;
+    lk_graph *g = l->g;
+    for (size_t group = begin; group < end; group++) {
+        const uint64_t *back = l->back + l->groups[group];
+        size_t n = l->groups[group + 1] - l->groups[group], have = 0;
+        uint32_t vertex = (uint32_t)(back[0] >> 32), *links = lk_graph_links(g, vertex);
+        while (have < g->link_stride && links[have] != LK_NO_VERTEX) have++;
+        if (have + n <= g->link_stride) {
+            for (size_t i = 0; i < n; i++) links[have + i] = (uint32_t)back[i];
+            continue;
+        }
+        lk_status s = choose_again(g, &l->pruners[worker], vertex, back, n, g->degree);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
+/* Sorts l->back by target, keeping the order of sources, by counting 11 bits at a time. */
+static void sort_back(linking *l)
+{
+    uint64_t *from = l->back, *to = l->sorted;
+    for (int shift = 32; shift < 64 && l->g->capacity >> (shift - 32) != 0; shift += 11) {
+        size_t starts[2048] = {0}, sum = 0;
+        for (size_t i = 0; i < l->back_count; i++) starts[from[i] >> shift & 2047]++;
+        for (size_t b = 0; b < 2048; b++) {
+            size_t here = starts[b];
+            starts[b] = sum;
+            sum += here;
+        }
+        for (size_t i = 0; i < l->back_count; i++) to[starts[from[i] >> shift & 2047]++] = from[i];
+        uint64_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    l->back = from;
+    l->sorted = to;
+}
+
+/* Who else links to each vertex of the batch: the older vertices that it links to. */
+static void collect_back(linking *l)
+{
+    lk_graph *g = l->g;
+    l->back_count = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        uint32_t vertex = l->vertices[i];
+        const uint32_t *links = lk_graph_links(g, vertex);
+        for (size_t j = 0; j < g->link_stride && links[j] != LK_NO_VERTEX; j++)
+            l->back[l->back_count++] = (uint64_t)links[j] << 32 | vertex;
+    }
+    sort_back(l);
+    l->group_count = 0;
+    for (size_t i = 0; i < l->back_count; i++)
+        if (i == 0 || l->back[i] >> 32 != l->back[i - 1] >> 32) l->groups[l->group_count++] = i;
+    l->groups[l->group_count] = l->back_count;
+}
+
+static lk_status link_batch(linking *l, lk_pool *pool)
+{
+    lk_graph *g = l->g;
+    lk_status s = lk_parallel_for(pool, l->count, 16, link_forward, l);
+    if (s != LK_OK) return s;
+    collect_back(l);
+    pthread_rwlock_wrlock(&g->lock);
+    s = lk_parallel_for(pool, l->group_count, 64, link_back, l);
+    if (s == LK_OK) {
+        for (size_t i = 0; i < l->count; i++) {
+            uint32_t vertex = l->vertices[i];
+            g->dead[vertex / 64] &= ~((uint64_t)1 << (vertex % 64));
+            if (vertex >= g->count) g->count = vertex + 1;
+        }
+        g->live += l->count;
+        if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_choose_entries(g);
+    }
+    pthread_rwlock_unlock(&g->lock);
+    return s;
+}
+
+lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n)
+{
+    lk_status s = LK_OK;
+    lk_pool *pool = lk_context_pool(context);
+    size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
+    size_t most = n < BATCH_MOST ? n : BATCH_MOST;
+    linking l = {.g = g};
+    l.pruners = lk_alloc_zero(threads, sizeof *l.pruners);
+    l.back = lk_alloc(most * g->degree, sizeof *l.back);
+    l.sorted = lk_alloc(most * g->degree, sizeof *l.sorted);
+    l.groups = lk_alloc(most * g->degree + 1, sizeof *l.groups);
+    if (!l.pruners || !l.back || !l.sorted || !l.groups) {
+        s = lk_fail_memory("graph building");
+        goto done;
+    }
+    for (size_t at = 0; at < n;) {
+        size_t batch = g->live / BATCH_PART + 1;
+        if (batch > most) batch = most;
+        if (batch > n - at) batch = n - at;
+        l.vertices = vertices + at;
+        l.count = batch;
+        at += batch;
+        if (context && lk_context_cancelled(context)) {
+            s = lk_fail(LK_CANCELLED, "graph building was cancelled");
+            goto done;
+        }
+        LK_TRY(link_batch(&l, pool));
+    }
+done:
+    for (size_t i = 0; l.pruners && i < threads; i++) pruner_free(&l.pruners[i]);
+    free(l.pruners);
+    free(l.back);
+    free(l.sorted);
+    free(l.groups);
+    return s;
+}
+
+static lk_status trim(void *arg, size_t begin, size_t end, int worker)
+{
+    linking *l = arg;
+    for (size_t v = begin; v < end; v++) {
+        const uint32_t *links = lk_graph_links(l->g, (uint32_t)v);
+        if (links[l->g->degree] == LK_NO_VERTEX) continue;
+        lk_status s = choose_again(l->g, &l->pruners[worker], (uint32_t)v, NULL, 0, l->g->degree);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
+lk_status lk_graph_trim(lk_graph *g, lk_pool *pool)
+{
+    size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
+    linking l = {.g = g, .pruners = lk_alloc_zero(threads, sizeof *l.pruners)};
+    if (!l.pruners) return lk_fail_memory("graph building");
+    lk_status s = lk_parallel_for(pool, g->count, 256, trim, &l);
+    for (size_t i = 0; i < threads; i++) pruner_free(&l.pruners[i]);
+    free(l.pruners);
+    if (s != LK_OK) return s;
+    for (size_t v = 0; v < g->count; v++)
+        memmove(g->links + v * g->degree, g->links + v * g->link_stride, g->degree * sizeof *g->links);
+    g->link_stride = g->degree;
+    return LK_OK;
+}

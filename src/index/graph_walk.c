@@ -1,0 +1,219 @@
+/* The walk through the graph towards a query. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "index/graph.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void scratch_free(lk_graph_scratch *s)
+{
+    if (!s) return;
+    free(s->visited);
+    free(s->touched);
+    free(s->beam);
+    free(s->query);
+    free(s->units);
+    free(s->vector);
+    free(s->rows);
+    free(s->distances);
+    free(s);
+}
+
+static bool grow_scratch(const lk_graph *g, lk_graph_scratch *s, size_t beam)
+{
+    size_t stride = g->quantiser.stride;
+    if (s->capacity < g->capacity) {
+        free(s->visited);
+        s->capacity = g->capacity;
+        s->visited = lk_alloc_zero(g->capacity / 64 + 1, sizeof *s->visited);
+        s->touched_count = 0;
+        if (!s->visited) return s->capacity = 0, false;
+    }
+    if (!lk_grow((void **)&s->beam, &s->beam_capacity, beam + 2, sizeof *s->beam)) return false;
+    if (!lk_grow((void **)&s->touched, &s->touched_capacity, 1024, sizeof *s->touched)) return false;
+    if (!s->query) s->query = lk_alloc_aligned(stride, sizeof *s->query);
+    if (!s->units) s->units = lk_alloc_aligned(stride, sizeof *s->units);
+    if (!s->vector) s->vector = lk_alloc_aligned(stride, sizeof *s->vector);
+    if (!s->query || !s->units || !s->vector) return false;
+    size_t rows = g->link_stride + g->entry_count + 8;
+    if (s->rows_capacity < rows) {
+        free(s->rows);
+        free(s->distances);
+        s->rows_capacity = rows;
+        s->rows = lk_alloc(rows, sizeof *s->rows);
+        s->distances = lk_alloc(rows, sizeof *s->distances);
+        if (!s->rows || !s->distances) return s->rows_capacity = 0, false;
+    }
+    return true;
+}
+
+lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam)
+{
+    lk_graph *store = (lk_graph *)g; /* the store of scratches is no part of what a graph says */
+    pthread_mutex_lock(&store->mutex);
+    lk_graph_scratch *s = store->free_scratch;
+    if (s) store->free_scratch = s->next;
+    pthread_mutex_unlock(&store->mutex);
+    if (!s) s = lk_alloc_zero(1, sizeof *s);
+    if (s && !grow_scratch(g, s, beam)) {
+        scratch_free(s);
+        s = NULL;
+    }
+    return s;
+}
+
+void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch)
+{
+    lk_graph *store = (lk_graph *)g;
+    if (!scratch) return;
+    pthread_mutex_lock(&store->mutex);
+    scratch->next = store->free_scratch;
+    store->free_scratch = scratch;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+void lk_graph_free_scratches(lk_graph *g)
+{
+    for (lk_graph_scratch *s = g->free_scratch, *next; s; s = next) {
+        next = s->next;
+        scratch_free(s);
+    }
+    g->free_scratch = NULL;
+}
+
+void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *s, uint32_t vertex)
+{
+    const uint8_t *code = lk_graph_code(g, vertex);
+    for (size_t i = 0; i < g->quantiser.stride; i++) s->query[i] = code[i];
+    s->extra = g->extra ? g->extra[vertex] : 0;
+}
+
+void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *s, const uint32_t *rows, size_t n, uint32_t *out)
+{
+    g->kernels->l2_u8_rows(s->query, g->codes, g->quantiser.stride, rows, n, g->quantiser.stride, out);
+    if (!g->extra) return;
+    for (size_t i = 0; i < n; i++) {
+        float difference = g->extra[rows[i]] - s->extra, sum = (float)out[i] + difference * difference;
+        out[i] = sum < 4.2e9f ? (uint32_t)sum : 4200000000u;
+    }
+}
+
+static inline bool visit(lk_graph_scratch *s, uint32_t vertex)
+{
+    uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
+    if (word & bit) return false;
+    if (word == 0) s->touched[s->touched_count++] = vertex / 64;
+    s->visited[vertex / 64] = word | bit;
+    return true;
+}
+
+static void forget_visits(lk_graph_scratch *s)
+{
+    for (size_t i = 0; i < s->touched_count; i++) s->visited[s->touched[i]] = 0;
+    s->touched_count = 0;
+}
+
+/* Puts a candidate into the rising beam of at most `limit`; returns its position, or limit when it is too far. */
+static inline size_t insert(lk_near *beam, size_t *count, size_t limit, lk_near near)
+{
+    size_t n = *count;
+    if (n == limit && near >= beam[n - 1]) return limit;
+    size_t low = 0, size = n;
+    while (size > 0) {
+        size_t half = size / 2;
+        bool right = beam[low + half] < near;
+        low = right ? low + half + 1 : low;
+        size = right ? size - half - 1 : half;
+    }
+    size_t moved = (n < limit ? n : limit - 1) - low;
+    memmove(beam + low + 1, beam + low, moved * sizeof *beam);
+    beam[low] = near;
+    *count = n < limit ? n + 1 : n;
+    return low;
+}
+
+static inline void prefetch_code(const lk_graph *g, uint32_t vertex)
+{
+    const uint8_t *code = lk_graph_code(g, vertex);
+    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
+}
+
+static inline void prefetch_links(const lk_graph *g, uint32_t vertex)
+{
+    const uint32_t *links = lk_graph_links(g, vertex);
+    for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
+}
+
+static void start(const lk_graph *g, lk_graph_scratch *s, size_t limit)
+{
+    size_t n = g->entry_count;
+    lk_graph_distances(g, s, g->entries, n, s->distances);
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
+    s->beam_count = 0;
+    if (n == 0) return;
+    visit(s, g->entries[best]);
+    prefetch_links(g, g->entries[best]);
+    insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
+}
+
+void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
+{
+    start(g, s, limit);
+    size_t next = 0;
+    s->hops = s->comparisons = 0;
+    while (next < s->beam_count) {
+        if (s->beam[next] & 1) {
+            next++;
+            continue;
+        }
+        const uint32_t *links = lk_graph_links(g, lk_near_vertex(s->beam[next]));
+        s->beam[next] |= 1;
+        size_t n = 0, first = next + 1;
+        if (s->touched_count + g->link_stride > s->touched_capacity &&
+            !lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + g->link_stride, sizeof *s->touched))
+            break;
+        for (size_t i = 0; i < g->link_stride && links[i] < g->count; i++) {
+            if (!visit(s, links[i])) continue;
+            prefetch_code(g, links[i]);
+            s->rows[n++] = links[i];
+        }
+        if (first < s->beam_count) prefetch_links(g, lk_near_vertex(s->beam[first]));
+        lk_graph_distances(g, s, s->rows, n, s->distances);
+        s->hops++;
+        s->comparisons += n;
+        next = first;
+        for (size_t i = 0; i < n; i++) {
+            size_t at = insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
+            if (at < next) {
+                next = at;
+                prefetch_links(g, s->rows[i]);
+            }
+        }
+    }
+    forget_visits(s);
+}
+
+lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *s, const float *vector)
+{
+    size_t dim = g->dim;
+    double squares = 0;
+    for (size_t i = 0; i < dim; i++) squares += (double)vector[i] * vector[i];
+    if (!(squares <= (double)FLT_MAX)) return lk_fail(LK_INVALID, "a query has a component that is not finite");
+    double scale = 1;
+    if (g->metric != LK_L2 && squares > 0) /* only the direction counts */
+        scale = sqrt((g->metric == LK_COSINE ? 1.0 : (double)g->longest) / squares);
+    for (size_t i = 0; i < dim; i++) s->vector[i] = (float)(vector[i] * scale);
+    lk_sq8_units(&g->quantiser, s->vector, s->units);
+    for (size_t i = 0; i < g->quantiser.stride; i++) {
+        float value = rintf(s->units[i]);
+        s->query[i] = (int16_t)(value < LK_CODES_QUERY_MIN   ? LK_CODES_QUERY_MIN
+                                : value > LK_CODES_QUERY_MAX ? LK_CODES_QUERY_MAX
+                                                             : value);
+    }
+    s->extra = 0;
+    return LK_OK;
+}
