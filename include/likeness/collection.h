@@ -101,6 +101,13 @@ typedef struct lk_collection_stats {
 } lk_collection_stats;
 LK_API lk_status lk_collection_stats_of(lk_collection *collection, lk_collection_stats *out);
 
+/* A set of picture ids, as a filter of searches. */
+typedef struct lk_id_set lk_id_set;
+LK_API void lk_id_set_free(lk_id_set *set);
+LK_API size_t lk_id_set_count(const lk_id_set *set);
+/* An lk_id_filter whose `user` is the set. */
+LK_API int lk_id_set_has(void *set, uint64_t id);
+
 /* An exact index over the live vectors of the last commit, straight from the mapped segments (nothing is copied). It
  * stays valid after later commits and after lk_collection_close until lk_collection_snapshot_free. */
 typedef struct lk_snapshot lk_snapshot;
@@ -108,19 +115,48 @@ LK_API lk_status lk_collection_snapshot(lk_collection *collection, lk_snapshot *
 LK_API const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot);
 LK_API void lk_snapshot_free(lk_snapshot *snapshot);
 
+/* An approximate index of the collection's vectors, so that a search reads a small part of them. It is a file over the
+ * vectors of one commit; pictures that come later are scanned beside it, removed ones left out. */
+typedef struct lk_index_options {
+    const char
+        *kind; /* "auto" (NULL), "flat" (none: every search is exact), "graph" or "partitioned". auto takes none below
+                  50,000 vectors, else a graph, or partitions when a graph would not fit into memory_limit */
+    double recall; /* share of the ten best that searches are to find, measured on queries of its own; 0 = 0.98 */
+    uint64_t memory_limit; /* bytes that searching may keep in memory; 0 = no limit */
+    bool always; /* build even where the present index is good enough: of the same kind, and not one row in five new or
+                    dead since */
+    uint64_t seed;
+} lk_index_options;
+
+/* Builds the index where that is worth it. Commits what was put. Searches go on with the old one until the new one is
+ * complete; a crash leaves the old one. LK_LIMIT when the memory does not do; LK_NO_MEMORY (all vectors are in memory
+ * as f32 meanwhile); LK_CANCELLED; LK_IO. options NULL = auto. */
+LK_API lk_status lk_collection_build_index(lk_context *context, lk_collection *collection,
+                                           const lk_index_options *options);
+
+typedef struct lk_index_info {
+    const char *kind;         /* "flat" when there is none; static */
+    char description[128];    /* a few words; "" for flat */
+    uint64_t vectors;         /* that are in it */
+    uint64_t bytes, resident; /* of its file; of that, what searching keeps in memory */
+    unsigned effort;          /* of a search */
+    double recall;            /* that the effort was measured to have */
+} lk_index_info;
+/* LK_CORRUPT when its file is damaged. */
+LK_API lk_status lk_collection_index_info(lk_collection *collection, lk_index_info *out);
+
+/* The k best of a snapshot for one query [dim], as lk_flat_search gives them, through the approximate index where there
+ * is one: scores are exact, but some of the best may be missed. A filter that is an lk_id_set of few ids is scanned
+ * exactly. exact: reads every vector. LK_INVALID, LK_NO_MEMORY, LK_CANCELLED. */
+LK_API lk_status lk_snapshot_search(const lk_snapshot *snapshot, lk_context *context, bool exact, const float *query,
+                                    size_t k, const lk_id_set *filter, lk_hit *hits, size_t *count);
+
 /* A number that changes with every commit of any process: cheap to ask, so that a server knows when to take a new
  * snapshot. */
 LK_API lk_status lk_collection_version(lk_collection *collection, uint64_t *version);
 
 /* Rewrites the segments without dead rows. Readers that hold a snapshot go on undisturbed. */
 LK_API lk_status lk_collection_compact(lk_collection *collection);
-
-/* A set of picture ids, as a filter of searches. */
-typedef struct lk_id_set lk_id_set;
-LK_API void lk_id_set_free(lk_id_set *set);
-LK_API size_t lk_id_set_count(const lk_id_set *set);
-/* An lk_id_filter whose `user` is the set. */
-LK_API int lk_id_set_has(void *set, uint64_t id);
 
 /* The indexed pictures that satisfy a predicate over their labels, as of the last commit:
  *

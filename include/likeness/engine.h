@@ -93,6 +93,7 @@ LK_API size_t lk_searcher_count(lk_searcher *searcher); /* pictures that can be 
 typedef struct lk_search_options {
     size_t k;           /* 0 = 10 */
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
+    bool exact;         /* read every vector, though the collection has an approximate index */
 } lk_search_options;
 
 LK_API lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,

@@ -18,9 +18,9 @@ const cli_command cli_index = {
 
 typedef struct index_options {
     cli_common common;
-    const char *into, *kind, *dtype, *csv;
-    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels;
-    bool retry, json;
+    const char *into, *kind, *dtype, *csv, *index, *recall;
+    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory;
+    bool retry, rebuild, json;
 } index_options;
 
 static bool is_csv(const char *path)
@@ -172,6 +172,21 @@ static int run(int argc, char **argv)
          .number = &o.commit_every,
          .least = 1,
          .most = 1000000},
+        {.name = "--index",
+         .value = "KIND",
+         .help = "auto (default), flat (exact), graph or partitioned",
+         .text = &o.index},
+        {.name = "--recall",
+         .value = "SHARE",
+         .help = "of the ten best that the index is to find (default 0.98)",
+         .text = &o.recall},
+        {.name = "--index-memory",
+         .value = "MIB",
+         .help = "that searching may take for the index (default: no limit)",
+         .number = &o.memory,
+         .least = 1,
+         .most = UINT64_MAX >> 20},
+        {.name = "--rebuild", .help = "build the index even if few pictures changed", .flag = &o.rebuild},
         {.name = "--json", .help = "report as JSON", .flag = &o.json},
         CLI_COMMON_OPTIONS(o.common),
     };
@@ -183,6 +198,15 @@ static int run(int argc, char **argv)
         return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
     if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
         return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
+    static const char *const kinds[] = {"auto", "flat", "graph", "partitioned"};
+    bool known = !o.index;
+    for (int i = 0; i < 4 && !known; i++) known = strcmp(o.index, kinds[i]) == 0;
+    if (!known) return cli_usage(&cli_index, "--index %s: auto, flat, graph or partitioned", o.index);
+    lk_index_options index = {.kind = o.index, .memory_limit = o.memory << 20, .always = o.rebuild, .seed = o.seed};
+    char *end = NULL;
+    if (o.recall) index.recall = strtod(o.recall, &end);
+    if (o.recall && (end == o.recall || *end || !(index.recall > 0 && index.recall <= 1)))
+        return cli_usage(&cli_index, "--recall %s: a share above 0 and at most 1 is wanted, such as 0.95", o.recall);
     lk_context *context = cli_context(&o.common);
     if (!context) return EXIT_FAILED;
     lk_source_list *list = NULL;
@@ -202,6 +226,7 @@ static int run(int argc, char **argv)
         LK_TRY(create(context, &o, list, &embedder, &collection));
     }
     LK_TRY(lk_ingest(context, collection, embedder, list, &ingest, &r));
+    LK_TRY(lk_collection_build_index(context, collection, &index));
     LK_TRY(lk_collection_stats_of(collection, &stats));
     report(&o, &r, &stats);
     status = r.skipped ? EXIT_SKIPPED : EXIT_DONE;

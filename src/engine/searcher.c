@@ -199,7 +199,8 @@ static lk_status search_view(lk_searcher *searcher, view *v, const float *vector
     if (wanted == 0) return LK_OK;
     lk_hit *hits = lk_alloc(wanted, sizeof *hits);
     if (!hits) return lk_fail_memory("results");
-    lk_status s = lk_flat_search(index, searcher->context, 1, vector, wanted, NULL, NULL, hits, &count);
+    lk_status s = lk_snapshot_search(v->snapshot, searcher->context, options && options->exact, vector, wanted, NULL,
+                                     hits, &count);
     if (s == LK_OK) s = describe(searcher, hits, count, exclude, k, out);
     free(hits);
     return s;

@@ -70,11 +70,6 @@ lk_metric lk_flat_metric(const lk_flat *index)
 /* Places ------------------------------------------------------------------------------------------------------------
  */
 
-static uint64_t place_of(size_t part, size_t row)
-{
-    return (uint64_t)part << 40 | row;
-}
-
 /* Fills the table of places. It is built at the first need, because a search never needs it. */
 static lk_status map_places(lk_flat *index)
 {
@@ -83,7 +78,7 @@ static lk_status map_places(lk_flat *index)
     for (size_t p = 0; p < index->part_count; p++) {
         const lk_flat_part *part = &index->parts[p];
         for (size_t row = 0; row < part->count; row++)
-            if (lk_flat_is_live(part, row)) lk_id_map_put(&index->places, part->ids[row], place_of(p, row));
+            if (lk_flat_is_live(part, row)) lk_id_map_put(&index->places, part->ids[row], lk_flat_place(p, row));
     }
     index->mapped = true;
     return LK_OK;
@@ -95,18 +90,24 @@ static void unmap_places(lk_flat *index)
     index->mapped = false;
 }
 
-/* Finds the part and row of an id. */
-static lk_status locate(lk_flat *index, uint64_t id, lk_flat_part **part, size_t *row)
+lk_status lk_flat_find(const lk_flat *const_index, uint64_t id, uint64_t *place)
 {
+    lk_flat *index = (lk_flat *)const_index; /* only the table of places changes, under its lock */
     pthread_mutex_lock(&index->mutex);
     lk_status s = map_places(index);
-    uint64_t place = s == LK_OK ? lk_id_map_get(&index->places, id) : LK_NO_PLACE;
+    *place = s == LK_OK ? lk_id_map_get(&index->places, id) : LK_NO_PLACE;
     pthread_mutex_unlock(&index->mutex);
     if (s != LK_OK) return s;
-    if (place == LK_NO_PLACE) return lk_fail(LK_NOT_FOUND, "no vector has the id %llu", (unsigned long long)id);
-    *part = &index->parts[place >> 40];
-    *row = place & (((uint64_t)1 << 40) - 1);
-    return LK_OK;
+    return *place == LK_NO_PLACE ? lk_fail(LK_NOT_FOUND, "no vector has the id %llu", (unsigned long long)id) : LK_OK;
+}
+
+/* The part and row of an id. */
+static lk_status locate(const lk_flat *index, uint64_t id, lk_flat_part **part, size_t *row)
+{
+    uint64_t place;
+    lk_status s = lk_flat_find(index, id, &place);
+    if (s == LK_OK) *part = (lk_flat_part *)lk_flat_at_place(index, place, row);
+    return s;
 }
 
 /* Owned parts -------------------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ lk_status lk_flat_add(lk_flat *index, size_t n, const uint64_t *ids, const float
                 s = lk_fail(LK_CONFLICT, "the id %llu is in the index already", (unsigned long long)ids[noted]);
                 goto done;
             }
-            lk_id_map_put(&index->places, ids[noted], place_of(index->part_count - 1, at + i));
+            lk_id_map_put(&index->places, ids[noted], lk_flat_place(index->part_count - 1, at + i));
             ((uint64_t *)part->ids)[at + i] = ids[noted];
         }
         s = lk_vectors_encode(index->dtype, index->dim, take, vectors + added * index->dim, index->metric == LK_COSINE,
@@ -383,8 +384,7 @@ lk_status lk_flat_vector(const lk_flat *index, uint64_t id, float *out)
 {
     lk_flat_part *part = NULL;
     size_t row = 0;
-    /* Only the table of places changes, under its lock. */
-    lk_status s = locate((lk_flat *)index, id, &part, &row);
+    lk_status s = locate(index, id, &part, &row);
     if (s != LK_OK) return s;
     lk_decode_rows(index->kernels, index->dtype, index->dim, 1, part->codes + row * index->row_bytes,
                    part->scales ? part->scales + row : NULL, out);

@@ -44,4 +44,23 @@ static inline bool lk_flat_is_live(const lk_flat_part *part, size_t row)
     return part->dead == 0 || (part->live[row / 8] >> (row % 8) & 1);
 }
 
+/* Where a row lies: part << 40 | row. For indexes of another kind that point into a flat one. */
+static inline uint64_t lk_flat_place(size_t part, size_t row)
+{
+    return (uint64_t)part << 40 | row;
+}
+static inline const lk_flat_part *lk_flat_at_place(const lk_flat *index, uint64_t place, size_t *row)
+{
+    *row = place & (((uint64_t)1 << 40) - 1);
+    return &index->parts[place >> 40];
+}
+
+/* The place of an id. LK_NOT_FOUND. */
+lk_status lk_flat_find(const lk_flat *index, uint64_t id, uint64_t *place);
+
+/* The scores of rows by place, the same bytes as lk_flat_search gives: scores [n], for one query [dim] (normalised
+ * inside for LK_COSINE). LK_INVALID when the query is not finite. */
+lk_status lk_flat_score_places(const lk_flat *index, const float *query, size_t n, const uint64_t *places,
+                               float *scores);
+
 #endif

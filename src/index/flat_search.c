@@ -461,3 +461,19 @@ lk_status lk_flat_scores(const lk_flat *index, lk_context *context, size_t n, co
     free(prepared);
     return s;
 }
+
+lk_status lk_flat_score_places(const lk_flat *index, const float *query, size_t n, const uint64_t *places,
+                               float *scores)
+{
+    double length;
+    float *prepared = lk_alloc_aligned(index->dim, sizeof *prepared);
+    lk_status s = prepared ? prepare_queries(index, 1, query, prepared, &length) : lk_fail_memory("query");
+    for (size_t i = 0; s == LK_OK && i < n; i++) {
+        row_run run = {.count = 1};
+        run.part = lk_flat_at_place(index, places[i], &run.begin);
+        score_run(index, prepared, run, &scores[i]);
+        if (index->metric == LK_L2) scores[i] = 0 - scores[i];
+    }
+    free(prepared);
+    return s;
+}

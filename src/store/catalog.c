@@ -9,7 +9,12 @@
 #include <string.h>
 
 #define APPLICATION_ID 0x4c4b4353 /* "LKCS" */
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
+
+/* Added by version 2. At most one row: src/store/ann.h says what it means. */
+#define ANN_TABLE                                                                                                      \
+    "CREATE TABLE ann(number INTEGER NOT NULL, kind TEXT NOT NULL, rows INTEGER NOT NULL, segment INTEGER NOT NULL,"   \
+    "  segment_rows INTEGER NOT NULL, vectors INTEGER NOT NULL, effort INTEGER NOT NULL, recall REAL NOT NULL);"
 
 static const char schema[] =
     "CREATE TABLE images("
@@ -21,8 +26,8 @@ static const char schema[] =
     "CREATE INDEX images_label ON images(label);"
     "CREATE TABLE segments(number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, rows INTEGER NOT NULL);"
     /* Rows of segments that nothing refers to any more. A snapshot reads these instead of every picture. */
-    "CREATE TABLE dead(segment INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(segment, row)) WITHOUT ROWID;"
-    "CREATE TABLE state(version INTEGER NOT NULL);"
+    "CREATE TABLE dead(segment INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(segment, row)) WITHOUT "
+    "ROWID;" ANN_TABLE "CREATE TABLE state(version INTEGER NOT NULL);"
     "INSERT INTO state VALUES(1);";
 
 #define COLUMNS "id, path, size, mtime_ns, hash, width, height, labels, label, state, error"
@@ -57,6 +62,9 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_MOVE] = "UPDATE images SET segment=?2, row=?3 WHERE id=?1",
     [LK_SQL_FORGET_SEGMENTS] = "DELETE FROM segments",
     [LK_SQL_FORGET_DEAD] = "DELETE FROM dead",
+    [LK_SQL_ANN] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall FROM ann",
+    [LK_SQL_ANN_PUT] = "INSERT INTO ann VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
+    [LK_SQL_FORGET_ANN] = "DELETE FROM ann",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
 };
 
@@ -145,6 +153,15 @@ static int open_database(lk_catalog *catalog, lk_access access)
     return code;
 }
 
+/* Brings the catalog of an older version up to date. Readers leave it as it is. */
+static lk_status upgrade(lk_catalog *catalog)
+{
+    if (catalog->schema >= SCHEMA_VERSION) return LK_OK;
+    lk_status s = execute(catalog, "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=2; COMMIT;");
+    if (s == LK_OK) catalog->schema = SCHEMA_VERSION;
+    return s;
+}
+
 lk_status lk_catalog_open(const char *path, lk_access access, lk_catalog *out)
 {
     *out = (lk_catalog){.path = strdup(path)};
@@ -157,9 +174,10 @@ lk_status lk_catalog_open(const char *path, lk_access access, lk_catalog *out)
     }
     if (pragma_value(out->db, "PRAGMA application_id") != APPLICATION_ID) {
         s = lk_fail(LK_CORRUPT, "%s: is not the catalog of a collection", path);
-    } else if (pragma_value(out->db, "PRAGMA user_version") > SCHEMA_VERSION) {
+    } else if ((out->schema = pragma_value(out->db, "PRAGMA user_version")) > SCHEMA_VERSION) {
         s = lk_fail(LK_UNSUPPORTED, "%s: was written by a newer version of this program: use that one", path);
     }
+    if (s == LK_OK && access == LK_WRITE) s = upgrade(out);
     if (s == LK_OK) s = execute(out, access == LK_WRITE ? "PRAGMA synchronous=FULL" : "PRAGMA query_only=1");
 done:
     if (s != LK_OK) lk_catalog_close(out);

@@ -31,6 +31,9 @@ enum {
     LK_SQL_MOVE,
     LK_SQL_FORGET_SEGMENTS,
     LK_SQL_FORGET_DEAD,
+    LK_SQL_ANN,
+    LK_SQL_ANN_PUT,
+    LK_SQL_FORGET_ANN,
     LK_SQL_PLACES,
     LK_SQL_STATEMENTS
 };
@@ -38,6 +41,7 @@ enum {
 typedef struct lk_catalog {
     sqlite3 *db;
     char *path;
+    int schema; /* version of the tables */
     sqlite3_stmt *statements[LK_SQL_STATEMENTS];
 } lk_catalog;
 

@@ -120,6 +120,7 @@ static lk_status switch_catalog(rewriter *w)
     lk_status s;
     LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_SEGMENTS));
     LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_DEAD));
+    LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_ANN)); /* it names rows, which have moved */
     for (size_t i = 0; i < w->count; i++) {
         sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_SEGMENT_PUT);
         if (!st) return LK_IO;

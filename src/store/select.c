@@ -1,4 +1,5 @@
 /* Which pictures satisfy a predicate, as a set of ids. */
+#include "store/select.h"
 #include "store/collection.h"
 #include "store/where.h"
 
@@ -31,6 +32,19 @@ int lk_id_set_has(void *set, uint64_t id)
 {
     const lk_id_set *s = set;
     return id / 8 < s->bytes && (s->bits[id / 8] >> (id % 8) & 1);
+}
+
+bool lk_id_set_next(const lk_id_set *set, uint64_t *id)
+{
+    for (uint64_t i = *id; i < (uint64_t)set->bytes * 8; i++) {
+        if (i % 8 == 0 && set->bits[i / 8] == 0) {
+            i += 7;
+        } else if (set->bits[i / 8] >> (i % 8) & 1) {
+            *id = i;
+            return true;
+        }
+    }
+    return false;
 }
 
 static lk_status add(lk_id_set *set, uint64_t id)

@@ -1,5 +1,6 @@
-/* An exact index over the mapped segments of one commit. */
-#include "store/collection.h"
+/* An exact index over the mapped segments of one commit, with the approximate one over its first rows if there is one.
+ */
+#include "store/snapshot.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -7,15 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct lk_snapshot {
-    lk_flat *index;
-    lk_map *maps; /* [count] */
-    size_t count;
-};
-
 void lk_snapshot_free(lk_snapshot *snapshot)
 {
     if (!snapshot) return;
+    if (snapshot->ann) snapshot->type->free(snapshot->ann);
+    lk_flat_free(snapshot->tail);
+    free(snapshot->starts);
     lk_flat_free(snapshot->index);
     for (size_t i = 0; i < snapshot->count; i++) lk_map_close(&snapshot->maps[i]);
     free(snapshot->maps);
@@ -85,6 +83,8 @@ static lk_status attach_segment(lk_collection *c, lk_snapshot *snapshot, const l
             goto done;
         }
         if (bits) cut_bits(live, block.first_row, block.rows, bits);
+        if (snapshot->tail && snapshot->index->rows >= snapshot->covered)
+            LK_TRY(lk_flat_attach(snapshot->tail, block.rows, block.ids, block.codes, block.scales, bits));
         LK_TRY(lk_flat_attach(snapshot->index, block.rows, block.ids, block.codes, block.scales, bits));
     }
 done:
@@ -92,6 +92,41 @@ done:
     free(bits);
     free(path);
     return s;
+}
+
+/* Opens the approximate index if there is one that fits. One that cannot be opened costs time and no results: searches
+ * are exact then, and `verify` says what is wrong with it. */
+static lk_status open_ann(lk_collection *c, lk_snapshot *snapshot, const lk_segment_row *segments, size_t count)
+{
+    const lk_collection_config *config = &c->manifest.config;
+    lk_ann_row row;
+    lk_status s = lk_ann_row_read(&c->catalog, &row);
+    if (s != LK_OK || row.number == 0 || !lk_ann_row_fits(&row, segments, count)) return s;
+    snapshot->type = lk_ann_type_named(row.kind);
+    char *path = lk_ann_path(c->path, row.number);
+    if (!path) return lk_fail_memory("snapshot");
+    if (!snapshot->type || snapshot->type->open(path, &snapshot->ann) != LK_OK) snapshot->ann = NULL;
+    free(path);
+    if (!snapshot->ann) return LK_OK;
+    snapshot->covered = row.rows;
+    snapshot->effort = row.effort;
+    return lk_flat_new(config->dim, config->metric, config->dtype, &snapshot->tail);
+}
+
+/* Where each part begins, and whether rows that the approximate index holds have died. */
+static lk_status number_rows(lk_snapshot *snapshot)
+{
+    const lk_flat *flat = snapshot->index;
+    snapshot->starts = lk_alloc(flat->part_count + 1, sizeof *snapshot->starts);
+    if (!snapshot->starts) return lk_fail_memory("snapshot");
+    size_t rows = 0;
+    for (size_t p = 0; p < flat->part_count; p++) {
+        snapshot->starts[p] = rows;
+        if (rows < snapshot->covered) snapshot->covered_dead += flat->parts[p].dead;
+        rows += flat->parts[p].count;
+    }
+    snapshot->starts[flat->part_count] = rows;
+    return LK_OK;
 }
 
 static lk_status build(lk_collection *c, lk_snapshot **out)
@@ -109,7 +144,9 @@ static lk_status build(lk_collection *c, lk_snapshot **out)
         goto done;
     }
     LK_TRY(lk_flat_new(config->dim, config->metric, config->dtype, &snapshot->index));
+    LK_TRY(open_ann(c, snapshot, segments, count));
     for (size_t i = 0; i < count; i++) LK_TRY(attach_segment(c, snapshot, &segments[i]));
+    if (snapshot->ann) LK_TRY(number_rows(snapshot));
     *out = snapshot;
     snapshot = NULL;
 done:

@@ -1,4 +1,5 @@
 /* Checking a collection: every byte that has a checksum, and that catalog and vectors agree. */
+#include "store/ann.h"
 #include "store/collection.h"
 
 #include "base/error.h"
@@ -37,6 +38,21 @@ static void problem(check *k, const char *format, ...)
     va_end(args);
     k->problems++;
     if (k->report) k->report(k->user, text);
+}
+
+/* The approximate index can be read, and belongs to these segments. */
+static lk_status check_index(check *k, const lk_segment_row *segments, size_t count)
+{
+    lk_collection *c = k->collection;
+    lk_ann_row row;
+    lk_index_info info;
+    lk_status s = lk_ann_row_read(&c->catalog, &row);
+    if (s != LK_OK || row.number == 0) return s;
+    if (!lk_ann_row_fits(&row, segments, count)) problem(k, "%s: its approximate index is of other vectors", c->path);
+    s = lk_collection_index_info(c, &info);
+    if (s == LK_NO_MEMORY) return s;
+    if (s != LK_OK) problem(k, "%s (index again to build it anew)", lk_error_message());
+    return LK_OK;
 }
 
 static lk_status check_segment(check *k, const lk_segment_row *row)
@@ -175,6 +191,7 @@ lk_status lk_collection_verify(lk_collection *c, lk_report_fn report, void *user
         for (size_t i = 0; s == LK_OK && i < count; i++) s = check_segment(&k, &rows[i]);
         for (size_t i = 0; s == LK_OK && i < k.count; i++) s = mark_dead(&k, &k.segments[i]);
         if (s == LK_OK) s = check_pictures(&k);
+        if (s == LK_OK) s = check_index(&k, rows, count);
         lk_catalog_simple(&c->catalog, LK_SQL_COMMIT);
     }
     *problems = k.problems;

@@ -32,6 +32,24 @@ class Indexing(Case):
     def index(self, *more, status=0):
         return run_json("index", *(more or [self.csv]), "--into", self.collection, status=status)
 
+    def test_an_approximate_index_is_built_told_of_and_searched(self):
+        pictures = self.folder / "many"
+        pictures.mkdir()
+        for i in range(60):
+            png(pictures / f"{i:02}.png", 48, 48, lambda x, y: 255 * ((x * (i % 7 + 1) ^ y * (i % 5 + 1)) >> 4 & 1), grey=True)
+        collection = self.folder / "many.lk"
+        arguments = ["index", pictures, "--into", collection, "--words", "8", "--dim", "32", "-q"]
+        self.assertEqual(run(*arguments, "--index", "tree", status=2).returncode, 2)
+        run(*arguments)
+        self.assertEqual(run_json("info", collection)["index"]["kind"], "flat")
+        exact = run_json("search", collection, "id:7", "-k", "5")["results"]
+        run(*arguments, "--index", "graph", "--recall", "0.99")
+        index = run_json("info", collection)["index"]
+        self.assertEqual((index["kind"], index["vectors"]), ("graph", 60))
+        self.assertIn("graph (", run("info", collection).stdout)
+        self.assertEqual(run_json("search", collection, "id:7", "-k", "5")["results"], exact)
+        run("verify", collection)
+
     def test_second_run_finds_nothing_to_do(self):
         first, second = self.index(), self.index()
         self.assertEqual((first["added"], first["skipped"]), (24, 0))

@@ -1,0 +1,332 @@
+#include "store/ann.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "index/flat.h"
+#include "store/collection.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    AUTO_FROM = 50000, /* vectors: below, an exact search takes a few milliseconds and no index is worth its memory */
+    STALE_SHARE = 5,   /* one row in so many new or dead, and the index is built anew */
+    TUNING_QUERIES = 200,
+    TUNING_K = 10
+};
+#define DEFAULT_RECALL 0.98
+
+/* ---- the catalog's row ---- */
+
+lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out)
+{
+    *out = (lk_ann_row){0};
+    if (catalog->schema < 2) return LK_OK; /* written before there were indexes */
+    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_ANN);
+    if (!st) return LK_IO;
+    int code = sqlite3_step(st);
+    if (code == SQLITE_ROW) {
+        out->number = (uint64_t)sqlite3_column_int64(st, 0);
+        const char *kind = (const char *)sqlite3_column_text(st, 1);
+        snprintf(out->kind, sizeof out->kind, "%s", kind ? kind : "");
+        out->rows = (uint64_t)sqlite3_column_int64(st, 2);
+        out->segment = (uint64_t)sqlite3_column_int64(st, 3);
+        out->segment_rows = (uint64_t)sqlite3_column_int64(st, 4);
+        out->vectors = (uint64_t)sqlite3_column_int64(st, 5);
+        out->effort = (unsigned)sqlite3_column_int64(st, 6);
+        out->recall = sqlite3_column_double(st, 7);
+    }
+    lk_status s = code == SQLITE_ROW || code == SQLITE_DONE ? LK_OK : lk_catalog_fail(catalog, code);
+    sqlite3_reset(st);
+    return s;
+}
+
+/* Inside an open transaction. row NULL: there is none any more. */
+static lk_status write_row(lk_catalog *catalog, const lk_ann_row *row)
+{
+    lk_status s = lk_catalog_simple(catalog, LK_SQL_FORGET_ANN);
+    if (s != LK_OK || !row) return s;
+    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_ANN_PUT);
+    if (!st) return LK_IO;
+    sqlite3_bind_int64(st, 1, (sqlite3_int64)row->number);
+    sqlite3_bind_text(st, 2, row->kind, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 3, (sqlite3_int64)row->rows);
+    sqlite3_bind_int64(st, 4, (sqlite3_int64)row->segment);
+    sqlite3_bind_int64(st, 5, (sqlite3_int64)row->segment_rows);
+    sqlite3_bind_int64(st, 6, (sqlite3_int64)row->vectors);
+    sqlite3_bind_int64(st, 7, row->effort);
+    sqlite3_bind_double(st, 8, row->recall);
+    return lk_catalog_run(catalog, st);
+}
+
+bool lk_ann_row_fits(const lk_ann_row *row, const lk_segment_row *segments, size_t count)
+{
+    uint64_t rows = 0;
+    for (size_t i = 0; i < count && segments[i].number < row->segment; i++) rows += segments[i].rows;
+    for (size_t i = 0; i < count; i++)
+        if (segments[i].number == row->segment)
+            return segments[i].rows >= row->segment_rows && rows + row->segment_rows == row->rows;
+    return false;
+}
+
+char *lk_ann_path(const char *collection_path, uint64_t number)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/index/%04llu.ann", collection_path, (unsigned long long)number) < 0 ? NULL : path;
+}
+
+static void drop_other_files(lk_collection *c, uint64_t number)
+{
+    char *folder = lk_path_join(c->path, "index");
+    DIR *dir = folder ? opendir(folder) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        unsigned long long found = 0;
+        int end = 0;
+        if (sscanf(e->d_name, "%llu.ann%n", &found, &end) == 1 && end && !e->d_name[end] && found != number)
+            unlinkat(dirfd(dir), e->d_name, 0); /* readers that mapped it keep it */
+    }
+    if (dir) closedir(dir);
+    free(folder);
+}
+
+/* ---- building ---- */
+
+/* The live rows of a flat index as one array. ids are row numbers counted over all parts, dead rows too. */
+typedef struct gathered {
+    float *vectors;
+    uint64_t *rows;
+    size_t n;
+} gathered;
+
+static void free_gathered(gathered *g)
+{
+    free(g->vectors);
+    free(g->rows);
+}
+
+static lk_status gather(const lk_flat *flat, gathered *out)
+{
+    size_t dim = flat->dim, row = 0;
+    *out = (gathered){.vectors = lk_alloc_aligned(flat->live * dim, sizeof(float)),
+                      .rows = lk_alloc(flat->live, sizeof(uint64_t))};
+    if (!out->vectors || !out->rows)
+        return lk_fail(LK_NO_MEMORY, "out of memory: building an index of %zu vectors of width %zu takes %zu MiB",
+                       flat->live, dim, flat->live * dim * sizeof(float) >> 20);
+    for (size_t p = 0; p < flat->part_count; p++) {
+        const lk_flat_part *part = &flat->parts[p];
+        for (size_t r = 0; r < part->count; r++, row++) {
+            if (!lk_flat_is_live(part, r)) continue;
+            lk_decode_rows(flat->kernels, flat->dtype, dim, 1, part->codes + r * flat->row_bytes,
+                           part->scales ? part->scales + r : NULL, out->vectors + out->n * dim);
+            out->rows[out->n++] = row;
+        }
+    }
+    return LK_OK;
+}
+
+/* Queries that are not in the index but as near to it as pictures of the same kind: a stored vector moved half way
+ * towards another one that is near it. truth [q][TUNING_K] are places in the order of g. */
+static lk_status make_queries(lk_context *context, const gathered *g, lk_metric metric, size_t dim, uint64_t seed,
+                              size_t q, float *queries, lk_hit *truth)
+{
+    lk_random random;
+    lk_random_seed(&random, seed);
+    lk_flat *exact = NULL;
+    lk_hit *near = lk_alloc(q * 2, sizeof *near);
+    size_t *counts = lk_alloc(q, sizeof *counts);
+    uint64_t *places = lk_alloc(g->n, sizeof *places);
+    lk_status s = near && counts && places ? LK_OK : lk_fail_memory("tuning");
+    if (s != LK_OK) goto done;
+    for (size_t i = 0; i < g->n; i++) places[i] = i;
+    LK_TRY(lk_flat_new(dim, metric, LK_F32, &exact));
+    LK_TRY(lk_flat_add(exact, g->n, places, g->vectors));
+    for (size_t i = 0; i < q; i++)
+        memcpy(queries + i * dim, g->vectors + lk_random_below(&random, g->n) * dim, dim * sizeof(float));
+    LK_TRY(lk_flat_search(exact, context, q, queries, 2, NULL, NULL, near, counts));
+    for (size_t i = 0; i < q; i++) {
+        const float *other = g->vectors + near[i * 2 + counts[i] - 1].id * dim;
+        for (size_t j = 0; j < dim; j++) queries[i * dim + j] = (queries[i * dim + j] + other[j]) / 2;
+    }
+    LK_TRY(lk_flat_search(exact, context, q, queries, TUNING_K, NULL, NULL, truth, counts));
+done:
+    lk_flat_free(exact);
+    free(places);
+    free(counts);
+    free(near);
+    return s;
+}
+
+static double recall_of(const lk_hit *found, const size_t *counts, const lk_hit *truth, const uint64_t *rows, size_t q)
+{
+    size_t hits = 0;
+    for (size_t i = 0; i < q; i++)
+        for (size_t t = 0; t < TUNING_K; t++)
+            for (size_t f = 0; f < counts[i]; f++)
+                hits += found[i * TUNING_K + f].id == rows[truth[i * TUNING_K + t].id];
+    return (double)hits / (double)(q * TUNING_K);
+}
+
+/* The least effort that reaches the recall, or the largest there is. */
+static lk_status tune(lk_context *context, const lk_ann_type *type, const void *index, const gathered *g,
+                      lk_metric metric, size_t dim, double target, uint64_t seed, lk_ann_row *row)
+{
+    unsigned efforts[LK_ANN_MAX_EFFORTS];
+    size_t count = type->efforts(index, TUNING_K, efforts), q = TUNING_QUERIES;
+    if (g->n < 2 * TUNING_K) { /* nothing to miss */
+        row->effort = efforts[count - 1];
+        row->recall = 1;
+        return LK_OK;
+    }
+    float *queries = lk_alloc(q * dim, sizeof *queries);
+    lk_hit *truth = lk_alloc(q * TUNING_K, sizeof *truth), *found = lk_alloc(q * TUNING_K, sizeof *found);
+    size_t *counts = lk_alloc(q, sizeof *counts);
+    lk_status s = queries && truth && found && counts ? LK_OK : lk_fail_memory("tuning");
+    if (s == LK_OK) s = make_queries(context, g, metric, dim, seed, q, queries, truth);
+    for (size_t i = 0; s == LK_OK && i < count; i++) {
+        s = type->search(index, context, efforts[i], q, queries, TUNING_K, NULL, NULL, found, counts);
+        if (s != LK_OK) break;
+        row->effort = efforts[i];
+        row->recall = recall_of(found, counts, truth, g->rows, q);
+        if (row->recall >= target) break;
+    }
+    free(queries);
+    free(truth);
+    free(found);
+    free(counts);
+    return s;
+}
+
+static lk_status replace_row(lk_collection *c, const lk_ann_row *row)
+{
+    lk_status s = lk_catalog_simple(&c->catalog, LK_SQL_BEGIN);
+    if (s != LK_OK) return s;
+    LK_TRY(write_row(&c->catalog, row));
+    LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
+    LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));
+    drop_other_files(c, row ? row->number : 0);
+done:
+    if (s != LK_OK && sqlite3_get_autocommit(c->catalog.db) == 0) {
+        char message[LK_ERROR_SIZE];
+        strcpy(message, lk_error_message());
+        lk_catalog_simple(&c->catalog, LK_SQL_ROLLBACK);
+        lk_fail(s, "%s", message);
+    }
+    return s;
+}
+
+static lk_status build_kind(lk_context *context, lk_collection *c, const lk_ann_type *type,
+                            const lk_index_options *options, const lk_flat *flat, lk_ann_row *row)
+{
+    gathered g = {0};
+    void *index = NULL;
+    char *folder = lk_path_join(c->path, "index"), *path = lk_ann_path(c->path, row->number);
+    lk_status s = folder && path ? lk_make_dirs(folder) : lk_fail_memory("index");
+    if (s != LK_OK) goto done;
+    LK_TRY(gather(flat, &g));
+    lk_ann_input input = {.n = g.n,
+                          .dim = flat->dim,
+                          .metric = flat->metric,
+                          .vectors = g.vectors,
+                          .ids = g.rows,
+                          .memory_limit = options->memory_limit,
+                          .seed = options->seed};
+    LK_TRY(lk_fail_in(type->build(context, &input, &index), "%s: its %s index", c->path, type->name));
+    LK_TRY(tune(context, type, index, &g, flat->metric, flat->dim,
+                options->recall > 0 ? options->recall : DEFAULT_RECALL, options->seed, row));
+    LK_TRY(type->save(index, path));
+    snprintf(row->kind, sizeof row->kind, "%s", type->name);
+    row->vectors = g.n;
+    s = replace_row(c, row);
+done:
+    if (index) type->free(index);
+    free_gathered(&g);
+    free(folder);
+    free(path);
+    return s;
+}
+
+/* What serves a collection of so many vectors best: NULL = the exact index. */
+static const lk_ann_type *choose(const lk_flat *flat, const lk_index_options *options)
+{
+    if (flat->live < AUTO_FROM) return NULL;
+    /* A graph holds a byte or two per component and some 32 links of 4 bytes. */
+    uint64_t graph = (uint64_t)flat->live * (2 * flat->dim + 160);
+    return options->memory_limit && graph > options->memory_limit ? &lk_ann_partitioned : &lk_ann_graph;
+}
+
+static bool is_fresh(const lk_ann_row *row, const char *kind, const lk_flat *flat)
+{
+    uint64_t later = flat->rows - row->rows, in_it = flat->live > later ? flat->live - later : 0;
+    uint64_t died = row->vectors > in_it ? row->vectors - in_it : 0; /* at least */
+    return row->number && strcmp(row->kind, kind) == 0 && (later + died) * STALE_SHARE <= flat->live;
+}
+
+lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const lk_index_options *options)
+{
+    static const lk_index_options defaults = {0};
+    if (!options) options = &defaults;
+    const char *kind = options->kind ? options->kind : "auto";
+    bool automatic = strcmp(kind, "auto") == 0, exact = strcmp(kind, "flat") == 0;
+    const lk_ann_type *type = automatic || exact ? NULL : lk_ann_type_named(kind);
+    if (!automatic && !exact && !type)
+        return lk_fail(LK_INVALID, "there is no kind of index named %s: auto, flat, graph or partitioned", kind);
+    lk_status s = lk_collection_for_writing(c);
+    if (s == LK_OK && c->in_batch) s = lk_collection_commit(c);
+    lk_snapshot *snapshot = NULL;
+    lk_segment_row *segments = NULL;
+    size_t count = 0;
+    lk_ann_row row;
+    LK_TRY(s);
+    LK_TRY(lk_collection_snapshot(c, &snapshot));
+    LK_TRY(lk_catalog_segments(&c->catalog, &segments, &count));
+    LK_TRY(lk_ann_row_read(&c->catalog, &row));
+    const lk_flat *flat = lk_snapshot_index(snapshot);
+    if (automatic) type = choose(flat, options);
+    if (flat->live == 0) type = NULL;
+    if (!type) {
+        if (row.number) s = replace_row(c, NULL);
+        goto done;
+    }
+    bool fits = row.number && lk_ann_row_fits(&row, segments, count);
+    if (!options->always && fits && is_fresh(&row, type->name, flat)) goto done;
+    lk_log(context, LK_LOG_INFO, "building the %s index of %zu vectors", type->name, flat->live);
+    lk_ann_row fresh = {.number = row.number + 1,
+                        .rows = flat->rows,
+                        .segment = segments[count - 1].number,
+                        .segment_rows = segments[count - 1].rows};
+    s = build_kind(context, c, type, options, flat, &fresh);
+done:
+    lk_snapshot_free(snapshot);
+    free(segments);
+    return s;
+}
+
+lk_status lk_collection_index_info(lk_collection *c, lk_index_info *out)
+{
+    *out = (lk_index_info){.kind = "flat", .recall = 1};
+    lk_ann_row row;
+    lk_status s = lk_ann_row_read(&c->catalog, &row);
+    const lk_ann_type *type = s == LK_OK && row.number ? lk_ann_type_named(row.kind) : NULL;
+    if (!type) return s;
+    char *path = lk_ann_path(c->path, row.number);
+    void *index = NULL;
+    s = path ? type->open(path, &index) : lk_fail_memory("index");
+    if (s == LK_OK) {
+        lk_ann_size size;
+        type->size(index, &size);
+        *out = (lk_index_info){.kind = type->name, .vectors = row.vectors, .effort = row.effort, .recall = row.recall};
+        out->bytes = size.disk;
+        out->resident = size.resident;
+        type->describe(index, out->description, sizeof out->description);
+        type->free(index);
+    }
+    free(path);
+    return s;
+}

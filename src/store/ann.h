@@ -1,0 +1,29 @@
+/* The approximate index of a collection: one immutable file over the rows that were there when it was built. Rows that
+ * came later are scanned, rows that died since are left out, so it never has to change. */
+#ifndef LK_STORE_ANN_H
+#define LK_STORE_ANN_H
+
+#include "index/ann.h"
+#include "index/partitioned/partitioned_ann.h"
+#include "store/catalog.h"
+
+/* The catalog's row about it. number 0 = there is none. */
+typedef struct lk_ann_row {
+    uint64_t number;  /* of index/NNNN.ann */
+    char kind[16];    /* as lk_ann_type_named knows it */
+    uint64_t rows;    /* of all segments together, dead ones too, that it was built over: the first ones */
+    uint64_t segment; /* the last of them, and how many of its rows */
+    uint64_t segment_rows;
+    uint64_t vectors; /* that are in it */
+    unsigned effort;
+    double recall; /* of 10 results that effort was measured to have */
+} lk_ann_row;
+
+/* LK_OK also when there is none. */
+lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out);
+/* Whether the segments still begin with the rows it was built over. */
+bool lk_ann_row_fits(const lk_ann_row *row, const lk_segment_row *segments, size_t count);
+/* malloc'ed path of index/NNNN.ann. */
+char *lk_ann_path(const char *collection_path, uint64_t number);
+
+#endif

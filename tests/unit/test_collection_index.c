@@ -1,0 +1,250 @@
+/* The approximate index of a collection: found through it, beside it, and without it. */
+#include "base/random.h"
+#include <likeness/collection.h>
+
+#include "unit.h"
+
+#include <sqlite3.h>
+
+enum { DIM = 16, FIRST = 3000, K = 10, QUERIES = 50 };
+
+typedef struct world {
+    char path[128];
+    lk_collection *collection;
+    lk_random random;
+} world;
+
+/* Around one of 30 centres, as pictures of a few kinds are. */
+static void make_vector(lk_random *random, float *out)
+{
+    lk_random centre;
+    lk_random_seed(&centre, 1000 + lk_random_below(random, 30));
+    for (int i = 0; i < DIM; i++) out[i] = (float)(lk_random_normal(&centre) + 0.5 * lk_random_normal(random));
+}
+
+static void put(world *w, int number)
+{
+    float vector[DIM];
+    char path[64], labels[64];
+    make_vector(&w->random, vector);
+    snprintf(path, sizeof path, "/p/%d.png", number);
+    snprintf(labels, sizeof labels, "{\"part\":%d}", number % 10);
+    lk_record record = {.path = path, .size = 1, .labels = labels};
+    record.hash[0] = (uint64_t)number;
+    assert_int_equal(lk_collection_put(w->collection, &record, vector, NULL), LK_OK);
+}
+
+static world begin(const char *folder, lk_metric metric, int pictures)
+{
+    world w = {0};
+    snprintf(w.path, sizeof w.path, "%s/c.lk", folder);
+    lk_random_seed(&w.random, 7);
+    lk_collection_config config = {
+        .dim = DIM, .metric = metric, .dtype = LK_F32, .embedder_id = "0", .embedder_name = "none"};
+    assert_int_equal(lk_collection_create(w.path, &config, &w.collection), LK_OK);
+    for (int i = 0; i < pictures; i++) {
+        put(&w, i);
+        if (i % 257 == 0) assert_int_equal(lk_collection_commit(w.collection), LK_OK);
+    }
+    assert_int_equal(lk_collection_commit(w.collection), LK_OK);
+    return w;
+}
+
+static void build(world *w, const char *kind, bool always)
+{
+    lk_index_options options = {.kind = kind, .recall = 0.99, .always = always};
+    assert_int_equal(lk_collection_build_index(NULL, w->collection, &options), LK_OK);
+}
+
+static lk_index_info info(world *w)
+{
+    lk_index_info out;
+    assert_int_equal(lk_collection_index_info(w->collection, &out), LK_OK);
+    return out;
+}
+
+/* Share of the exact results that a search finds; every score must be the exact one of its picture. */
+static double recall(world *w, const lk_id_set *set)
+{
+    lk_snapshot *snapshot;
+    assert_int_equal(lk_collection_snapshot(w->collection, &snapshot), LK_OK);
+    size_t same = 0, all = 0;
+    for (int q = 0; q < QUERIES; q++) {
+        float query[DIM];
+        lk_hit found[K], exact[K];
+        size_t found_count, exact_count;
+        make_vector(&w->random, query);
+        assert_int_equal(lk_snapshot_search(snapshot, NULL, false, query, K, set, found, &found_count), LK_OK);
+        assert_int_equal(lk_snapshot_search(snapshot, NULL, true, query, K, set, exact, &exact_count), LK_OK);
+        assert_int_equal(found_count, exact_count);
+        all += exact_count;
+        for (size_t i = 0; i < found_count; i++) {
+            if (i)
+                assert_true(found[i].score <= found[i - 1].score ||
+                            lk_flat_metric(lk_snapshot_index(snapshot)) == LK_L2);
+            assert_true(!set || lk_id_set_has((void *)set, found[i].id));
+            for (size_t j = 0; j < exact_count; j++) {
+                if (found[i].id != exact[j].id) continue;
+                same++;
+                assert_memory_equal(&found[i].score, &exact[j].score, sizeof(float));
+            }
+        }
+    }
+    lk_snapshot_free(snapshot);
+    return all ? (double)same / (double)all : 1;
+}
+
+static void an_index_finds_what_an_exact_search_finds(void **state)
+{
+    static const lk_metric metrics[] = {LK_COSINE, LK_L2, LK_INNER_PRODUCT};
+    static const char *const kinds[] = {"graph", "partitioned"};
+    for (int m = 0; m < 3; m++) {
+        world w = begin(*state, metrics[m], FIRST);
+        assert_string_equal(info(&w).kind, "flat");
+        for (int k = 0; k < 2; k++) {
+            build(&w, kinds[k], false);
+            lk_index_info i = info(&w);
+            assert_string_equal(i.kind, kinds[k]);
+            assert_int_equal(i.vectors, FIRST);
+            assert_true(i.bytes > 0 && i.effort > 0 && i.recall > 0.9);
+            double r = recall(&w, NULL);
+            if (r < 0.95) fail_msg("metric %d, %s: recall %.3f", m, kinds[k], r);
+        }
+        lk_collection_close(w.collection);
+        assert_int_equal(nftw(w.path, unit_remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+    }
+}
+
+static void pictures_that_came_went_or_changed_since_are_right(void **state)
+{
+    world w = begin(*state, LK_COSINE, FIRST);
+    build(&w, "graph", false);
+    for (int i = FIRST; i < FIRST + 100; i++) put(&w, i); /* new */
+    for (int i = 0; i < 100; i++) put(&w, i);             /* changed: new vectors under the same ids */
+    for (int64_t id = 200; id < 300; id++) assert_int_equal(lk_collection_remove(w.collection, id), LK_OK);
+    assert_int_equal(lk_collection_commit(w.collection), LK_OK);
+    assert_true(recall(&w, NULL) >= 0.95);
+    lk_snapshot *snapshot;
+    assert_int_equal(lk_collection_snapshot(w.collection, &snapshot), LK_OK);
+    for (int q = 0; q < QUERIES; q++) {
+        float query[DIM];
+        lk_hit found[40];
+        size_t count;
+        make_vector(&w.random, query);
+        assert_int_equal(lk_snapshot_search(snapshot, NULL, false, query, 40, NULL, found, &count), LK_OK);
+        assert_int_equal(count, 40);
+        for (size_t i = 0; i < count; i++) {
+            assert_false(found[i].id >= 200 && found[i].id < 300);
+            for (size_t j = 0; j < i; j++) assert_int_not_equal(found[i].id, found[j].id);
+        }
+    }
+    lk_snapshot_free(snapshot);
+    /* Few changes leave the index alone, many do not. */
+    build(&w, "graph", false);
+    assert_int_equal(info(&w).vectors, FIRST);
+    for (int i = FIRST + 100; i < 2 * FIRST; i++) put(&w, i);
+    build(&w, "graph", false);
+    assert_int_equal(info(&w).vectors, 2 * FIRST - 100);
+    assert_true(recall(&w, NULL) >= 0.95);
+    lk_collection_close(w.collection);
+}
+
+static void filters_keep_their_recall_at_every_selectivity(void **state)
+{
+    world w = begin(*state, LK_COSINE, 12000);
+    build(&w, "graph", false);
+    static const char *const filters[] = {"id < 10", "id <= 300", "part = 3", "part in (1, 2, 3, 4, 5, 6)",
+                                          "id > 0",  "id < 0"};
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        lk_id_set *set;
+        assert_int_equal(lk_collection_select(w.collection, filters[i], &set), LK_OK);
+        double r = recall(&w, set);
+        if (r < 0.95) fail_msg("%s: recall %.3f", filters[i], r);
+        lk_id_set_free(set);
+    }
+    lk_collection_close(w.collection);
+}
+
+static void compaction_drops_the_index_and_building_brings_it_back(void **state)
+{
+    world w = begin(*state, LK_COSINE, FIRST);
+    build(&w, "graph", false);
+    for (int64_t id = 1; id <= 500; id++) assert_int_equal(lk_collection_remove(w.collection, id), LK_OK);
+    assert_int_equal(lk_collection_compact(w.collection), LK_OK);
+    assert_string_equal(info(&w).kind, "flat");
+    assert_true(recall(&w, NULL) == 1);
+    build(&w, "graph", false);
+    assert_int_equal(info(&w).vectors, FIRST - 500);
+    assert_true(recall(&w, NULL) >= 0.95);
+    build(&w, "auto", false); /* too few to need one */
+    assert_string_equal(info(&w).kind, "flat");
+    lk_collection_close(w.collection);
+}
+
+static void a_damaged_index_costs_time_and_no_results(void **state)
+{
+    world w = begin(*state, LK_COSINE, FIRST);
+    build(&w, "graph", false);
+    char file[160];
+    snprintf(file, sizeof file, "%s/index/0001.ann", w.path);
+    assert_int_equal(truncate(file, 1000), 0);
+    assert_true(recall(&w, NULL) == 1);
+    lk_index_info i;
+    assert_int_equal(lk_collection_index_info(w.collection, &i), LK_CORRUPT);
+    uint64_t problems;
+    assert_int_equal(lk_collection_verify(w.collection, NULL, NULL, &problems), LK_OK);
+    assert_int_equal(problems, 1);
+    build(&w, "graph", true);
+    assert_int_equal(lk_collection_verify(w.collection, NULL, NULL, &problems), LK_OK);
+    assert_int_equal(problems, 0);
+    assert_int_equal(access(file, F_OK), -1); /* the old file is gone */
+    lk_collection_close(w.collection);
+}
+
+static void a_collection_of_the_first_format_is_read_and_upgraded(void **state)
+{
+    world w = begin(*state, LK_COSINE, 300);
+    lk_collection_close(w.collection);
+    char path[160];
+    snprintf(path, sizeof path, "%s/catalog.db", w.path);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE ann; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_int_equal(lk_collection_open(w.path, LK_READ, &w.collection), LK_OK);
+    assert_string_equal(info(&w).kind, "flat");
+    assert_true(recall(&w, NULL) == 1);
+    lk_collection_close(w.collection);
+    assert_int_equal(lk_collection_open(w.path, LK_WRITE, &w.collection), LK_OK);
+    build(&w, "graph", false);
+    assert_string_equal(info(&w).kind, "graph");
+    lk_collection_close(w.collection);
+}
+
+static void unknown_kinds_and_readers_are_refused(void **state)
+{
+    world w = begin(*state, LK_COSINE, 10);
+    assert_int_equal(lk_collection_build_index(NULL, w.collection, &(lk_index_options){.kind = "tree"}), LK_INVALID);
+    lk_collection_close(w.collection);
+    assert_int_equal(lk_collection_open(w.path, LK_READ, &w.collection), LK_OK);
+    assert_int_equal(lk_collection_build_index(NULL, w.collection, NULL), LK_INVALID);
+    lk_collection_close(w.collection);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_index_finds_what_an_exact_search_finds, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(pictures_that_came_went_or_changed_since_are_right, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(filters_keep_their_recall_at_every_selectivity, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(compaction_drops_the_index_and_building_brings_it_back, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(a_damaged_index_costs_time_and_no_results, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(a_collection_of_the_first_format_is_read_and_upgraded, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(unknown_kinds_and_readers_are_refused, unit_folder, unit_folder_remove),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
