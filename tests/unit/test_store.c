@@ -314,10 +314,11 @@ static void a_picture_is_found_by_its_bytes(void **state)
     put(c, 2, 0);
     const uint64_t two[2] = {2, 0}, none[2] = {2, 1};
     lk_record r;
-    OK(lk_collection_find_hash(c, two, &r));
+    OK(lk_collection_find_hash(c, two, 0, &r));
     assert_int_equal(r.id, 2);
     lk_record_free(&r);
-    assert_int_equal(lk_collection_find_hash(c, none, &r), LK_NOT_FOUND);
+    assert_int_equal(lk_collection_find_hash(c, two, 2, &r), LK_NOT_FOUND); /* no other after it */
+    assert_int_equal(lk_collection_find_hash(c, none, 0, &r), LK_NOT_FOUND);
     lk_collection_close(c);
 }
 
