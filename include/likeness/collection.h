@@ -84,8 +84,9 @@ LK_API lk_status lk_collection_rollback(lk_collection *collection);
  * LK_NOT_FOUND leaves no message behind that anyone needs: it is an answer. */
 LK_API lk_status lk_collection_find_id(lk_collection *collection, int64_t id, lk_record *out);
 LK_API lk_status lk_collection_find_path(lk_collection *collection, const char *path, lk_record *out);
-/* Any one indexed picture with these bytes. */
-LK_API lk_status lk_collection_find_hash(lk_collection *collection, const uint64_t hash[2], lk_record *out);
+/* The indexed picture with these bytes whose id is the smallest above `after` (0 = of all). */
+LK_API lk_status lk_collection_find_hash(lk_collection *collection, const uint64_t hash[2], int64_t after,
+                                         lk_record *out);
 LK_API void lk_record_free(lk_record *record);
 
 /* Calls fn for every picture with an id above `after` (0 = all) in order of id; the record is borrowed for the call. A

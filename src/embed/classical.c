@@ -205,7 +205,10 @@ static bool sensible(const settings *set)
 {
     return set->kind <= LK_CLASSICAL_VLAD && set->words >= 1 && set->words <= 1 << 16 && set->raw == raw_width(set) &&
            set->dim >= 1 && set->dim <= set->raw && set->dim <= 65536 && set->max_side >= 16 && set->max_side <= 8192 &&
-           set->max_keypoints <= 1 << 20 && set->grid_side <= 4096 && (set->grid_side == 0 || set->grid_step >= 1);
+           set->max_keypoints <= 1 << 20 && set->grid_side <= 1024 &&
+           /* at most 128 by 128 places: a picture must be described in less than a second */
+           (set->grid_side == 0 ||
+            (set->grid_step >= 1 && set->grid_step <= 4096 && set->grid_side / set->grid_step <= 128));
 }
 
 static lk_status parse(const char *path, const uint8_t *payload, size_t size, classical *c)

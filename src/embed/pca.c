@@ -75,21 +75,23 @@ static lk_status eigen(const float *matrix, size_t side, size_t wanted, double *
 }
 
 /* Turns an eigenpair into a row of the result. */
-static void make_component(const product *p, double value, double ridge, const double *vector, float *out)
+static lk_status make_component(const product *p, double value, double ridge, const double *vector, float *out)
 {
     double *sum = NULL, largest = 0, scale = sqrt((double)(p->n - 1) / (value + ridge));
     if (p->gram) { /* the covariance's eigenvector is xT u / sqrt(value) */
         scale /= sqrt(value);
-        sum = calloc(p->in, sizeof *sum);
-        for (size_t i = 0; sum && i < p->n; i++)
+        sum = lk_alloc_zero(p->in, sizeof *sum);
+        if (!sum) return lk_fail_memory("principal components");
+        for (size_t i = 0; i < p->n; i++)
             for (size_t j = 0; j < p->in; j++) sum[j] += vector[i] * p->x[i * p->in + j];
-        if (sum) vector = sum;
+        vector = sum;
     }
     for (size_t j = 0; j < p->in; j++)
         if (fabs(vector[j]) > fabs(largest)) largest = vector[j];
     if (largest < 0) scale = -scale;
     for (size_t j = 0; j < p->in; j++) out[j] = (float)(vector[j] * scale);
     free(sum);
+    return LK_OK;
 }
 
 typedef struct finishing {
@@ -103,9 +105,10 @@ static lk_status finish_rows(void *arg, size_t begin, size_t end, int worker)
 {
     finishing *f = arg;
     (void)worker;
-    for (size_t c = begin; c < end; c++)
-        make_component(f->p, f->values[c], f->ridge, f->vectors + c * f->p->side, f->components + c * f->p->in);
-    return LK_OK;
+    lk_status s = LK_OK;
+    for (size_t c = begin; s == LK_OK && c < end; c++)
+        s = make_component(f->p, f->values[c], f->ridge, f->vectors + c * f->p->side, f->components + c * f->p->in);
+    return s;
 }
 
 lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, double ridge, lk_pca *result)

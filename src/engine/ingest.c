@@ -101,18 +101,20 @@ static lk_status store_skipped(ingest *in, const picture_job *job)
     return lk_collection_put(in->collection, &record, NULL, NULL);
 }
 
-/* Whether these bytes belong to a picture whose file is gone: then it has moved here and keeps its id. */
-static lk_status find_moved(ingest *in, const picture_job *job, int64_t *id)
+/* Whether these bytes belong to a picture whose file is gone: then it has moved here and keeps its id. *moved is empty
+ * (id 0) when there is none; else the caller frees it. */
+static lk_status find_moved(ingest *in, const picture_job *job, lk_record *moved)
 {
     uint64_t hash[2] = {job->hash.low, job->hash.high};
-    lk_record other;
-    *id = 0;
-    lk_status s = lk_collection_find_hash(in->collection, hash, &other);
-    if (s == LK_NOT_FOUND) return LK_OK;
-    if (s != LK_OK) return s;
-    if (!lk_path_exists(other.path)) *id = other.id;
-    lk_record_free(&other);
-    return LK_OK;
+    lk_status s;
+    *moved = (lk_record){0};
+    for (int64_t after = 0;;) {
+        s = lk_collection_find_hash(in->collection, hash, after, moved);
+        if (s != LK_OK) return s == LK_NOT_FOUND ? LK_OK : s;
+        if (!lk_path_exists(moved->path)) return LK_OK;
+        after = moved->id;
+        lk_record_free(moved);
+    }
 }
 
 static lk_status store_picture(ingest *in, const picture_job *job)
@@ -137,11 +139,16 @@ static lk_status store_picture(ingest *in, const picture_job *job)
         return lk_collection_update(in->collection, &record);
     }
     if (!record.id) {
-        lk_status s = find_moved(in, job, &record.id);
+        lk_record moved;
+        lk_status s = find_moved(in, job, &moved);
         if (s != LK_OK) return s;
-        if (record.id) {
+        if (moved.id) {
+            record.id = moved.id;
+            if (!record.labels) record.labels = moved.labels;
             report->moved++;
-            return lk_collection_put(in->collection, &record, job->vector, NULL);
+            s = lk_collection_update(in->collection, &record); /* the bytes are the same, and so is the vector */
+            lk_record_free(&moved);
+            return s;
         }
     }
     if (record.id)

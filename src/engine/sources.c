@@ -118,7 +118,8 @@ static bool is_collection(const char *folder)
 static lk_status walk(lk_source_list *list, const char *folder)
 {
     char *roots[] = {(char *)folder, NULL};
-    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    /* A link is followed when it is what was named, not when it is met on the way. */
+    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, NULL);
     if (!tree) return lk_fail_errno(errno, "%s: cannot be read", folder);
     lk_status s = LK_OK;
     FTSENT *node;

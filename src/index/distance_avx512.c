@@ -99,12 +99,21 @@ static inline __m512i widen(const int8_t *p, size_t count)
     return _mm512_cvtepi8_epi16(codes);
 }
 
+/* Modulo 2^32: sums of up to 2^32 - 1 exist, and gcc's _mm512_reduce_add_epi32 adds in int, where that is undefined. */
+static inline uint32_t sum_u32(__m512i v)
+{
+    uint32_t lanes[16], sum = 0;
+    _mm512_storeu_si512(lanes, v);
+    for (int i = 0; i < 16; i++) sum += lanes[i];
+    return sum;
+}
+
 static int32_t dot_i8(const int8_t *a, const int8_t *b, size_t n)
 {
     __m512i sum = _mm512_setzero_si512();
     for (size_t i = 0; i < n; i += 32)
         sum = _mm512_add_epi32(sum, _mm512_madd_epi16(widen(a + i, n - i), widen(b + i, n - i)));
-    return _mm512_reduce_add_epi32(sum);
+    return (int32_t)sum_u32(sum);
 }
 
 static uint32_t l2_i8(const int8_t *a, const int8_t *b, size_t n)
@@ -114,7 +123,7 @@ static uint32_t l2_i8(const int8_t *a, const int8_t *b, size_t n)
         __m512i difference = _mm512_sub_epi16(widen(a + i, n - i), widen(b + i, n - i));
         sum = _mm512_add_epi32(sum, _mm512_madd_epi16(difference, difference));
     }
-    return (uint32_t)_mm512_reduce_add_epi32(sum);
+    return sum_u32(sum);
 }
 
 /* VPDPBUSD multiplies unsigned by signed bytes. a + 128 is unsigned, and a . b = (a + 128) . b - 128 sum(b); the sum of
@@ -130,7 +139,7 @@ static __attribute__((target("avx512vnni"))) int32_t dot_i8_vnni(const int8_t *a
         sum = _mm512_dpbusd_epi32(sum, x, y);
         total = _mm512_dpbusd_epi32(total, ones, y);
     }
-    return (int32_t)((uint32_t)_mm512_reduce_add_epi32(sum) - 128u * (uint32_t)_mm512_reduce_add_epi32(total));
+    return (int32_t)(sum_u32(sum) - 128u * sum_u32(total));
 }
 
 #include "index/distance_simd.h"

@@ -47,7 +47,7 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_DELETE] = "DELETE FROM images WHERE id=?1",
     [LK_SQL_BY_ID] = "SELECT " COLUMNS " FROM images WHERE id=?1",
     [LK_SQL_BY_PATH] = "SELECT " COLUMNS " FROM images WHERE path=?1",
-    [LK_SQL_BY_HASH] = "SELECT " COLUMNS " FROM images WHERE hash=?1 AND state=0 ORDER BY id",
+    [LK_SQL_BY_HASH] = "SELECT " COLUMNS " FROM images WHERE hash=?1 AND state=0 AND id>?2 ORDER BY id",
     [LK_SQL_EACH] = "SELECT " COLUMNS " FROM images WHERE id>?1 ORDER BY id",
     [LK_SQL_PLACE] = "SELECT segment, row FROM images WHERE id=?1",
     [LK_SQL_DEAD] = "INSERT OR IGNORE INTO dead VALUES(?1,?2)",

@@ -641,11 +641,12 @@ lk_status lk_collection_find_path(lk_collection *c, const char *path, lk_record 
     return find(c, st, out);
 }
 
-lk_status lk_collection_find_hash(lk_collection *c, const uint64_t hash[2], lk_record *out)
+lk_status lk_collection_find_hash(lk_collection *c, const uint64_t hash[2], int64_t after, lk_record *out)
 {
     sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_BY_HASH);
     if (!st) return LK_IO;
     sqlite3_bind_blob(st, 1, hash, 2 * sizeof *hash, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 2, after);
     return find(c, st, out);
 }
 

@@ -158,6 +158,9 @@ lk_status lk_collection_compact(lk_collection *c)
     w.next_number = c->current.number + 1;
     for (size_t i = 0; i < count; i++) LK_TRY(copy_segment(&w, &old[i]));
     LK_TRY(write_rows(&w));
+    /* An empty segment keeps the count of numbers going when nothing is left: a reader that has just read a number from
+     * the catalog must never find another segment under it. */
+    if (count && !w.count) LK_TRY(begin_segment(&w));
     LK_TRY(switch_catalog(&w));
     switched = true;
     c->current = w.count ? w.done[w.count - 1] : (lk_segment_row){0};

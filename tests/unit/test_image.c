@@ -602,6 +602,29 @@ static void entities_that_multiply_are_stopped(void **state)
     assert_int_equal(load_text(text, NULL, &image), LK_CORRUPT);
 }
 
+static void entities_are_few_and_short(void **state)
+{
+    (void)state;
+    enum { ROOM = 1 << 16 };
+    char *text = malloc(ROOM);
+    lk_image image;
+    for (int many = 0; many < 2; many++) { /* a thousand of nothing, or one of everything */
+        int n = snprintf(text, ROOM, "<!DOCTYPE svg [");
+        for (int i = 0; many && i < 1000; i++) n += snprintf(text + n, ROOM - (size_t)n, "<!ENTITY e%d ''>", i);
+        if (!many) n += snprintf(text + n, ROOM - (size_t)n, "<!ENTITY e '%020000d'>", 0);
+        snprintf(text + n, ROOM - (size_t)n, "]>" SVG "width='4' height='4'/>");
+        assert_int_equal(load_text(text, NULL, &image), LK_LIMIT);
+        assert_non_null(strstr(lk_error_message(), "entities"));
+    }
+    int n = snprintf(text, ROOM, "<!DOCTYPE svg [");
+    for (int i = 0; i < 30; i++)
+        n += snprintf(text + n, ROOM - (size_t)n, "<!ENTITY ns%d 'http://ns.example.org/some/longer/name/%d/'>", i, i);
+    snprintf(text + n, ROOM - (size_t)n, "]>" SVG "xmlns:x='&ns3;' width='4' height='4'/>");
+    assert_int_equal(load_text(text, NULL, &image), LK_OK); /* as drawing programs write them */
+    lk_image_free(&image);
+    free(text);
+}
+
 /* A PNG that announces side x side pixels and has none of them, as a data URL. */
 static void giant_png_url(char *out, size_t room, uint32_t side)
 {
@@ -780,6 +803,7 @@ int main(void)
         cmocka_unit_test(damaged_drawings_are_refused),
         cmocka_unit_test_setup_teardown(a_drawing_never_reads_other_files, unit_folder, unit_folder_remove),
         cmocka_unit_test(entities_that_multiply_are_stopped),
+        cmocka_unit_test(entities_are_few_and_short),
         cmocka_unit_test(pictures_embedded_in_drawings_count_against_the_limit),
         cmocka_unit_test(drawings_within_drawings_and_inclusions_are_refused),
         cmocka_unit_test(a_small_embedded_picture_is_drawn),
