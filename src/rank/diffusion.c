@@ -12,9 +12,9 @@
 /* Symmetric, by rows. */
 typedef struct graph {
     size_t n;
-    size_t *starts;    /* [n + 1] */
+    size_t *starts; /* [n + 1] */
     uint32_t *columns;
-    double *values;    /* A, then S */
+    double *values; /* A, then S */
 } graph;
 
 static void graph_free(graph *g)
@@ -62,7 +62,8 @@ static lk_status look_up(const lk_diffusion_options *o, const lk_shortlist *list
     return s;
 }
 
-static lk_status build(const lk_diffusion_options *o, const lk_shortlist *list, const lk_neighbour_source *source, graph *g)
+static lk_status build(const lk_diffusion_options *o, const lk_shortlist *list, const lk_neighbour_source *source,
+                       graph *g)
 {
     size_t n = g->n = list->count, k = o->k;
     uint32_t *near = lk_alloc(n * k, sizeof *near);
@@ -148,15 +149,18 @@ lk_status lk_diffusion_rerank(const lk_diffusion_options *options, const lk_shor
                               const lk_neighbour_source *source, float *out)
 {
     lk_diffusion_options o = options ? *options : lk_diffusion_defaults();
-    if (o.k == 0 || o.kq == 0 || !(o.alpha >= 0 && o.alpha < 1) || !(o.gamma > 0) || o.iterations == 0 || !(o.tolerance >= 0))
-        return lk_fail(LK_INVALID, "diffusion: k, kq, gamma and the iterations are above 0, alpha is from 0 to below 1");
+    if (o.k == 0 || o.kq == 0 || !(o.alpha >= 0 && o.alpha < 1) || !(o.gamma > 0) || o.iterations == 0 ||
+        !(o.tolerance >= 0))
+        return lk_fail(LK_INVALID,
+                       "diffusion: k, kq, gamma and the iterations are above 0, alpha is from 0 to below 1");
     if (list->count == 0) return LK_OK;
     graph g = {0};
     double *y = lk_alloc_zero(list->count, sizeof *y), *f = lk_alloc_zero(list->count, sizeof *f);
     lk_status s = y && f ? LK_OK : lk_fail_memory("diffusion");
     if (s == LK_OK) s = build(&o, list, source, &g);
     if (s == LK_OK) {
-        for (size_t i = 0; i < list->count && i < o.kq; i++) y[i] = affinity((double)list->distances[i], (double)o.gamma);
+        for (size_t i = 0; i < list->count && i < o.kq; i++)
+            y[i] = affinity((double)list->distances[i], (double)o.gamma);
         s = solve(&g, &o, y, f);
     }
     for (size_t i = 0; s == LK_OK && i < list->count; i++) out[i] = (float)f[i];

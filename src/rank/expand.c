@@ -1,5 +1,5 @@
-/* Queries made of several vectors: expansion by neighbours, database-side augmentation, several pictures, feedback. Sums are
- * kept in f64. */
+/* Queries made of several vectors: expansion by neighbours, database-side augmentation, several pictures, feedback.
+ * Sums are kept in f64. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -42,8 +42,8 @@ static bool normalise(const double *sum, size_t dim, float *out)
     return true;
 }
 
-lk_status lk_expand_query(lk_expansion kind, float alpha, size_t dim, const float *query, size_t n, const float *neighbours,
-                          const float *similarities, float *out)
+lk_status lk_expand_query(lk_expansion kind, float alpha, size_t dim, const float *query, size_t n,
+                          const float *neighbours, const float *similarities, float *out)
 {
     lk_status s = check_kind(kind, alpha);
     if (s != LK_OK) return s;
@@ -89,8 +89,8 @@ static lk_status augment_some(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-lk_status lk_augment(lk_context *context, lk_expansion kind, float alpha, size_t k, size_t n, size_t dim, const float *vectors,
-                     float *out)
+lk_status lk_augment(lk_context *context, lk_expansion kind, float alpha, size_t k, size_t n, size_t dim,
+                     const float *vectors, float *out)
 {
     lk_status s = check_kind(kind, alpha);
     if (s != LK_OK) return s;

@@ -1,5 +1,5 @@
-/* Affine maps and homographies from pairs of points. Both sides are moved to their centre and scaled to a mean distance of
- * sqrt(2) first (Hartley, 1997): without that the equations of a homography lose half their digits. */
+/* Affine maps and homographies from pairs of points. Both sides are moved to their centre and scaled to a mean distance
+ * of sqrt(2) first (Hartley, 1997): without that the equations of a homography lose half their digits. */
 #include "rank/fit.h"
 
 #include "base/error.h"
@@ -42,7 +42,8 @@ static lk_point into(const frame *f, lk_point p)
     return (lk_point){(p.x - f->centre.x) * f->scale, (p.y - f->centre.y) * f->scale};
 }
 
-/* Gaussian elimination with partial pivoting: a [n][n + columns], the right-hand sides behind; solutions take their place. */
+/* Gaussian elimination with partial pivoting: a [n][n + columns], the right-hand sides behind; solutions take their
+ * place. */
 static bool eliminate(double *a, size_t n, size_t columns)
 {
     size_t width = n + columns;
@@ -91,9 +92,10 @@ static bool homography_of_four(const lk_point p[4], const lk_point q[4], double 
     return true;
 }
 
-/* More: the unit vector that the equations send nearest to zero, which is the eigenvector of the smallest eigenvalue. */
-static bool homography_of_many(size_t n, const uint32_t *chosen, const lk_point *from, const lk_point *to, const frame *f,
-                               const frame *t, double h[9])
+/* More: the unit vector that the equations send nearest to zero, which is the eigenvector of the smallest eigenvalue.
+ */
+static bool homography_of_many(size_t n, const uint32_t *chosen, const lk_point *from, const lk_point *to,
+                               const frame *f, const frame *t, double h[9])
 {
     double normal[81] = {0}, rows[2][9], values[9];
     for (size_t i = 0; i < n; i++) {
@@ -166,8 +168,10 @@ bool lk_fit_chosen(lk_transform_kind kind, size_t n, const uint32_t *chosen, con
     return leave_frames(&f, &t, h, transform);
 }
 
-lk_status lk_fit_transform(lk_transform_kind kind, size_t n, const lk_point *from, const lk_point *to, double transform[9])
+lk_status lk_fit_transform(lk_transform_kind kind, size_t n, const lk_point *from, const lk_point *to,
+                           double transform[9])
 {
     if (lk_fit_chosen(kind, n, NULL, from, to, transform)) return LK_OK;
-    return lk_fail(LK_INVALID, "%zu pairs of points do not determine %s", n, kind == LK_AFFINE ? "an affine map" : "a homography");
+    return lk_fail(LK_INVALID, "%zu pairs of points do not determine %s", n,
+                   kind == LK_AFFINE ? "an affine map" : "a homography");
 }

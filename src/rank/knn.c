@@ -1,5 +1,6 @@
-/* The nearest neighbours of every vector among all. A tile of inner products at a time is computed by matrix product in f32;
- * what may be among the k nearest is measured again in f64, so that near ties fall as they would in exact arithmetic. */
+/* The nearest neighbours of every vector among all. A tile of inner products at a time is computed by matrix product in
+ * f32; what may be among the k nearest is measured again in f64, so that near ties fall as they would in exact
+ * arithmetic. */
 #include "rank/knn.h"
 
 #include "base/error.h"
@@ -29,9 +30,9 @@ typedef struct work {
 } work;
 
 typedef struct scratch {
-    float *tile;        /* [ROWS][COLUMNS] */
-    uint32_t *chosen;   /* [COLUMNS] */
-    lk_hit *hits;       /* [ROWS][capacity] */
+    float *tile;      /* [ROWS][COLUMNS] */
+    uint32_t *chosen; /* [COLUMNS] */
+    lk_hit *hits;     /* [ROWS][capacity] */
     lk_topk best[ROWS];
     float lowest[ROWS]; /* the worst key of each row: its farthest item */
     uint32_t lowest_at[ROWS];
@@ -109,7 +110,8 @@ static lk_status find_rows(void *arg, size_t begin, size_t end, int worker)
     candidate *candidates = lk_alloc(w->wanted, sizeof *candidates);
     lk_status s = LK_OK;
     if (!t || !candidates || !(t->tile = lk_alloc_aligned((size_t)ROWS * COLUMNS, sizeof *t->tile)) ||
-        !(t->chosen = lk_alloc(COLUMNS, sizeof *t->chosen)) || !(t->hits = lk_alloc(ROWS * capacity, sizeof *t->hits))) {
+        !(t->chosen = lk_alloc(COLUMNS, sizeof *t->chosen)) ||
+        !(t->hits = lk_alloc(ROWS * capacity, sizeof *t->hits))) {
         s = lk_fail_memory("neighbours");
         goto done;
     }
@@ -125,8 +127,8 @@ static lk_status find_rows(void *arg, size_t begin, size_t end, int worker)
         size_t columns = w->n - column < COLUMNS ? w->n - column : COLUMNS;
         for (size_t r = 0; r < rows; r++) memcpy(t->tile + r * COLUMNS, w->bias + column, columns * sizeof(float));
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)columns, (blasint)w->dim, 1,
-                    w->vectors + begin * w->dim, (blasint)w->dim, w->vectors + column * w->dim, (blasint)w->dim, 1, t->tile,
-                    COLUMNS);
+                    w->vectors + begin * w->dim, (blasint)w->dim, w->vectors + column * w->dim, (blasint)w->dim, 1,
+                    t->tile, COLUMNS);
         take_tile(w, t, rows, column, columns);
     }
     for (size_t r = 0; r < rows; r++) settle_row(w, t, r, begin + r, candidates);
@@ -221,7 +223,8 @@ lk_status lk_knn_from_lists(size_t n, const uint64_t *ids, size_t k, const uint3
                             const float *farthest, lk_knn **out)
 {
     *out = NULL;
-    if (n == 0 || k == 0 || n >= UINT32_MAX) return lk_fail(LK_INVALID, "a table of %zu lists of %zu is not possible", n, k);
+    if (n == 0 || k == 0 || n >= UINT32_MAX)
+        return lk_fail(LK_INVALID, "a table of %zu lists of %zu is not possible", n, k);
     for (size_t i = 0; i < n * k; i++) {
         if (neighbours[i] >= n && neighbours[i] != LK_KNN_NONE)
             return lk_fail(LK_INVALID, "item %zu: its neighbour %zu is none of the %zu items", i / k, i % k, n);

@@ -1,5 +1,5 @@
-/* What a table of neighbours is made of; shared by knn.c (finding them), knn_file.c (keeping them) and the full form of the
- * k-reciprocal re-ranker, which walks the rows. */
+/* What a table of neighbours is made of; shared by knn.c (finding them), knn_file.c (keeping them) and the full form of
+ * the k-reciprocal re-ranker, which walks the rows. */
 #ifndef LK_RANK_KNN_H
 #define LK_RANK_KNN_H
 
@@ -10,11 +10,11 @@
 
 struct lk_knn {
     size_t n, k;
-    uint64_t *ids;       /* [n] */
+    uint64_t *ids;        /* [n] */
     uint32_t *neighbours; /* [n][k] positions, nearest first; LK_KNN_NONE after the last */
-    float *distances;    /* [n][k] */
-    float *farthest;     /* [n]; 0 = not known */
-    lk_id_map places;    /* id -> position */
+    float *distances;     /* [n][k] */
+    float *farthest;      /* [n]; 0 = not known */
+    lk_id_map places;     /* id -> position */
 };
 
 /* An empty table with its memory; ids NULL = 0, 1, ... LK_CONFLICT when an id repeats. */

@@ -26,8 +26,8 @@ lk_kreciprocal_options lk_kreciprocal_defaults(void)
 lk_status lk_kreciprocal_check(const lk_kreciprocal_options *options)
 {
     if (options->k1 == 0 || options->k1 > MOST_K || options->k2 == 0 || options->k2 > MOST_K)
-        return lk_fail(LK_INVALID, "k-reciprocal: k1 and k2 are numbers from 1 to %d, not %u and %u", MOST_K, options->k1,
-                       options->k2);
+        return lk_fail(LK_INVALID, "k-reciprocal: k1 and k2 are numbers from 1 to %d, not %u and %u", MOST_K,
+                       options->k1, options->k2);
     if (!(options->lambda >= 0 && options->lambda <= 1))
         return lk_fail(LK_INVALID, "k-reciprocal: lambda is a number from 0 to 1, not %g", (double)options->lambda);
     return LK_OK;

@@ -24,11 +24,11 @@ typedef struct full {
     const float *vectors;
     float *norms; /* [n]: squared lengths */
     lk_knn *knn;
-    lk_arena *arenas; /* [threads]: the rows below */
+    lk_arena *arenas;              /* [threads]: the rows below */
     lk_sparse *encoded, *expanded; /* [n]: V and W */
-    size_t *starts;   /* [n + 1]: W by columns, of the items that rows are made of */
-    uint32_t *rows;   /* [starts[n]], less first */
-    float *weights;   /* [starts[n]] */
+    size_t *starts;                /* [n + 1]: W by columns, of the items that rows are made of */
+    uint32_t *rows;                /* [starts[n]], less first */
+    float *weights;                /* [starts[n]] */
     lk_rank_row_fn row;
     void *user;
     atomic_size_t done;
@@ -38,7 +38,8 @@ static lk_status nearest(void *user, uint32_t item, lk_nearest *out)
 {
     const full *f = user;
     size_t k = f->knn->k;
-    *out = (lk_nearest){f->knn->neighbours + item * k, f->knn->distances + item * k, (uint32_t)k, f->knn->farthest[item]};
+    *out =
+        (lk_nearest){f->knn->neighbours + item * k, f->knn->distances + item * k, (uint32_t)k, f->knn->farthest[item]};
     return LK_OK;
 }
 
@@ -166,8 +167,8 @@ static lk_status rank_some(void *arg, size_t begin, size_t end, int worker)
     if (s == LK_OK && lk_context_cancelled(f->context)) s = lk_fail(LK_CANCELLED, "the re-ranking was stopped");
     if (s == LK_OK)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)count, (blasint)f->width, (blasint)f->dim, 1,
-                    f->vectors + begin * f->dim, (blasint)f->dim, f->vectors + f->first * f->dim, (blasint)f->dim, 0, rows,
-                    (blasint)f->width);
+                    f->vectors + begin * f->dim, (blasint)f->dim, f->vectors + f->first * f->dim, (blasint)f->dim, 0,
+                    rows, (blasint)f->width);
     for (size_t i = 0; s == LK_OK && i < count; i++) {
         finish_row(f, begin + i, rows + i * f->width, shared);
         s = f->row(f->user, begin + i, rows + i * f->width);
@@ -178,8 +179,8 @@ static lk_status rank_some(void *arg, size_t begin, size_t end, int worker)
     return s;
 }
 
-lk_status lk_kreciprocal_full(lk_context *context, const lk_kreciprocal_options *options, size_t n, size_t queries, size_t dim,
-                              const float *vectors, lk_rank_row_fn row, void *user)
+lk_status lk_kreciprocal_full(lk_context *context, const lk_kreciprocal_options *options, size_t n, size_t queries,
+                              size_t dim, const float *vectors, lk_rank_row_fn row, void *user)
 {
     full f = {.context = context,
               .options = options ? *options : lk_kreciprocal_defaults(),
@@ -194,7 +195,8 @@ lk_status lk_kreciprocal_full(lk_context *context, const lk_kreciprocal_options 
     f.pool = (lk_pool_view){nearest, distance, &f, f.options.k1, f.options.k2, lk_half_even(f.options.k1)};
     lk_status s = lk_kreciprocal_check(&f.options);
     if (s != LK_OK) return s;
-    if (queries == 0 || queries > n) return lk_fail(LK_INVALID, "%zu queries of %zu vectors are not possible", queries, n);
+    if (queries == 0 || queries > n)
+        return lk_fail(LK_INVALID, "%zu queries of %zu vectors are not possible", queries, n);
     size_t k = f.options.k1 + 1 > f.options.k2 ? f.options.k1 + 1 : f.options.k2;
     int threads = context ? lk_context_threads(context) : 1;
     LK_TRY(lk_knn_new(context, n, dim, NULL, vectors, k, &f.knn));

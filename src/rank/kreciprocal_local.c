@@ -1,6 +1,6 @@
-/* k-reciprocal re-ranking of a shortlist. The pool is {query} + collection, of which only what is asked for exists here:
- * position 0 is the query, 1 .. count the shortlist, and items met in lists of neighbours are appended. The lists of the
- * collection do not know a query from outside; where it is near enough it is put into them. */
+/* k-reciprocal re-ranking of a shortlist. The pool is {query} + collection, of which only what is asked for exists
+ * here: position 0 is the query, 1 .. count the shortlist, and items met in lists of neighbours are appended. The lists
+ * of the collection do not know a query from outside; where it is near enough it is put into them. */
 #include "rank/kreciprocal.h"
 
 #include "base/arena.h"
@@ -51,13 +51,14 @@ static lk_status place(local *l, uint64_t id, uint32_t *out)
     return LK_OK;
 }
 
-/* Distance to the query: known for the shortlist, else asked for; without anyone to ask, infinite: such an item does not
- * count the query among its neighbours. */
+/* Distance to the query: known for the shortlist, else asked for; without anyone to ask, infinite: such an item does
+ * not count the query among its neighbours. */
 static lk_status to_query(local *l, uint32_t at, float *out)
 {
     if (isnan(l->items[at].to_query)) {
         float d = INFINITY;
-        lk_status s = l->source->distance ? l->source->distance(l->source->user, l->items[at].id, LK_RANK_QUERY, &d) : LK_OK;
+        lk_status s =
+            l->source->distance ? l->source->distance(l->source->user, l->items[at].id, LK_RANK_QUERY, &d) : LK_OK;
         if (s != LK_OK) return s;
         l->items[at].to_query = d;
     }
@@ -165,7 +166,9 @@ static lk_status start(local *l)
             return lk_fail(LK_INVALID, "the distances of a shortlist are finite and never fall");
         s = place(l, l->list->ids[i], &at);
         if (s != LK_OK) return s;
-        if (at != i + 1) return lk_fail(LK_INVALID, "the id %llu appears twice in the shortlist", (unsigned long long)l->list->ids[i]);
+        if (at != i + 1)
+            return lk_fail(LK_INVALID, "the id %llu appears twice in the shortlist",
+                           (unsigned long long)l->list->ids[i]);
         l->items[at].to_query = d;
         l->last = d;
     }

@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-lk_status lk_match_descriptors(size_t dim, size_t n_a, const float *a, size_t n_b, const float *b, float ratio, int mutual,
-                               lk_match *out, size_t *count)
+lk_status lk_match_descriptors(size_t dim, size_t n_a, const float *a, size_t n_b, const float *b, float ratio,
+                               int mutual, lk_match *out, size_t *count)
 {
     *count = 0;
     if (n_a == 0 || n_b == 0) return LK_OK;

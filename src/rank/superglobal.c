@@ -36,7 +36,8 @@ static void refine(refinement *r, size_t item)
 {
     size_t found;
     float *out = r->refined + item * r->dim, total = 0;
-    r->kernels->rows_dot[LK_F32](r->vectors + item * r->dim, r->vectors, r->dim * sizeof(float), r->count, r->dim, NULL, r->scores);
+    r->kernels->rows_dot[LK_F32](r->vectors + item * r->dim, r->vectors, r->dim * sizeof(float), r->count, r->dim, NULL,
+                                 r->scores);
     best(r, &found);
     memset(out, 0, r->dim * sizeof *out);
     for (size_t i = 0; i < found; i++) {
@@ -53,7 +54,11 @@ lk_status lk_superglobal_rerank(const lk_superglobal_options *options, size_t di
 {
     lk_superglobal_options o = options ? *options : lk_superglobal_defaults();
     if (count == 0) return LK_OK;
-    refinement r = {.kernels = lk_distance_kernels_for(lk_cpu_detect()), .dim = dim, .count = count, .beta = o.beta, .vectors = vectors};
+    refinement r = {.kernels = lk_distance_kernels_for(lk_cpu_detect()),
+                    .dim = dim,
+                    .count = count,
+                    .beta = o.beta,
+                    .vectors = vectors};
     r.take = (size_t)o.k + 1 < count ? (size_t)o.k + 1 : count;
     float *fresh = lk_alloc(dim, sizeof *fresh);
     r.refined = lk_alloc(count * dim, sizeof *r.refined);

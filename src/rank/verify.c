@@ -53,7 +53,8 @@ static bool usable(const ransac *r, const uint32_t *sample)
         size_t at[3], n = 0;
         for (size_t i = 0; i < r->sample; i++)
             if (i != left_out) at[n++] = sample[i];
-        double sense = turn(r->from[at[0]], r->from[at[1]], r->from[at[2]]) * turn(r->to[at[0]], r->to[at[1]], r->to[at[2]]);
+        double sense =
+            turn(r->from[at[0]], r->from[at[1]], r->from[at[2]]) * turn(r->to[at[0]], r->to[at[1]], r->to[at[2]]);
         if (sense == 0 || sense * first < 0) return false;
         first = sense > 0 ? 1 : -1;
     }
@@ -90,8 +91,8 @@ static void adopt(ransac *r, const double t[9], size_t count)
     memcpy(r->best, t, sizeof r->best);
 }
 
-/* Fits to the inliers while that brings more of them; at the end once more if it loses none, because a fit to all is more
- * exact than one to a sample. */
+/* Fits to the inliers while that brings more of them; at the end once more if it loses none, because a fit to all is
+ * more exact than one to a sample. */
 static void optimise(ransac *r)
 {
     double t[9];
@@ -110,7 +111,8 @@ lk_status lk_verify_matches(const lk_verify_options *options, size_t n, const lk
     *out = (lk_verified){0};
     if (inlier) memset(inlier, 0, n);
     if (!(o.threshold > 0 && isfinite(o.threshold)) || !(o.confidence > 0 && o.confidence < 1) || o.iterations == 0)
-        return lk_fail(LK_INVALID, "verification: the threshold is above 0, the confidence between 0 and 1, at least one try");
+        return lk_fail(LK_INVALID,
+                       "verification: the threshold is above 0, the confidence between 0 and 1, at least one try");
     ransac r = {.options = &o, .n = n, .sample = o.kind == LK_AFFINE ? 3 : 4, .from = from, .to = to};
     if (n <= r.sample) return LK_OK;
     if (n > UINT32_MAX) return lk_fail(LK_INVALID, "too many pairs of points");

@@ -1,5 +1,5 @@
-/* k-reciprocal re-ranking against the algorithm in float64 (tools/reference/k_reciprocal.py), and its two forms against each
- * other. Distances are at most 1; they may differ by 1e-5. */
+/* k-reciprocal re-ranking against the algorithm in float64 (tools/reference/k_reciprocal.py), and its two forms against
+ * each other. Distances are at most 1; they may differ by 1e-5. */
 #include "unit.h"
 
 #include "../fixtures/k_reciprocal.h"
@@ -58,7 +58,8 @@ static void full_form_agrees_with_the_paper_in_float64(void **state)
         size_t n = fixture_cases[c].n, queries = fixture_cases[c].queries;
         lk_kreciprocal_options options = {fixture_cases[c].k1, fixture_cases[c].k2, fixture_cases[c].lambda};
         float *vectors = case_vectors(c), *out = full(context, &options, n, queries, fixture_cases[c].dim, vectors);
-        for (size_t i = 0; i < queries * (n - queries); i++) assert_float_equal(out[i], fixture_cases[c].out[i], TOLERANCE);
+        for (size_t i = 0; i < queries * (n - queries); i++)
+            assert_float_equal(out[i], fixture_cases[c].out[i], TOLERANCE);
         free(out);
         free(vectors);
     }
@@ -70,7 +71,8 @@ static void full_form_does_not_depend_on_threads(void **state)
     (void)state;
     lk_context *context;
     assert_int_equal(lk_context_new(&(lk_context_options){.threads = 4}, &context), LK_OK);
-    float *one = full(NULL, NULL, 300, 300, 8, fixture_random), *many = full(context, NULL, 300, 300, 8, fixture_random);
+    float *one = full(NULL, NULL, 300, 300, 8, fixture_random),
+          *many = full(context, NULL, 300, 300, 8, fixture_random);
     assert_memory_equal(one, many, 300 * 300 * sizeof *one);
     for (size_t i = 0; i < 300; i++) assert_float_equal(one[i * 300 + i], 0, 1e-6f); /* each is nearest to itself */
     free(one);
@@ -132,7 +134,9 @@ static int nearer(const void *a, const void *b)
 
 static shortlist rank_all(world *w, size_t n, uint64_t self)
 {
-    shortlist s = {.order = malloc(n * sizeof *s.order), .ids = malloc(n * sizeof *s.ids), .distances = malloc(n * sizeof *s.distances)};
+    shortlist s = {.order = malloc(n * sizeof *s.order),
+                   .ids = malloc(n * sizeof *s.ids),
+                   .distances = malloc(n * sizeof *s.distances)};
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
         if (1000 + i == self) continue;
@@ -186,7 +190,8 @@ static void local_form_is_the_full_form_for_any_shortlist(void **state)
             for (size_t l = 0; l < 3; l++) { /* from everything to k1, of which the query's own list is made */
                 s.list.count = lengths[l];
                 assert_int_equal(lk_kreciprocal_rerank(NULL, &s.list, &source, out), LK_OK);
-                for (size_t i = 0; i < s.list.count; i++) assert_float_equal(out[i], expected[s.ids[i] - 1000], TOLERANCE);
+                for (size_t i = 0; i < s.list.count; i++)
+                    assert_float_equal(out[i], expected[s.ids[i] - 1000], TOLERANCE);
             }
             free(expected);
             free_shortlist(&s);
@@ -256,8 +261,10 @@ static void shortlists_that_are_none_are_refused(void **state)
     const uint64_t twice[] = {1000, 1001, 1000}, ids[] = {1000, 1001, 1002};
     const float rising[] = {0.1f, 0.2f, 0.3f}, falling[] = {0.3f, 0.2f, 0.1f};
     float out[3];
-    assert_int_equal(lk_kreciprocal_rerank(NULL, &(lk_shortlist){3, twice, rising, 0, LK_RANK_QUERY}, &source, out), LK_INVALID);
-    assert_int_equal(lk_kreciprocal_rerank(NULL, &(lk_shortlist){3, ids, falling, 0, LK_RANK_QUERY}, &source, out), LK_INVALID);
+    assert_int_equal(lk_kreciprocal_rerank(NULL, &(lk_shortlist){3, twice, rising, 0, LK_RANK_QUERY}, &source, out),
+                     LK_INVALID);
+    assert_int_equal(lk_kreciprocal_rerank(NULL, &(lk_shortlist){3, ids, falling, 0, LK_RANK_QUERY}, &source, out),
+                     LK_INVALID);
     lk_kreciprocal_options none = {0, 6, 0.3f}, more = {20, 6, 1.5f};
     lk_shortlist list = {3, ids, rising, 0, LK_RANK_QUERY};
     assert_int_equal(lk_kreciprocal_rerank(&none, &list, &source, out), LK_INVALID);
