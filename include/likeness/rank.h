@@ -93,6 +93,15 @@ LK_API lk_status lk_knn_open(const char *path, lk_knn **out, uint64_t *version);
 /* As the `neighbours` of a source; user is the lk_knn. */
 LK_API lk_status lk_knn_neighbours(void *user, uint64_t id, size_t k, lk_hit *out, size_t *count, float *farthest);
 
+/* A source made of a table and the vectors of an exact index; everything is borrowed. */
+typedef struct lk_indexed_source {
+    lk_knn *knn;
+    const lk_flat *index;
+    const float *query; /* [lk_flat_dim] */
+} lk_indexed_source;
+/* neighbours: lk_knn_neighbours; distance: of the vectors as they are stored. `indexed` must outlive the result. */
+LK_API lk_neighbour_source lk_source_of_index(lk_indexed_source *indexed);
+
 /* ---- re-ranking ---- */
 
 /* k-reciprocal encoding with Jaccard distance and local query expansion (Zhong, Zheng, Cao & Li, CVPR 2017).

@@ -154,29 +154,6 @@ static lk_status expand(search *q)
 
 /* ---- re-ranking ---- */
 
-/* What a re-ranker asks about the collection: the table of neighbours, and vectors from the index. */
-static lk_status table_neighbours(void *user, uint64_t id, size_t k, lk_hit *out, size_t *count, float *farthest)
-{
-    search *q = user;
-    return lk_knn_neighbours(lk_searcher_view_neighbours(q->searcher, &q->view), id, k, out, count, farthest);
-}
-
-static lk_status index_distance(void *user, uint64_t a, uint64_t b, float *out)
-{
-    search *q = user;
-    float *x = lk_alloc(2 * q->dim, sizeof *x), *y = x + q->dim;
-    if (!x) return lk_fail_memory("re-ranking");
-    lk_status s = a == LK_RANK_QUERY ? LK_OK : lk_flat_vector(q->view.index, a, x);
-    if (s == LK_OK && b != LK_RANK_QUERY) s = lk_flat_vector(q->view.index, b, y);
-    const float *left = a == LK_RANK_QUERY ? q->vector : x, *right = b == LK_RANK_QUERY ? q->vector : y;
-    double sum = 0;
-    for (size_t d = 0; s == LK_OK && d < q->dim; d++)
-        sum += ((double)left[d] - right[d]) * ((double)left[d] - right[d]);
-    *out = (float)sum;
-    free(x);
-    return s;
-}
-
 /* The shortlist as a collection of its own, when there is no table. */
 static lk_status shortlist_table(search *q, size_t n, size_t k, lk_knn **out)
 {
@@ -202,9 +179,10 @@ static lk_status by_neighbours(search *q, size_t n, float *out)
         ids[i] = q->hits[i].id;
         distances[i] = fmaxf(2 - 2 * q->hits[i].score, 0);
     }
-    lk_neighbour_source source = {table_neighbours, index_distance, q};
+    lk_indexed_source indexed = {lk_searcher_view_neighbours(q->searcher, &q->view), q->view.index, q->vector};
+    lk_neighbour_source source = lk_source_of_index(&indexed);
     lk_shortlist list = {n, ids, distances, 0, q->pristine ? (uint64_t)q->query->ids[0] : LK_RANK_QUERY};
-    if (!lk_searcher_view_neighbours(q->searcher, &q->view)) {
+    if (!indexed.knn) {
         LK_TRY(shortlist_table(q, n, k, &own));
         source = (lk_neighbour_source){lk_knn_neighbours, NULL, own};
         list.farthest = distances[n - 1];
