@@ -6,6 +6,7 @@
 #include <likeness/context.h>
 #include <likeness/embed.h>
 #include <likeness/eval.h>
+#include <likeness/rank.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,13 +70,24 @@ typedef struct lk_result {
     char *label;  /* NULL when it has none */
     char *labels; /* JSON object */
     uint32_t width, height;
-    float score;
+    float score;    /* by the metric, whatever the order */
+    float reranked; /* the re-ranker's own number; NAN where it did not look (beyond its shortlist) */
 } lk_result;
+
+/* How the first results are put into a better order; docs/ranking.md says when which helps. */
+typedef enum lk_rerank {
+    LK_RERANK_NONE = 0,
+    LK_RERANK_KRECIPROCAL, /* lk_kreciprocal_rerank; distance, lower is better */
+    LK_RERANK_DIFFUSION,   /* lk_diffusion_rerank; higher is better */
+    LK_RERANK_SUPERGLOBAL, /* lk_superglobal_rerank; higher is better */
+    LK_RERANK_GEOMETRIC    /* local features that agree on one affine map; their number, higher is better */
+} lk_rerank;
 
 typedef struct lk_results {
     lk_result *items; /* [count], best first */
     size_t count;
     lk_metric metric; /* says what the score is */
+    lk_rerank rerank; /* says what `reranked` is */
 } lk_results;
 LK_API void lk_results_free(lk_results *results);
 
@@ -94,14 +106,87 @@ typedef struct lk_search_options {
     size_t k;           /* 0 = 10 */
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     bool exact;         /* read every vector, though the collection has an approximate index */
+    const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
+    lk_expansion expand;     /* search again with the query joined by its nearest */
+    size_t expand_k;         /* how many of them; 0 = 3 */
+    float expand_alpha;      /* 0 = 3; the average is LK_EXPAND_AVERAGE */
+    const int64_t *yes, *no; /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults.
+                                The wrong ones are left out of the results. */
+    size_t n_yes, n_no;
+    lk_rerank rerank;
+    size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 50. At most 10000. */
 } lk_search_options;
 
+/* The kinds by the names that the program and the HTTP API use: "none", "kreciprocal", "diffusion", "superglobal",
+ * "geometric"; "none", "aqe", "rank", "alpha". LK_INVALID names them all. */
+LK_API lk_status lk_rerank_named(const char *name, lk_rerank *out);
+LK_API lk_status lk_expansion_named(const char *name, lk_expansion *out);
+LK_API const char *lk_rerank_name(lk_rerank rerank);
+
+/* What is looked for: at least one picture. Several are fused into one query (lk_fuse_queries). */
+typedef struct lk_query {
+    const lk_image *images; /* [n_images], decoded by lk_embedder_image_options */
+    size_t n_images;
+    const int64_t *ids; /* [n_ids]: pictures of the collection; they are left out of the results */
+    size_t n_ids;
+    const float *vectors; /* [n_vectors][dim] */
+    size_t n_vectors;
+} lk_query;
+
+/* Decodes a picture as the embedder of the searcher wants it, cut to the rectangle crop {left, top, width, height} of
+ * the upright full picture if crop is not NULL. limits (may be NULL): max_bytes and max_pixels are taken from it. */
+LK_API lk_status lk_query_image_load(lk_searcher *searcher, const char *path, const uint32_t crop[4],
+                                     const lk_image_options *limits, lk_image *out);
+LK_API lk_status lk_query_image_memory(lk_searcher *searcher, const void *bytes, size_t size, const char *name,
+                                       const uint32_t crop[4], const lk_image_options *limits, lk_image *out);
+
+/* Embeds, fuses, takes up feedback, expands, searches, re-ranks: what of it is asked for, in this order. */
+LK_API lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options,
+                           lk_results *out);
 LK_API lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,
                                   lk_results *out);
 LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
                                  lk_results *out);
 /* A picture of the collection as the query. It is left out of the results. */
 LK_API lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out);
+
+/* Finds the k nearest of every picture and keeps them in the collection, for LK_RERANK_KRECIPROCAL and
+ * LK_RERANK_DIFFUSION. Without, or after the collection has changed, these two take the shortlist for the whole
+ * collection: a little worse, and as fast. Exact: time grows with the square of the collection. k 0 = 50. LK_INVALID
+ * (empty collection), LK_UNSUPPORTED (not cosine), LK_NO_MEMORY, LK_IO, LK_CANCELLED. */
+LK_API lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k);
+/* Whether there is a table for the collection as it is now. */
+LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
+
+/* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
+ * with the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when
+ * something is at `into` already; LK_UNSUPPORTED (not cosine). */
+LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
+                                       const char *into);
+
+/* ---- what two pictures share ---- */
+
+typedef struct lk_picture_pair {
+    lk_point a, b; /* in pixels of the pictures given */
+    int inlier;    /* agrees with the transform */
+} lk_picture_pair;
+
+typedef struct lk_picture_match {
+    lk_picture_pair *pairs; /* [count]: local features that look alike, outliers first */
+    size_t count, inliers;
+    size_t features_a, features_b;
+    double transform[9]; /* from a to b, row by row; all zero when inliers is 0 */
+} lk_picture_match;
+
+/* SIFT features of both pictures (any channels), matched by Lowe's ratio and verified with an affine map or a
+ * homography; the threshold is 2% of the longer side of b. LK_NO_MEMORY. */
+LK_API lk_status lk_match_pictures(const lk_image *a, const lk_image *b, lk_transform_kind kind, lk_picture_match *out);
+LK_API void lk_picture_match_free(lk_picture_match *match);
+/* Both pictures side by side with a line for every pair: green for inliers, grey for the others. RGB; freed by the
+ * caller. */
+LK_API lk_status lk_draw_match(const lk_image *a, const lk_image *b, const lk_picture_match *match, lk_image *out);
+
 /* The record of one picture. Free with lk_record_free. */
 LK_API lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out);
 /* The same by its absolute path. */

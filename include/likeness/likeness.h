@@ -9,8 +9,8 @@
 #include <likeness/eval.h>
 #include <likeness/image.h>
 #include <likeness/index.h>
-
 #include <likeness/partitioned.h>
+#include <likeness/rank.h>
 #include <likeness/server.h>
 #include <likeness/status.h>
 #include <likeness/vectors.h>

@@ -75,11 +75,6 @@ void cli_free_lines(cli_lines *lines);
 /* A metric's score in words: "cosine", "inner product", "squared distance". */
 const char *cli_score_name(lk_metric metric);
 
-/* A query of the command line ("id:7", a picture file, a path of the collection) searched for. crop NULL or "l,t,w,h".
- * *shown receives the file that is the query, malloc'ed. */
-lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out,
-                     char **shown);
-
 /* Writes a self-contained page of queries and their results. */
 typedef struct cli_page_row {
     const char *query; /* file */
@@ -87,7 +82,7 @@ typedef struct cli_page_row {
 } cli_page_row;
 lk_status cli_write_page(const char *path, const char *title, const cli_page_row *rows, size_t count);
 
-extern const cli_command cli_index, cli_search_command, cli_info, cli_remove, cli_verify, cli_compact, cli_embed,
-    cli_eval, cli_serve, cli_convert, cli_bench;
+extern const cli_command cli_index, cli_search_command, cli_match, cli_neighbours, cli_augment, cli_info, cli_remove,
+    cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench;
 
 #endif

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const cli_command *const commands[] = {&cli_index,  &cli_search_command, &cli_eval,   &cli_serve,
-                                              &cli_info,   &cli_embed,          &cli_remove, &cli_compact,
-                                              &cli_verify, &cli_convert,        &cli_bench};
+static const cli_command *const commands[] = {
+    &cli_index,      &cli_search_command, &cli_eval,   &cli_serve,   &cli_info,   &cli_embed,   &cli_match,
+    &cli_neighbours, &cli_augment,        &cli_remove, &cli_compact, &cli_verify, &cli_convert, &cli_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static int print_help(FILE *stream)
@@ -17,7 +17,7 @@ static int print_help(FILE *stream)
           "    likeness search photos.lk query.jpg         find the pictures most like one\n"
           "    likeness serve photos.lk                    the same in a browser\n\n",
           stream);
-    for (int i = 0; i < COMMANDS; i++) fprintf(stream, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+    for (int i = 0; i < COMMANDS; i++) fprintf(stream, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n`likeness COMMAND --help` tells the options of each.\n"
           "Exit status: 0 done, 1 failed, 2 wrong usage, 3 done with some inputs skipped.\n",
           stream);

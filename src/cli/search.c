@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,72 +17,103 @@ const cli_command cli_search_command = {
     "id:NUMBER)",
     run};
 
-/* Decodes the query as the embedder wants it, cut to a rectangle of the full picture if asked. */
-static lk_status load_query(lk_searcher *searcher, const char *path, const char *crop, lk_image *out)
+/* What the pictures named on the command line become: files decoded, pictures of the collection by their id. */
+typedef struct query {
+    lk_image image;
+    int64_t id;
+    char *shown; /* the file */
+} query;
+
+static void free_query(query *q)
 {
-    lk_image_options decoding = lk_embedder_image_options(lk_searcher_embedder(searcher));
-    if (!crop) return lk_image_load(path, &decoding, out);
-    unsigned left, top, width, height;
-    int end = 0;
-    if (sscanf(crop, "%u,%u,%u,%u%n", &left, &top, &width, &height, &end) != 4 || crop[end])
-        return lk_fail(LK_INVALID, "--crop %s: left,top,width,height in pixels are wanted", crop);
-    lk_image whole = {0}, part = {0};
-    uint8_t *bytes = NULL;
-    size_t size;
-    lk_status s;
-    LK_TRY(lk_image_load(path, NULL, &whole));
-    LK_TRY(lk_fail_in(lk_image_crop(&whole, left, top, width, height, &part), "--crop %s", crop));
-    /* Through PNG, because decoding is what brings a picture to the size and colour of the embedder. */
-    LK_TRY(lk_image_encode(&part, LK_FORMAT_PNG, 100, &bytes, &size));
-    s = lk_image_load_memory(bytes, size, path, &decoding, out);
-done:
-    free(bytes);
-    lk_image_free(&whole);
-    lk_image_free(&part);
-    return s;
+    lk_image_free(&q->image);
+    free(q->shown);
 }
 
-lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out,
-                     char **shown)
+/* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own.
+ */
+static lk_status read_query(lk_searcher *searcher, const char *text, const uint32_t *crop, query *out, int64_t *exclude)
 {
-    lk_search_options options = {.k = k};
     lk_record record = {0};
-    lk_image image = {0};
     char *absolute = NULL, *end;
-    *shown = NULL;
-    *out = (lk_results){0};
     lk_status s = LK_OK;
-    if (strncmp(query, "id:", 3) == 0) {
-        long long id = strtoll(query + 3, &end, 10);
-        if (*end || end == query + 3 || id <= 0) return lk_fail(LK_INVALID, "%s: an id is a number above 0", query);
+    if (strncmp(text, "id:", 3) == 0) {
+        long long id = strtoll(text + 3, &end, 10);
+        if (*end || end == text + 3 || id <= 0) return lk_fail(LK_INVALID, "%s: an id is a number above 0", text);
         LK_TRY(lk_searcher_record(searcher, id, &record));
     } else {
-        LK_TRY(lk_path_absolute(query, &absolute));
+        LK_TRY(lk_path_absolute(text, &absolute));
         s = lk_searcher_find(searcher, absolute, &record);
         if (s != LK_OK && s != LK_NOT_FOUND) goto done;
         if (s == LK_OK && record.state != LK_PICTURE_INDEXED) lk_record_free(&record);
     }
-    *shown = strdup(record.id ? record.path : query);
-    if (!*shown) {
+    out->shown = strdup(record.id ? record.path : text);
+    if (!out->shown) {
         s = lk_fail_memory("query");
         goto done;
     }
     if (record.id && !crop) {
-        s = lk_search_id(searcher, record.id, &options, out);
-    } else {
-        options.exclude_id = record.id;
-        LK_TRY(load_query(searcher, *shown, crop, &image));
-        s = lk_search_image(searcher, &image, &options, out);
+        out->id = record.id;
+        s = LK_OK;
+        goto done;
     }
+    if (record.id) *exclude = record.id;
+    s = lk_query_image_load(searcher, out->shown, crop, NULL, &out->image);
 done:
     lk_record_free(&record);
-    lk_image_free(&image);
     free(absolute);
-    if (s != LK_OK) {
-        free(*shown);
-        *shown = NULL;
-    }
     return s;
+}
+
+/* Searches with n pictures as one query. */
+static lk_status search_with(lk_searcher *searcher, const query *queries, size_t n, const lk_search_options *options,
+                             lk_results *out)
+{
+    lk_image *images = lk_alloc(n, sizeof *images);
+    int64_t *ids = lk_alloc(n, sizeof *ids);
+    lk_query all = {.images = images, .ids = ids};
+    lk_status s = images && ids ? LK_OK : lk_fail_memory("query");
+    for (size_t i = 0; s == LK_OK && i < n; i++) {
+        if (queries[i].id)
+            ids[all.n_ids++] = queries[i].id;
+        else
+            images[all.n_images++] = queries[i].image; /* borrowed */
+    }
+    if (s == LK_OK) s = lk_search(searcher, &all, options, out);
+    free(images);
+    free(ids);
+    return s;
+}
+
+/* "3,7" or "id:3,id:7" */
+static lk_status read_ids(const char *option, const char *text, int64_t **ids, size_t *count)
+{
+    size_t most = 1;
+    for (const char *c = text; c && *c; c++) most += *c == ',';
+    *ids = text ? lk_alloc(most, sizeof **ids) : NULL;
+    *count = 0;
+    if (!text) return LK_OK;
+    if (!*ids) return lk_fail_memory("options");
+    for (const char *at = text;; at++) {
+        char *end;
+        if (strncmp(at, "id:", 3) == 0) at += 3;
+        long long id = strtoll(at, &end, 10);
+        if (end == at || id <= 0 || (*end && *end != ','))
+            return lk_fail(LK_INVALID, "%s %s: ids with commas between are wanted", option, text);
+        (*ids)[(*count)++] = id;
+        if (!*end) return LK_OK;
+        at = end;
+    }
+}
+
+static lk_status read_crop(const char *text, uint32_t crop[4])
+{
+    int end = 0;
+    if (sscanf(text, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &crop[0], &crop[1], &crop[2], &crop[3],
+               &end) != 4 ||
+        text[end])
+        return lk_fail(LK_INVALID, "--crop %s: left,top,width,height in pixels are wanted", text);
+    return LK_OK;
 }
 
 static json_t *results_json(const lk_results *results)
@@ -89,9 +121,11 @@ static json_t *results_json(const lk_results *results)
     json_t *list = json_array();
     for (size_t i = 0; i < results->count; i++) {
         const lk_result *r = &results->items[i];
-        json_array_append_new(list, json_pack("{s:I, s:s, s:f, s:s?, s:i, s:i}", "id", (json_int_t)r->id, "path",
-                                              r->path, "score", (double)r->score, "label", r->label, "width",
-                                              (int)r->width, "height", (int)r->height));
+        json_t *item = json_pack("{s:I, s:s, s:f, s:s?, s:i, s:i}", "id", (json_int_t)r->id, "path", r->path, "score",
+                                 (double)r->score, "label", r->label, "width", (int)r->width, "height", (int)r->height);
+        if (results->rerank && isfinite(r->reranked))
+            json_object_set_new(item, "reranked", json_real((double)r->reranked));
+        json_array_append_new(list, item);
     }
     return list;
 }
@@ -103,66 +137,145 @@ static void print_table(const lk_results *results)
         int n = results->items[i].label ? (int)strlen(results->items[i].label) : 0;
         if (n > widest) widest = n < 32 ? n : 32;
     }
-    printf("%4s  %8s  %9s  %-*s  path\n", "rank", results->metric == LK_L2 ? "distance" : "score", "id", widest,
-           "label");
+    printf("%4s  %8s", "rank", results->metric == LK_L2 ? "distance" : "score");
+    if (results->rerank) printf("  %12s", lk_rerank_name(results->rerank));
+    printf("  %9s  %-*s  path\n", "id", widest, "label");
     for (size_t i = 0; i < results->count; i++) {
         const lk_result *r = &results->items[i];
-        printf("%4zu  %8.4f  %9" PRId64 "  %-*.32s  %s\n", i + 1, (double)r->score, r->id, widest,
-               r->label ? r->label : "", r->path);
+        printf("%4zu  %8.4f", i + 1, (double)r->score);
+        if (results->rerank && isfinite(r->reranked)) printf("  %12.5g", (double)r->reranked);
+        if (results->rerank && !isfinite(r->reranked)) printf("  %12s", "-");
+        printf("  %9" PRId64 "  %-*.32s  %s\n", r->id, widest, r->label ? r->label : "", r->path);
     }
+}
+
+/* Options as they are typed. */
+typedef struct typed {
+    uint64_t k, shortlist, expand_k;
+    const char *crop, *where, *html, *rerank, *expand, *yes, *no;
+    bool json, together, exact;
+} typed;
+
+static lk_status read_options(const typed *in, lk_search_options *out, uint32_t crop[4], int64_t **yes, int64_t **no)
+{
+    lk_status s;
+    *out = (lk_search_options){
+        .k = in->k, .exact = in->exact, .where = in->where, .shortlist = in->shortlist, .expand_k = in->expand_k};
+    if (in->crop) LK_TRY(read_crop(in->crop, crop));
+    if (in->rerank) LK_TRY(lk_rerank_named(in->rerank, &out->rerank));
+    if (in->expand) LK_TRY(lk_expansion_named(in->expand, &out->expand));
+    LK_TRY(read_ids("--yes", in->yes, yes, &out->n_yes));
+    LK_TRY(read_ids("--no", in->no, no, &out->n_no));
+    out->yes = *yes;
+    out->no = *no;
+done:
+    return s;
+}
+
+static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts, size_t count, query *queries,
+                            lk_results *results)
+{
+    uint32_t crop[4];
+    int64_t *yes = NULL, *no = NULL;
+    lk_search_options options;
+    lk_status s;
+    LK_TRY(read_options(in, &options, crop, &yes, &no));
+    for (size_t i = 0; i < count; i++) {
+        int64_t exclude = 0;
+        LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, &queries[i], &exclude));
+        options.exclude_id = exclude;
+        if (!in->together) LK_TRY(search_with(searcher, &queries[i], 1, &options, &results[i]));
+    }
+    if (in->together) s = search_with(searcher, queries, count, &options, &results[0]);
+done:
+    free(yes);
+    free(no);
+    return s;
 }
 
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    uint64_t k = 10;
-    const char *crop = NULL, *html = NULL;
-    bool json = false;
+    typed in = {.k = 10};
     const cli_option options[] = {
         {.name = "--count",
          .letter = 'k',
          .value = "N",
          .help = "results (default 10)",
-         .number = &k,
+         .number = &in.k,
          .least = 1,
          .most = 100000},
         {.name = "--crop",
          .value = "L,T,W,H",
          .help = "search with this rectangle of the picture, in its pixels",
-         .text = &crop},
-        {.name = "--json", .help = "print {\"results\":[...]}", .flag = &json},
-        {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &html},
+         .text = &in.crop},
+        {.name = "--where",
+         .value = "TEXT",
+         .help = "only pictures such as \"label in (coffee, tea) and year > 2020\"",
+         .text = &in.where},
+        {.name = "--exact", .help = "read every vector, though there is an approximate index", .flag = &in.exact},
+        {.name = "--together", .help = "several pictures show one thing: search with their mean", .flag = &in.together},
+        {.name = "--yes",
+         .value = "ID,ID...",
+         .help = "these pictures are right: move the query towards them",
+         .text = &in.yes},
+        {.name = "--no",
+         .value = "ID,ID...",
+         .help = "these are wrong: move away from them and leave them out",
+         .text = &in.no},
+        {.name = "--expand",
+         .value = "KIND",
+         .help = "search again, joined by the nearest: aqe, rank, alpha or none",
+         .text = &in.expand},
+        {.name = "--expand-count",
+         .value = "N",
+         .help = "how many join (default 3)",
+         .number = &in.expand_k,
+         .least = 1,
+         .most = 1000},
+        {.name = "--rerank",
+         .value = "KIND",
+         .help = "kreciprocal, diffusion, superglobal, geometric or none",
+         .text = &in.rerank},
+        {.name = "--shortlist",
+         .value = "N",
+         .help = "how many are re-ranked (default 200, geometric 50)",
+         .number = &in.shortlist,
+         .least = 1,
+         .most = 10000},
+        {.name = "--json", .help = "print {\"results\":[...]}", .flag = &in.json},
+        {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &in.html},
         CLI_COMMON_OPTIONS(common),
     };
     int count, status = cli_parse(&cli_search_command, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
     if (count < 2) return cli_usage(&cli_search_command, "a collection and a query picture are wanted");
-    if (count > 2 && !html) return cli_usage(&cli_search_command, "several queries go together with --html only");
+    if (count > 2 && !in.html && !in.together)
+        return cli_usage(&cli_search_command, "several queries go with --together (as one) or --html (a row for each)");
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;
-    size_t queries = (size_t)count - 1;
+    size_t n = (size_t)count - 1, rows = in.together ? 1 : n;
     lk_searcher *searcher = NULL;
-    cli_page_row *rows = lk_alloc_zero(queries, sizeof *rows);
-    lk_results *results = lk_alloc_zero(queries, sizeof *results);
-    lk_status s = rows && results ? LK_OK : lk_fail_memory("results");
+    query *queries = lk_alloc_zero(n, sizeof *queries);
+    cli_page_row *page = lk_alloc_zero(n, sizeof *page);
+    lk_results *results = lk_alloc_zero(n, sizeof *results);
+    lk_status s = queries && page && results ? LK_OK : lk_fail_memory("results");
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
-    for (size_t i = 0; s == LK_OK && i < queries; i++) {
-        char *shown;
-        s = cli_search(searcher, argv[i + 1], crop, k, &results[i], &shown);
-        rows[i] = (cli_page_row){shown, &results[i]};
-    }
-    if (s == LK_OK && html) s = cli_write_page(html, argv[0], rows, queries);
+    if (s == LK_OK) s = search_all(searcher, &in, argv + 1, n, queries, results);
+    for (size_t i = 0; s == LK_OK && i < rows; i++) page[i] = (cli_page_row){queries[i].shown, &results[i]};
+    if (s == LK_OK && in.html) s = cli_write_page(in.html, argv[0], page, rows);
     if (s != LK_OK)
         status = cli_fail("search");
-    else if (json)
+    else if (in.json)
         status = cli_print_json(json_pack("{s:o}", "results", results_json(&results[0])));
-    else if (!html)
+    else if (!in.html)
         print_table(&results[0]);
-    for (size_t i = 0; i < queries && rows && results; i++) {
-        free((char *)rows[i].query);
+    for (size_t i = 0; i < n && queries && results; i++) {
+        free_query(&queries[i]);
         lk_results_free(&results[i]);
     }
-    free(rows);
+    free(queries);
+    free(page);
     free(results);
     lk_searcher_free(searcher);
     cli_context_free(context);

@@ -1,18 +1,28 @@
 /* A collection opened for searching. */
 #include "engine/searcher.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "engine/filter.h"
 #include <likeness/engine.h>
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define NEIGHBOURS "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
+
 /* A snapshot with the number of searches that use it; the searcher itself counts as one. */
 typedef struct view {
     lk_snapshot *snapshot;
     atomic_int users;
+    uint64_t version;      /* of the collection, not younger than the snapshot */
+    pthread_mutex_t mutex; /* guards the two below */
+    bool looked;           /* for a table of neighbours */
+    lk_knn *neighbours;
 } view;
 
 struct lk_searcher {
@@ -20,12 +30,13 @@ struct lk_searcher {
     lk_embedder *embedder;
     lk_collection *collection; /* guarded by catalog: SQLite's handle is for one thread at a time */
     pthread_mutex_t catalog;
-    view *present; /* guarded by swap */
+    lk_filter_cache filters; /* guarded by catalog */
+    view *present;           /* guarded by swap */
     pthread_mutex_t swap;
     uint64_t version; /* of the present view; guarded by catalog */
 };
 
-static lk_status view_new(lk_collection *collection, view **out)
+static lk_status view_new(lk_collection *collection, uint64_t version, view **out)
 {
     view *v = lk_alloc_zero(1, sizeof *v);
     *out = NULL;
@@ -35,6 +46,8 @@ static lk_status view_new(lk_collection *collection, view **out)
         free(v);
         return s;
     }
+    v->version = version;
+    pthread_mutex_init(&v->mutex, NULL);
     atomic_store(&v->users, 1);
     *out = v;
     return LK_OK;
@@ -44,6 +57,8 @@ static void view_release(view *v)
 {
     if (!v || atomic_fetch_sub(&v->users, 1) != 1) return;
     lk_snapshot_free(v->snapshot);
+    lk_knn_free(v->neighbours);
+    pthread_mutex_destroy(&v->mutex);
     free(v);
 }
 
@@ -76,7 +91,7 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
         goto done;
     }
     LK_TRY(lk_collection_version(searcher->collection, &searcher->version));
-    LK_TRY(view_new(searcher->collection, &searcher->present));
+    LK_TRY(view_new(searcher->collection, searcher->version, &searcher->present));
     *out = searcher;
     searcher = NULL;
 done:
@@ -89,6 +104,7 @@ void lk_searcher_free(lk_searcher *searcher)
     if (!searcher) return;
     view_release(searcher->present);
     lk_embedder_free(searcher->embedder);
+    lk_filter_cache_clear(&searcher->filters);
     lk_collection_close(searcher->collection);
     pthread_mutex_destroy(&searcher->catalog);
     pthread_mutex_destroy(&searcher->swap);
@@ -102,7 +118,7 @@ lk_status lk_searcher_refresh(lk_searcher *searcher)
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_version(searcher->collection, &version);
     if (s == LK_OK && version != searcher->version) {
-        s = view_new(searcher->collection, &fresh);
+        s = view_new(searcher->collection, version, &fresh);
         if (s == LK_OK) searcher->version = version;
     }
     pthread_mutex_unlock(&searcher->catalog);
@@ -156,15 +172,15 @@ static lk_status append(lk_results *results, const lk_record *record, float scor
                       .labels = strdup(record->labels ? record->labels : "{}"),
                       .width = record->width,
                       .height = record->height,
-                      .score = score};
+                      .score = score,
+                      .reranked = NAN};
     results->items[results->count++] = item;
     if (!item.path || !item.labels || (record->label && !item.label)) return lk_fail_memory("results");
     return LK_OK;
 }
 
-/* Fills in what the catalog knows of each hit. A picture removed since the snapshot was taken is left out. */
-static lk_status describe(lk_searcher *searcher, const lk_hit *hits, size_t count, int64_t exclude, size_t k,
-                          lk_results *out)
+lk_status lk_searcher_describe(lk_searcher *searcher, const lk_hit *hits, const float *reranked, size_t count, size_t k,
+                               lk_results *out)
 {
     *out = (lk_results){.items = lk_alloc_zero(count, sizeof *out->items),
                         .metric = lk_collection_config_of(searcher->collection).metric};
@@ -173,7 +189,6 @@ static lk_status describe(lk_searcher *searcher, const lk_hit *hits, size_t coun
     pthread_mutex_lock(&searcher->catalog);
     for (size_t i = 0; s == LK_OK && i < count && out->count < k; i++) {
         lk_record record;
-        if ((int64_t)hits[i].id == exclude) continue;
         s = lk_collection_find_id(searcher->collection, (int64_t)hits[i].id, &record);
         if (s == LK_NOT_FOUND) {
             s = LK_OK;
@@ -181,6 +196,7 @@ static lk_status describe(lk_searcher *searcher, const lk_hit *hits, size_t coun
         }
         if (s != LK_OK) break;
         s = append(out, &record, hits[i].score);
+        if (s == LK_OK && reranked) out->items[out->count - 1].reranked = reranked[i];
         lk_record_free(&record);
     }
     pthread_mutex_unlock(&searcher->catalog);
@@ -188,66 +204,18 @@ static lk_status describe(lk_searcher *searcher, const lk_hit *hits, size_t coun
     return s;
 }
 
-static lk_status search_view(lk_searcher *searcher, view *v, const float *vector, const lk_search_options *options,
-                             lk_results *out)
-{
-    const lk_flat *index = lk_snapshot_index(v->snapshot);
-    size_t k = options && options->k ? options->k : 10, all = lk_flat_count(index), count = 0;
-    int64_t exclude = options ? options->exclude_id : 0;
-    size_t wanted = k < all ? k + (exclude != 0) : all;
-    *out = (lk_results){.metric = lk_flat_metric(index)};
-    if (wanted == 0) return LK_OK;
-    lk_hit *hits = lk_alloc(wanted, sizeof *hits);
-    if (!hits) return lk_fail_memory("results");
-    lk_status s = lk_snapshot_search(v->snapshot, searcher->context, options && options->exact, vector, wanted, NULL,
-                                     hits, &count);
-    if (s == LK_OK) s = describe(searcher, hits, count, exclude, k, out);
-    free(hits);
-    return s;
-}
-
-lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,
-                           lk_results *out)
-{
-    *out = (lk_results){0};
-    view *v = view_use(searcher);
-    lk_status s = search_view(searcher, v, vector, options, out);
-    view_release(v);
-    return s;
-}
-
-lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
-                          lk_results *out)
-{
-    *out = (lk_results){0};
-    float *vector = lk_alloc(lk_embedder_dim(searcher->embedder), sizeof *vector);
-    if (!vector) return lk_fail_memory("query");
-    lk_status s = lk_embedder_embed(searcher->embedder, image, 1, vector);
-    if (s == LK_OK) s = lk_search_vector(searcher, vector, options, out);
-    free(vector);
-    return s;
-}
-
-lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out)
-{
-    *out = (lk_results){0};
-    view *v = view_use(searcher);
-    const lk_flat *index = lk_snapshot_index(v->snapshot);
-    lk_search_options without = options ? *options : (lk_search_options){0};
-    without.exclude_id = id;
-    float *vector = lk_alloc(lk_flat_dim(index), sizeof *vector);
-    lk_status s = vector ? lk_flat_vector(index, (uint64_t)id, vector) : lk_fail_memory("query");
-    if (s == LK_NOT_FOUND) lk_fail(s, "no picture with a vector has the id %lld", (long long)id);
-    if (s == LK_OK) s = search_view(searcher, v, vector, &without, out);
-    view_release(v);
-    free(vector);
-    return s;
-}
-
 lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out)
 {
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_find_id(searcher->collection, id, out);
+    pthread_mutex_unlock(&searcher->catalog);
+    return s;
+}
+
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_searcher_filter **out)
+{
+    pthread_mutex_lock(&searcher->catalog);
+    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, out);
     pthread_mutex_unlock(&searcher->catalog);
     return s;
 }
@@ -286,7 +254,120 @@ lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n, lk_re
     return s;
 }
 
-/* ---- for the evaluation ---- */
+/* ---- for the rest of the engine ---- */
+
+lk_searcher_view lk_searcher_use(lk_searcher *searcher)
+{
+    view *v = view_use(searcher);
+    return (lk_searcher_view){lk_snapshot_index(v->snapshot), v->snapshot, v};
+}
+
+void lk_searcher_give_back(lk_searcher_view *v)
+{
+    view_release(v->held);
+    *v = (lk_searcher_view){0};
+}
+
+lk_context *lk_searcher_context(const lk_searcher *searcher)
+{
+    return searcher->context;
+}
+
+const char *lk_searcher_path(const lk_searcher *searcher)
+{
+    return lk_collection_path(searcher->collection);
+}
+
+static void look_for_neighbours(lk_searcher *searcher, view *v)
+{
+    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    uint64_t version = 0;
+    lk_status s = path ? lk_knn_open(path, &v->neighbours, &version) : LK_NO_MEMORY;
+    if (s != LK_OK && s != LK_NOT_FOUND)
+        lk_log(searcher->context, LK_LOG_WARN, "the table of neighbours is not used: %s", lk_error_message());
+    if (s == LK_OK && version != v->version) {
+        lk_log(searcher->context, LK_LOG_WARN,
+               "%s: the pictures have changed since; `likeness neighbours` makes it anew", path);
+        lk_knn_free(v->neighbours);
+        v->neighbours = NULL;
+    }
+    free(path);
+}
+
+lk_knn *lk_searcher_view_neighbours(lk_searcher *searcher, lk_searcher_view *v)
+{
+    pthread_mutex_lock(&v->held->mutex);
+    if (!v->held->looked) look_for_neighbours(searcher, v->held);
+    v->held->looked = true;
+    lk_knn *found = v->held->neighbours;
+    pthread_mutex_unlock(&v->held->mutex);
+    return found;
+}
+
+bool lk_searcher_has_neighbours(lk_searcher *searcher)
+{
+    lk_searcher_view v = lk_searcher_use(searcher);
+    bool has = lk_searcher_view_neighbours(searcher, &v) != NULL;
+    lk_searcher_give_back(&v);
+    return has;
+}
+
+/* All vectors of an index, in order of id, so that equally near ones go by id in the table too. */
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+lk_status lk_searcher_vectors(const lk_flat *index, uint64_t **ids, float **vectors)
+{
+    size_t n = lk_flat_count(index), dim = lk_flat_dim(index);
+    *ids = lk_alloc(n, sizeof **ids);
+    *vectors = dim <= SIZE_MAX / (n + 1) ? lk_alloc(n * dim, sizeof **vectors) : NULL;
+    lk_status s = *ids && *vectors ? LK_OK : lk_fail_memory("vectors");
+    if (s == LK_OK) {
+        lk_flat_ids(index, *ids);
+        qsort(*ids, n, sizeof **ids, by_id);
+    }
+    for (size_t i = 0; s == LK_OK && i < n; i++) s = lk_flat_vector(index, (*ids)[i], *vectors + i * dim);
+    if (s == LK_OK) return LK_OK;
+    free(*ids);
+    free(*vectors);
+    *ids = NULL;
+    *vectors = NULL;
+    return s;
+}
+
+lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k)
+{
+    uint64_t *ids = NULL;
+    float *vectors = NULL;
+    lk_knn *knn = NULL;
+    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    lk_searcher_view v = lk_searcher_use(searcher);
+    size_t n = lk_flat_count(v.index);
+    lk_status s = LK_OK;
+    if (!path)
+        s = lk_fail_memory("neighbours");
+    else if (n == 0)
+        s = lk_fail(LK_INVALID, "the collection is empty: index some pictures first");
+    else if (lk_flat_metric(v.index) != LK_COSINE)
+        s = lk_fail(LK_UNSUPPORTED, "tables of neighbours are for collections of cosine vectors");
+    if (s != LK_OK) goto done;
+    LK_TRY(lk_searcher_vectors(v.index, &ids, &vectors));
+    LK_TRY(lk_knn_new(searcher->context, n, lk_flat_dim(v.index), ids, vectors, k ? k : 50, &knn));
+    LK_TRY(lk_knn_save(knn, path, v.held->version));
+    pthread_mutex_lock(&v.held->mutex);
+    v.held->looked = v.held->neighbours != NULL; /* searches that run may use the old one: it has the same version */
+    pthread_mutex_unlock(&v.held->mutex);
+done:
+    lk_searcher_give_back(&v);
+    lk_knn_free(knn);
+    free(ids);
+    free(vectors);
+    free(path);
+    return s;
+}
 
 lk_status lk_searcher_with_index(lk_searcher *searcher, lk_status (*fn)(void *user, const lk_flat *index), void *user)
 {

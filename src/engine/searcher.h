@@ -9,4 +9,33 @@ lk_status lk_searcher_with_index(lk_searcher *searcher, lk_status (*fn)(void *us
 /* lk_collection_each under the searcher's lock. */
 lk_status lk_searcher_each(lk_searcher *searcher, lk_record_fn fn, void *user);
 
+/* What a search may use; it stays as it is until it is given back. */
+typedef struct lk_searcher_view {
+    const lk_flat *index;
+    const lk_snapshot *snapshot;
+    struct view *held;
+} lk_searcher_view;
+lk_searcher_view lk_searcher_use(lk_searcher *searcher);
+void lk_searcher_give_back(lk_searcher_view *view);
+/* The table of neighbours that belongs to a view, read when it is first asked for; NULL when there is none. */
+lk_knn *lk_searcher_view_neighbours(lk_searcher *searcher, lk_searcher_view *view);
+
+/* The pictures that satisfy a predicate. What was asked for lately is remembered until the collection changes. To be
+ * given back. LK_INVALID, LK_LIMIT, LK_NO_MEMORY. */
+typedef struct lk_searcher_filter lk_searcher_filter;
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_searcher_filter **out);
+const lk_id_set *lk_searcher_filter_set(const lk_searcher_filter *filter);
+void lk_searcher_drop_filter(lk_searcher_filter *filter); /* NULL allowed */
+
+/* All vectors of an index, decoded, in order of id: ids [count], vectors [count][dim], freed by the caller. */
+lk_status lk_searcher_vectors(const lk_flat *index, uint64_t **ids, float **vectors);
+
+lk_context *lk_searcher_context(const lk_searcher *searcher);
+const char *lk_searcher_path(const lk_searcher *searcher);
+
+/* Fills in what the catalog knows of each hit, the first k. reranked [count] or NULL. A picture removed since the view
+ * was taken is left out. */
+lk_status lk_searcher_describe(lk_searcher *searcher, const lk_hit *hits, const float *reranked, size_t count, size_t k,
+                               lk_results *out);
+
 #endif

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,12 @@ static json_t *result_json(const lk_result *r, bool scored)
 static json_t *results_json(const lk_results *results, bool scored)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < results->count; i++) json_array_append_new(list, result_json(&results->items[i], scored));
+    for (size_t i = 0; i < results->count; i++) {
+        json_t *item = result_json(&results->items[i], scored);
+        if (results->rerank && isfinite(results->items[i].reranked))
+            json_object_set_new(item, "reranked", json_real((double)results->items[i].reranked));
+        json_array_append_new(list, item);
+    }
     return list;
 }
 
@@ -179,29 +185,96 @@ static enum MHD_Result answer_search(lk_request *request, lk_status s, lk_result
     return lk_answer_json(request, 200, value);
 }
 
+/* A list of ids, "3,7"; false when it is there and is none, or has more than most. *count 0 when it is absent. */
+static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t most, size_t *count)
+{
+    const char *text = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+    *count = 0;
+    if (!text) return true;
+    for (;;) {
+        char *end;
+        errno = 0;
+        long long id = strtoll(text, &end, 10);
+        if (errno || end == text || id <= 0 || *count == most) return false;
+        ids[(*count)++] = id;
+        if (!*end) return true;
+        if (*end != ',') return false;
+        text = end + 1;
+    }
+}
+
+enum { MOST_IDS = 64 };
+
+/* What the query string asks for. */
+typedef struct asked {
+    lk_search_options options;
+    int64_t ids[MOST_IDS], yes[MOST_IDS], no[MOST_IDS];
+    size_t n_ids;
+    uint32_t crop[4];
+    bool cropped;
+} asked;
+
+/* NULL, or what is wrong with it. */
+static const char *read_asked(lk_request *request, asked *out)
+{
+    int64_t k = 24, shortlist = 0, expand_k = 0;
+    *out = (asked){0};
+    lk_search_options *o = &out->options;
+    if (!argument(request, "k", 1, 200, &k)) return "k is a number from 1 to 200";
+    if (!argument(request, "shortlist", 1, 1000, &shortlist)) return "shortlist is a number from 1 to 1000";
+    if (!argument(request, "expand-count", 1, 100, &expand_k)) return "expand-count is a number from 1 to 100";
+    if (!id_list(request, "id", out->ids, MOST_IDS, &out->n_ids))
+        return "id is the number of a picture, or up to 64 with commas";
+    if (!id_list(request, "yes", out->yes, MOST_IDS, &o->n_yes) || !id_list(request, "no", out->no, MOST_IDS, &o->n_no))
+        return "yes and no are numbers of pictures, up to 64 with commas";
+    o->k = (size_t)k;
+    o->shortlist = (size_t)shortlist;
+    o->expand_k = (size_t)expand_k;
+    o->yes = out->yes;
+    o->no = out->no;
+    const char *rerank = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "rerank");
+    const char *expand = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "expand");
+    const char *crop = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "crop");
+    const char *exact = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "exact");
+    o->where = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "where");
+    if (exact && strcmp(exact, "0") != 0 && strcmp(exact, "1") != 0) return "exact is 0 or 1";
+    o->exact = exact && *exact == '1';
+    if (rerank && lk_rerank_named(rerank, &o->rerank) != LK_OK)
+        return "rerank is none, kreciprocal, diffusion, superglobal or geometric";
+    if (expand && lk_expansion_named(expand, &o->expand) != LK_OK) return "expand is none, aqe, rank or alpha";
+    int end = 0;
+    out->cropped = crop != NULL;
+    if (crop && (sscanf(crop, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &out->crop[0], &out->crop[1],
+                        &out->crop[2], &out->crop[3], &end) != 4 ||
+                 crop[end]))
+        return "crop is left,top,width,height in pixels of the posted picture";
+    return NULL;
+}
+
 static enum MHD_Result route_search(lk_request *request, bool post)
 {
     lk_server *server = request->server;
-    int64_t k = 24, id = 0;
-    if (!argument(request, "k", 1, 200, &k)) return lk_answer_error(request, 400, "k is a number from 1 to 200");
-    if (!argument(request, "id", 1, INT64_MAX, &id))
-        return lk_answer_error(request, 400, "id is the number of a picture");
-    lk_search_options options = {.k = (size_t)k};
-    lk_results results;
+    asked in;
+    lk_results results = {0};
+    const char *wrong = read_asked(request, &in);
+    if (wrong) return lk_answer_error(request, 400, wrong);
     double started = lk_now();
+    lk_query query = {.ids = in.ids, .n_ids = in.n_ids};
     if (!post) {
-        if (id == 0) return lk_answer_error(request, 400, "name a picture (?id=) or post one");
-        return answer_search(request, lk_search_id(server->searcher, id, &options, &results), &results, started);
+        if (in.n_ids == 0) return lk_answer_error(request, 400, "name a picture (?id=) or post one");
+        if (in.cropped) return lk_answer_error(request, 400, "crop goes with a posted picture");
+        return answer_search(request, lk_search(server->searcher, &query, &in.options, &results), &results, started);
     }
     if (request->size == 0)
         return lk_answer_error(request, 400, "the body is a picture, or a form with a picture in its field `image`");
-    lk_image_options decoding = lk_embedder_image_options(lk_searcher_embedder(server->searcher));
-    decoding.max_bytes = server->options.max_upload_bytes;
-    decoding.max_pixels = server->options.max_pixels;
+    lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
     lk_image image;
-    lk_status s = lk_image_load_memory(request->body, request->size, "upload", &decoding, &image);
+    lk_status s = lk_query_image_memory(server->searcher, request->body, request->size, "upload",
+                                        in.cropped ? in.crop : NULL, &limits, &image);
     if (s != LK_OK) return answer_failure(request, s);
-    s = lk_search_image(server->searcher, &image, &options, &results);
+    query.images = &image;
+    query.n_images = 1;
+    s = lk_search(server->searcher, &query, &in.options, &results);
     lk_image_free(&image);
     return answer_search(request, s, &results, started);
 }

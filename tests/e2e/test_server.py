@@ -45,6 +45,17 @@ class Api(unittest.TestCase):
                 self.assertTrue(data["error"]["message"])
         return data, answer
 
+    def test_filters_limit_what_is_found(self):
+        label = self.ask("/api/v1/images?n=1")[0]["images"][0]["label"]
+        found = self.ask(f"/api/v1/search?id=1&k=50&where=label%20%3D%20%27{label}%27")[0]["results"]
+        self.assertTrue(found)
+        self.assertEqual({r["label"] for r in found}, {label})
+        everything = self.ask("/api/v1/search?id=1&k=50")[0]["results"]
+        others = self.ask(f"/api/v1/search?id=1&k=50&exact=1&where=label%20!%3D%20%27{label}%27")[0]["results"]
+        self.assertEqual([r["id"] for r in others], [r["id"] for r in everything if r["label"] != label])
+        self.assertIn("at \"~ 3\"", self.ask("/api/v1/search?id=1&where=x%20~%203", status=400)[0]["error"]["message"])
+        self.ask("/api/v1/search?id=1&exact=maybe", status=400)
+
     def test_info_tells_what_is_served(self):
         info, _ = self.ask("/api/v1/info")
         self.assertEqual((info["count"], info["metric"]), (24, "cosine"))

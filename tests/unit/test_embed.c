@@ -3,9 +3,9 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "embed/aggregate.h"
-#include "embed/kmeans.h"
 #include "embed/pca.h"
 #include "embed/sift.h"
+#include "index/kmeans.h"
 #include <likeness/embed.h>
 
 #include "shapes.h"
@@ -125,10 +125,12 @@ static void assignment_is_the_nearest_centroid_and_ties_go_to_the_smaller(void *
 {
     (void)state;
     const float centroids[] = {0, 0, 4, 0, 0, 4, 4, 0}, x[] = {1, 0, 2, 0, 0, 3, 5, 1};
-    float norms[4], scratch[4], distances[4];
+    float norms[4], distances[4], *scratch = malloc(lk_kmeans_scratch(4) * sizeof(float));
     uint32_t assignment[4];
+    assert_non_null(scratch);
     lk_kmeans_half_norms(centroids, 4, 2, norms);
     lk_kmeans_assign(x, 4, 2, centroids, norms, 4, scratch, assignment, distances);
+    free(scratch);
     const uint32_t wanted[] = {0, 0, 2, 1};
     const float squares[] = {1, 4, 1, 2};
     assert_memory_equal(assignment, wanted, sizeof wanted);

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Times k-reciprocal re-ranking beside the published algorithm in numpy, in the same run.
+
+    bench/rank/run.py --build BUILD [--vectors V.npy] [--venv DIR] [--parts full,local] [--json FILE]
+
+full    3,000 queries x 16,000 gallery pictures (the size of Market-1501) from the vectors up, each side in a process of its
+        own with all processors: seconds, peak memory, and whether the rankings are the same.
+local   the local form for one query in a collection of 1,000,000 with a table of 21 neighbours a picture, one thread, for
+        several lengths of the shortlist; beside it 10,000, to see that the collection's size does not count. The time is
+        that of re-ranking alone.
+
+V.npy holds 19,000 or more real embeddings, float32 [n, dim] (`likeness embed` writes such a file). Without it a generator
+makes them: identities of 5 to 40 pictures around centres that form families, so that neighbours are confused as they are in
+life. The local part always uses the generator. numpy is installed into DIR (made when missing).
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+NUMPY = "numpy==2.4.6"
+QUERIES, GALLERY, DIM = 3000, 16000, 256
+TURNS = 25  # queries of the local form
+here = pathlib.Path(__file__).resolve().parent
+
+
+def enter_venv(directory):
+    python = os.path.join(directory, "bin", "python")
+    if not os.path.exists(python):
+        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", NUMPY], check=True)
+    os.environ["LIKENESS_RANK_VENV"] = directory
+    os.execv(python, [python, *sys.argv])
+
+
+def generate(rng, n, dim):
+    """Rows of unit length in groups of one identity, and how large the groups are."""
+    import numpy
+    sizes = []
+    while sum(sizes) < n:
+        sizes.append(int(rng.integers(5, 41)))
+    sizes[-1] -= sum(sizes) - n
+    families = rng.standard_normal((len(sizes) // 8 + 1, dim), dtype=numpy.float32)
+    out = numpy.empty((n, dim), numpy.float32)
+    at = 0
+    for group, size in enumerate(sizes):
+        centre = families[group // 8] + 0.7 * rng.standard_normal(dim, dtype=numpy.float32)
+        out[at:at + size] = centre + 1.0 * rng.standard_normal((size, dim), dtype=numpy.float32)
+        at += size
+    return out / numpy.linalg.norm(out, axis=1, keepdims=True), sizes
+
+
+def side(name, options, vectors, out):
+    """Runs one side in a process of its own; seconds as it says, peak memory as the system says."""
+    child = subprocess.Popen([sys.executable, str(here / "run.py"), "--build", options.build, "--side", name, vectors, out],
+                             stdout=subprocess.PIPE, text=True)
+    text = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"the side {name} failed")
+    return {**json.loads(text), "peak_MiB": usage.ru_maxrss / 1024}
+
+
+def run_side(name, build, vectors, out):
+    import numpy
+    sys.path.insert(0, str(here))
+    x = numpy.load(vectors)
+    started = time.perf_counter()
+    if name == "ours":
+        import library
+        result = library.Library(build).full(x, QUERIES)
+        seconds = {"seconds": time.perf_counter() - started}
+    else:
+        import peer
+        distances = peer.distance_matrix(x)
+        seconds = {"distance_seconds": time.perf_counter() - started}
+        result = peer.rerank(distances, QUERIES)
+        seconds["seconds"] = time.perf_counter() - started
+    numpy.save(out, result)
+    print(json.dumps(seconds))
+
+
+def compare(ours, theirs):
+    """How far the two agree. An order counts as the same where the peer's own numbers, read in our order, never fall by more
+    than 1e-5: it computes in float32, and sorts what is equal there as it comes."""
+    import numpy
+    same = worst = exact = 0
+    for a, b in zip(ours, theirs):
+        order = numpy.argsort(a, kind="stable")
+        drop = -numpy.minimum(numpy.diff(b[order]), 0).min()
+        same += drop <= 1e-5
+        worst = max(worst, drop)
+        exact += (order[:100] == numpy.argsort(b, kind="stable")[:100]).all()
+    difference = numpy.abs(ours - theirs)
+    return {"same_order": same / len(ours), "same_first_100": exact / len(ours), "largest_drop": float(worst),
+            "largest_difference": float(difference.max()), "share_above_1e-5": float((difference > 1e-5).mean())}
+
+
+def measure_full(options, folder):
+    import numpy
+    rng = numpy.random.default_rng(1)
+    x = numpy.load(options.vectors) if options.vectors else generate(rng, QUERIES + GALLERY, DIM)[0]
+    if len(x) < QUERIES + GALLERY:
+        raise SystemExit(f"{options.vectors}: {QUERIES + GALLERY} vectors are wanted")
+    x = x[rng.permutation(len(x))[:QUERIES + GALLERY]]
+    vectors = os.path.join(folder, "vectors.npy")
+    numpy.save(vectors, x.astype(numpy.float32))
+    files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer")}
+    turns = [side("ours", options, vectors, files["ours"]), side("peer", options, vectors, files["peer"]),
+             side("ours", options, vectors, files["ours"])]
+    ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2])}
+    agreement = compare(numpy.load(files["ours"]), numpy.load(files["peer"]))
+    report = {"n": QUERIES + GALLERY, "dim": x.shape[1], "source": options.vectors or "generator", "ours": ours, "peer": turns[1],
+              "speedup": turns[1]["seconds"] / ours["seconds"],
+              "speedup_without_their_distances": (turns[1]["seconds"] - turns[1]["distance_seconds"]) / ours["seconds"],
+              "memory_share": ours["peak_MiB"] / turns[1]["peak_MiB"], **agreement}
+    print(f"full form, {QUERIES} queries x {GALLERY} gallery, {x.shape[1]} dimensions, {report['source']}")
+    print(f"  ours  {ours['seconds']:8.2f} s  {ours['peak_MiB']:8.0f} MiB\n  peer  {turns[1]['seconds']:8.2f} s "
+          f"({turns[1]['distance_seconds']:.1f} s of it distances)  {turns[1]['peak_MiB']:8.0f} MiB")
+    print(f"  {report['speedup']:.1f} times as fast ({report['speedup_without_their_distances']:.1f} if its distances were free), "
+          f"{report['memory_share']:.3f} of the memory")
+    print(f"  same order for {agreement['same_order']:.2%} of the queries, first 100 identical for {agreement['same_first_100']:.2%}; "
+          f"largest difference {agreement['largest_difference']:.1e}, above 1e-5 in {agreement['share_above_1e-5']:.1e} of the cells",
+          flush=True)
+    return report
+
+
+def table_by_families(library, x, sizes, k):
+    """Neighbours within each family of eight identities (and the next): the generator puts the nearest there. Exact search over
+    a million would take an hour; recall against it is measured on a sample by the caller."""
+    import numpy
+    n = len(x)
+    neighbours = numpy.full((n, k), 2**32 - 1, numpy.uint32)
+    distances = numpy.zeros((n, k), numpy.float32)
+    at = 0
+    for first in range(0, len(sizes), 8):
+        size = sum(sizes[first:first + 8])
+        dots = x[at:at + size] @ x[at:at + size].T
+        take = min(k, size)
+        order = numpy.argsort(-dots, axis=1, kind="stable")[:, :take]
+        neighbours[at:at + size, :take] = order + at
+        distances[at:at + size, :take] = numpy.maximum(2 - 2 * numpy.take_along_axis(dots, order, 1), 0)
+        at += size
+    return library.knn_from_lists(neighbours, distances, numpy.full(n, 2.6, numpy.float32)), neighbours
+
+
+def measure_local(options):
+    import numpy
+    sys.path.insert(0, str(here))
+    import library
+    lib = library.Library(options.build, 1)
+    rows = []
+    for n in options.sizes:
+        rng = numpy.random.default_rng(2)
+        x, sizes = generate(rng, n, 128)
+        knn, neighbours = table_by_families(lib, x, sizes, 21)
+        index = lib.flat(x)
+        chosen = rng.integers(0, n, TURNS)
+        queries = x[chosen] + 0.5 * rng.standard_normal((TURNS, 128), dtype=numpy.float32) / numpy.sqrt(128)
+        queries /= numpy.linalg.norm(queries, axis=1, keepdims=True)
+        truth = numpy.argsort(-(x[chosen[:10]] @ x.T), axis=1)[:, :21]
+        recall = statistics.mean(len(set(a) & set(b)) / 21 for a, b in zip(truth.tolist(), neighbours[chosen[:10]].tolist()))
+        similar = x @ queries.T
+
+        for length in (50, 100, 200):
+            for exact in (False, True):
+                times, work = [], []
+                for q in range(TURNS):
+                    order = numpy.argpartition(-similar[:, q], length)[:length]
+                    order = order[numpy.argsort(-similar[order, q], kind="stable")]
+                    shortlist = lib.shortlist(order, numpy.maximum(2 - 2 * similar[order, q], 0), 2.6)
+                    source = lib.source(knn, index if exact else None, queries[q])
+                    started, busy = time.perf_counter(), time.thread_time()
+                    lib.local(shortlist, source)
+                    times.append(time.perf_counter() - started)
+                    work.append(time.thread_time() - busy)
+                rows.append({"collection": n, "shortlist": length, "distances": "from the vectors" if exact else "from the lists",
+                             "median_ms": 1000 * statistics.median(times), "cpu_ms": 1000 * statistics.median(work), "slowest_ms": 1000 * max(times), "table_recall": recall})
+        lib.knn_free(knn)
+        lib.c.lk_flat_free(index)
+        del x, similar
+    print("local form, k1 20, k2 6, one thread, milliseconds a query without the search before it")
+    for r in rows:
+        print(f"  {r['collection']:8} pictures, shortlist {r['shortlist']:4}, distances {r['distances']:16}: median {r['median_ms']:7.2f}, "
+              f"slowest {r['slowest_ms']:7.2f}, processor time {r['cpu_ms']:7.2f}")
+    print(f"  the table has {rows[-1]['table_recall']:.3f} of the true neighbours (sample of 10)", flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--vectors")
+    parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "likeness-bench-rank"))
+    parser.add_argument("--parts", default="full,local")
+    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10000, 1000000],
+                        help="of the collections of the local part")
+    parser.add_argument("--json")
+    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        return run_side(options.side[0], options.build, *options.side[1:])
+    if os.environ.get("LIKENESS_RANK_VENV") != options.venv:
+        enter_venv(options.venv)
+    report = {}
+    if "full" in options.parts.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            report["full"] = measure_full(options, folder)
+    if "local" in options.parts.split(","):
+        report["local"] = measure_local(options)
+    if options.json:
+        with open(options.json, "w") as out:
+            json.dump(report, out, indent=1)
+
+
+if __name__ == "__main__":
+    main()

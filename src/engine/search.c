@@ -1,0 +1,337 @@
+/* From a query to ranked pictures: embed, fuse, feedback, expand, search, re-rank. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "engine/geometry.h"
+#include "engine/searcher.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 50, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+
+typedef struct search {
+    lk_searcher *searcher;
+    const lk_query *query;
+    lk_search_options options; /* with its defaults filled in */
+    lk_searcher_view view;
+    lk_searcher_filter *filter; /* NULL = all pictures */
+    size_t dim;
+    float *vector;   /* [dim]: what is searched with */
+    bool pristine;   /* it is the vector of one picture of the collection */
+    float *found;    /* [n][dim]: scratch for vectors of results */
+    lk_hit *hits;    /* [count] */
+    float *reranked; /* [count] */
+    size_t count;
+} search;
+
+static bool among(const int64_t *ids, size_t n, uint64_t id)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((uint64_t)ids[i] == id) return true;
+    return false;
+}
+
+/* A picture that is part of the question is not part of the answer. */
+static bool answers(const search *q, uint64_t id)
+{
+    return (int64_t)id != q->options.exclude_id && !among(q->query->ids, q->query->n_ids, id) &&
+           !among(q->options.no, q->options.n_no, id);
+}
+
+static lk_status check(search *q)
+{
+    lk_search_options *o = &q->options;
+    bool cosine = lk_flat_metric(q->view.index) == LK_COSINE;
+    if (!q->query->n_images && !q->query->n_ids && !q->query->n_vectors)
+        return lk_fail(LK_INVALID, "there is no query");
+    if (!cosine && (o->expand || o->n_yes || o->n_no || (o->rerank && o->rerank != LK_RERANK_GEOMETRIC) ||
+                    q->query->n_images + q->query->n_ids + q->query->n_vectors > 1))
+        return lk_fail(LK_UNSUPPORTED,
+                       "several queries, feedback, expansion and re-ranking are for collections of cosine vectors");
+    if (o->rerank > LK_RERANK_GEOMETRIC)
+        return lk_fail(LK_INVALID, "there is no re-ranking of kind %d", (int)o->rerank);
+    if (o->rerank == LK_RERANK_GEOMETRIC && !q->query->n_images && !q->query->n_ids)
+        return lk_fail(LK_INVALID, "geometric re-ranking wants a picture as the query, not a vector");
+    if (o->shortlist > SHORTLIST_MOST)
+        return lk_fail(LK_INVALID, "a shortlist has at most %d pictures, not %zu", SHORTLIST_MOST, o->shortlist);
+    if (o->k == 0) o->k = 10;
+    if (o->expand_k == 0) o->expand_k = EXPAND_K;
+    if (o->expand_alpha == 0) o->expand_alpha = 3;
+    if (o->shortlist == 0) o->shortlist = o->rerank == LK_RERANK_GEOMETRIC ? SHORTLIST_GEOMETRIC : SHORTLIST;
+    return LK_OK;
+}
+
+static lk_status vector_of(const search *q, int64_t id, float *out)
+{
+    lk_status s = lk_flat_vector(q->view.index, (uint64_t)id, out);
+    return s == LK_NOT_FOUND ? lk_fail(s, "no picture with a vector has the id %lld", (long long)id) : s;
+}
+
+/* One vector out of everything that is looked for. */
+static lk_status make_vector(search *q)
+{
+    const lk_query *in = q->query;
+    size_t n = in->n_images + in->n_ids + in->n_vectors, at = 0;
+    float *all = n <= SIZE_MAX / q->dim ? lk_alloc(n * q->dim, sizeof *all) : NULL;
+    if (!all) return lk_fail_memory("query");
+    lk_status s = LK_OK;
+    if (in->n_images) {
+        if (lk_embedder_dim(lk_searcher_embedder(q->searcher)) != q->dim)
+            s = lk_fail(LK_CONFLICT, "the model of the collection does not fit its vectors");
+        else
+            s = lk_embedder_embed(lk_searcher_embedder(q->searcher), in->images, in->n_images, all);
+    }
+    at = in->n_images;
+    for (size_t i = 0; s == LK_OK && i < in->n_ids; i++) s = vector_of(q, in->ids[i], all + at++ * q->dim);
+    if (s == LK_OK && in->n_vectors) memcpy(all + at * q->dim, in->vectors, in->n_vectors * q->dim * sizeof *all);
+    if (s == LK_OK && n > 1)
+        s = lk_fuse_queries(n, q->dim, all, q->vector);
+    else if (s == LK_OK)
+        memcpy(q->vector, all, q->dim * sizeof *all);
+    q->pristine = n == 1 && in->n_ids == 1;
+    free(all);
+    return s;
+}
+
+static lk_status take_feedback(search *q)
+{
+    const lk_search_options *o = &q->options;
+    if (!o->n_yes && !o->n_no) return LK_OK;
+    float *marked = lk_alloc((o->n_yes + o->n_no) * q->dim, sizeof *marked);
+    if (!marked) return lk_fail_memory("feedback");
+    lk_status s = LK_OK;
+    for (size_t i = 0; s == LK_OK && i < o->n_yes; i++) s = vector_of(q, o->yes[i], marked + i * q->dim);
+    for (size_t i = 0; s == LK_OK && i < o->n_no; i++) s = vector_of(q, o->no[i], marked + (o->n_yes + i) * q->dim);
+    if (s == LK_OK)
+        s = lk_feedback(lk_rocchio_defaults(), q->dim, q->vector, o->n_yes, marked, o->n_no, marked + o->n_yes * q->dim,
+                        q->vector);
+    q->pristine = false;
+    free(marked);
+    return s;
+}
+
+static lk_status find(search *q, size_t k)
+{
+    size_t all = lk_flat_count(q->view.index), asked = k + q->query->n_ids + q->options.n_no + 1, found = 0;
+    if (asked > all) asked = all;
+    q->count = 0;
+    free(q->hits);
+    q->hits = lk_alloc(asked, sizeof *q->hits);
+    if (!q->hits) return lk_fail_memory("results");
+    if (asked == 0) return LK_OK;
+    lk_status s = lk_snapshot_search(q->view.snapshot, lk_searcher_context(q->searcher), q->options.exact, q->vector,
+                                     asked, q->filter ? lk_searcher_filter_set(q->filter) : NULL, q->hits, &found);
+    for (size_t i = 0; s == LK_OK && i < found && q->count < k; i++)
+        if (answers(q, q->hits[i].id)) q->hits[q->count++] = q->hits[i];
+    return s;
+}
+
+/* Vectors of the first n hits into q->found. */
+static lk_status fetch(search *q, size_t n)
+{
+    free(q->found);
+    q->found = lk_alloc(n * q->dim, sizeof *q->found);
+    if (!q->found) return lk_fail_memory("results");
+    for (size_t i = 0; i < n; i++) {
+        lk_status s = lk_flat_vector(q->view.index, q->hits[i].id, q->found + i * q->dim);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
+static lk_status expand(search *q)
+{
+    const lk_search_options *o = &q->options;
+    if (!o->expand) return LK_OK;
+    lk_status s = find(q, o->expand_k);
+    if (s == LK_OK) s = fetch(q, q->count);
+    float *similarities = s == LK_OK ? lk_alloc(q->count, sizeof *similarities) : NULL;
+    if (s == LK_OK && !similarities) s = lk_fail_memory("query expansion");
+    for (size_t i = 0; s == LK_OK && i < q->count; i++) similarities[i] = q->hits[i].score;
+    if (s == LK_OK)
+        s = lk_expand_query(o->expand, o->expand_alpha, q->dim, q->vector, q->count, q->found, similarities, q->vector);
+    q->pristine = false;
+    free(similarities);
+    return s;
+}
+
+/* ---- re-ranking ---- */
+
+/* The shortlist as a collection of its own, when there is no table. */
+static lk_status shortlist_table(search *q, size_t n, size_t k, lk_knn **out)
+{
+    lk_status s = fetch(q, n);
+    uint64_t *ids = s == LK_OK ? lk_alloc(n, sizeof *ids) : NULL;
+    if (s == LK_OK && !ids) s = lk_fail_memory("re-ranking");
+    for (size_t i = 0; s == LK_OK && i < n; i++) ids[i] = q->hits[i].id;
+    if (s == LK_OK) s = lk_knn_new(NULL, n, q->dim, ids, q->found, k, out); /* small: no threads, no progress */
+    free(ids);
+    return s;
+}
+
+static lk_status by_neighbours(search *q, size_t n, float *out)
+{
+    uint64_t *ids = lk_alloc(n, sizeof *ids);
+    float *distances = lk_alloc(n, sizeof *distances);
+    lk_knn *own = NULL;
+    lk_status s = ids && distances ? LK_OK : lk_fail_memory("re-ranking");
+    if (s != LK_OK) goto done;
+    bool kreciprocal = q->options.rerank == LK_RERANK_KRECIPROCAL;
+    size_t k = kreciprocal ? lk_kreciprocal_defaults().k1 + 1 : lk_diffusion_defaults().k;
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = q->hits[i].id;
+        distances[i] = fmaxf(2 - 2 * q->hits[i].score, 0);
+    }
+    lk_indexed_source indexed = {lk_searcher_view_neighbours(q->searcher, &q->view), q->view.index, q->vector};
+    lk_neighbour_source source = lk_source_of_index(&indexed);
+    lk_shortlist list = {n, ids, distances, 0, q->pristine ? (uint64_t)q->query->ids[0] : LK_RANK_QUERY};
+    if (!indexed.knn) {
+        LK_TRY(shortlist_table(q, n, k, &own));
+        source = (lk_neighbour_source){lk_knn_neighbours, NULL, own};
+        list.farthest = distances[n - 1];
+        list.self = LK_RANK_QUERY; /* it is not in the shortlist */
+    }
+    s = kreciprocal ? lk_kreciprocal_rerank(NULL, &list, &source, out) : lk_diffusion_rerank(NULL, &list, &source, out);
+done:
+    lk_knn_free(own);
+    free(ids);
+    free(distances);
+    return s;
+}
+
+typedef struct placed {
+    float key; /* lower is better */
+    size_t at;
+} placed;
+
+static int better(const void *a, const void *b)
+{
+    const placed *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return (x->at > y->at) - (x->at < y->at); /* as it was */
+}
+
+/* Sorts the first n hits by what the re-ranker says. */
+static lk_status reorder(search *q, size_t n, const float *values, bool lower_is_better)
+{
+    placed *order = lk_alloc(n, sizeof *order);
+    lk_hit *hits = lk_alloc(n, sizeof *hits);
+    lk_status s = order && hits ? LK_OK : lk_fail_memory("re-ranking");
+    for (size_t i = 0; s == LK_OK && i < n; i++) order[i] = (placed){lower_is_better ? values[i] : -values[i], i};
+    if (s == LK_OK) {
+        qsort(order, n, sizeof *order, better);
+        memcpy(hits, q->hits, n * sizeof *hits);
+        for (size_t i = 0; i < n; i++) {
+            q->hits[i] = hits[order[i].at];
+            q->reranked[i] = values[order[i].at];
+        }
+    }
+    free(order);
+    free(hits);
+    return s;
+}
+
+static lk_status rerank(search *q)
+{
+    size_t n = q->count < q->options.shortlist ? q->count : q->options.shortlist;
+    if (!q->options.rerank || n == 0) return LK_OK;
+    float *values = lk_alloc(n, sizeof *values);
+    q->reranked = lk_alloc(q->count, sizeof *q->reranked);
+    lk_status s = values && q->reranked ? LK_OK : lk_fail_memory("re-ranking");
+    if (s != LK_OK) goto done;
+    for (size_t i = 0; i < q->count; i++) q->reranked[i] = NAN;
+    switch (q->options.rerank) {
+    case LK_RERANK_GEOMETRIC: s = lk_geometric_scores(q->searcher, q->query, q->hits, n, values); break;
+    case LK_RERANK_SUPERGLOBAL:
+        LK_TRY(fetch(q, n));
+        s = lk_superglobal_rerank(NULL, q->dim, q->vector, n, q->found, values);
+        break;
+    default: s = by_neighbours(q, n, values);
+    }
+    if (s == LK_OK) s = reorder(q, n, values, q->options.rerank == LK_RERANK_KRECIPROCAL);
+done:
+    free(values);
+    return s;
+}
+
+lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_results *out)
+{
+    *out = (lk_results){0};
+    search q = {.searcher = searcher,
+                .query = query,
+                .options = options ? *options : (lk_search_options){0},
+                .view = lk_searcher_use(searcher)};
+    lk_status s = check(&q);
+    if (s != LK_OK) goto done;
+    q.dim = lk_flat_dim(q.view.index);
+    q.vector = lk_alloc(q.dim, sizeof *q.vector);
+    if (!q.vector) {
+        s = lk_fail_memory("query");
+        goto done;
+    }
+    if (q.options.where) LK_TRY(lk_searcher_select(searcher, q.options.where, &q.filter));
+    LK_TRY(make_vector(&q));
+    LK_TRY(take_feedback(&q));
+    LK_TRY(expand(&q));
+    LK_TRY(find(&q, q.options.rerank && q.options.shortlist > q.options.k ? q.options.shortlist : q.options.k));
+    LK_TRY(rerank(&q));
+    LK_TRY(lk_searcher_describe(searcher, q.hits, q.reranked, q.count, q.options.k, out));
+    out->rerank = q.options.rerank;
+done:
+    lk_searcher_drop_filter(q.filter);
+    lk_searcher_give_back(&q.view);
+    free(q.vector);
+    free(q.found);
+    free(q.hits);
+    free(q.reranked);
+    return s;
+}
+
+lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,
+                           lk_results *out)
+{
+    return lk_search(searcher, &(lk_query){.vectors = vector, .n_vectors = 1}, options, out);
+}
+
+lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
+                          lk_results *out)
+{
+    return lk_search(searcher, &(lk_query){.images = image, .n_images = 1}, options, out);
+}
+
+lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out)
+{
+    return lk_search(searcher, &(lk_query){.ids = &id, .n_ids = 1}, options, out);
+}
+
+/* ---- names ---- */
+
+static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
+static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
+
+lk_status lk_rerank_named(const char *name, lk_rerank *out)
+{
+    for (size_t i = 0; i < sizeof rerank_names / sizeof *rerank_names; i++) {
+        if (strcmp(name, rerank_names[i]) != 0) continue;
+        *out = (lk_rerank)i;
+        return LK_OK;
+    }
+    return lk_fail(LK_INVALID,
+                   "there is no re-ranking %s: none, kreciprocal, diffusion, superglobal or geometric is wanted", name);
+}
+
+lk_status lk_expansion_named(const char *name, lk_expansion *out)
+{
+    for (size_t i = 0; i < sizeof expansion_names / sizeof *expansion_names; i++) {
+        if (strcmp(name, expansion_names[i]) != 0) continue;
+        *out = (lk_expansion)i;
+        return LK_OK;
+    }
+    return lk_fail(LK_INVALID, "there is no query expansion %s: none, aqe, rank or alpha is wanted", name);
+}
+
+const char *lk_rerank_name(lk_rerank rerank)
+{
+    return rerank_names[rerank];
+}
