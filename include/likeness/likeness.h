@@ -9,6 +9,8 @@
 #include <likeness/eval.h>
 #include <likeness/image.h>
 #include <likeness/index.h>
+#include <likeness/metric.h>
+#include <likeness/pooling.h>
 #include <likeness/server.h>
 #include <likeness/status.h>
 
