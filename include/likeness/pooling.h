@@ -25,7 +25,8 @@ typedef struct lk_map_shape {
 LK_API lk_status lk_average_forward(lk_map_shape shape, const float *x, float *out);
 LK_API lk_status lk_average_backward(lk_map_shape shape, const float *grad_out, float *grad_x);
 
-/* Maximum over positions (MAC, Tolias et al., 2016). Of equal maxima the first gets the gradient. out [batch][channels]. */
+/* Maximum over positions (MAC, Tolias et al., 2016). Of equal maxima the first gets the gradient. out
+ * [batch][channels]. */
 LK_API lk_status lk_maximum_forward(lk_map_shape shape, const float *x, float *out);
 LK_API lk_status lk_maximum_backward(lk_map_shape shape, const float *x, const float *grad_out, float *grad_x);
 
@@ -34,7 +35,8 @@ LK_API lk_status lk_maximum_backward(lk_map_shape shape, const float *x, const f
  *          maximum; 3 is usual, eps 1e-6.
  * out      [batch][channels]
  * grad_p   [p_count] */
-LK_API lk_status lk_gem_forward(lk_map_shape shape, const float *x, const float *p, size_t p_count, float eps, float *out);
+LK_API lk_status lk_gem_forward(lk_map_shape shape, const float *x, const float *p, size_t p_count, float eps,
+                                float *out);
 LK_API lk_status lk_gem_backward(lk_map_shape shape, const float *x, const float *out, const float *grad_out,
                                  const float *p, size_t p_count, float eps, float *grad_x, float *grad_p);
 
@@ -44,8 +46,8 @@ typedef struct lk_region {
 } lk_region;
 
 /* The regions of R-MAC (Tolias et al., 2016, section 4): the whole map, then for level l = 1..levels squares of side
- * 2 min(height, width) / (l + 1) laid evenly, with as many more along the longer side as brings neighbours to 40 % overlap.
- * regions may be NULL to ask for the number; *count receives it. At most 8 levels. */
+ * 2 min(height, width) / (l + 1) laid evenly, with as many more along the longer side as brings neighbours to 40 %
+ * overlap. regions may be NULL to ask for the number; *count receives it. At most 8 levels. */
 LK_API lk_status lk_rmac_regions(uint32_t height, uint32_t width, unsigned levels, lk_region *regions, size_t *count);
 
 /* Whitening within R-MAC: y = weight . v + bias for each region's unit vector v, then normalised. */
@@ -83,10 +85,10 @@ LK_API lk_status lk_cgd_backward(lk_map_shape shape, const lk_cgd_branch *branch
                                  const float *grad_out, float *grad_x, float *const *grad_weights);
 
 /* Batch DropBlock (Dai et al., 2019): one rectangle, the same for the whole batch, is set to 0 in a training branch.
- * height_share, width_share in (0, 1]: its size, rounded, at least one position. The mask [height*width] is 0 inside and
- * 1 outside, drawn from seed. */
-LK_API lk_status lk_drop_block_mask(uint32_t height, uint32_t width, float height_share, float width_share, uint64_t seed,
-                                    float *mask);
+ * height_share, width_share in (0, 1]: its size, rounded, at least one position. The mask [height*width] is 0 inside
+ * and 1 outside, drawn from seed. */
+LK_API lk_status lk_drop_block_mask(uint32_t height, uint32_t width, float height_share, float width_share,
+                                    uint64_t seed, float *mask);
 /* out = x * mask for every channel: forward with x, backward with the gradient. */
 LK_API lk_status lk_drop_block_apply(lk_map_shape shape, const float *mask, const float *x, float *out);
 
@@ -99,11 +101,11 @@ LK_API lk_status lk_projection_backward(size_t n, size_t in_dim, size_t out_dim,
 /* Batch-norm neck (Luo et al., 2019): batch normalisation of vectors, usually without shift.
  * scale [dim], shift [dim] or NULL; eps 1e-5 is usual.
  * mean, inverse [dim]: of the batch and 1 / sqrt(variance + eps) (biased variance); written forward, read backward.
- * running_mean, running_variance [dim] or NULL: moved by momentum toward the batch's (variance unbiased, as PyTorch does).
- * n must be at least 2 to train. */
-LK_API lk_status lk_neck_forward(size_t n, size_t dim, const float *x, const float *scale, const float *shift, float eps,
-                                 float momentum, float *running_mean, float *running_variance, float *mean, float *inverse,
-                                 float *out);
+ * running_mean, running_variance [dim] or NULL: moved by momentum toward the batch's (variance unbiased, as PyTorch
+ * does). n must be at least 2 to train. */
+LK_API lk_status lk_neck_forward(size_t n, size_t dim, const float *x, const float *scale, const float *shift,
+                                 float eps, float momentum, float *running_mean, float *running_variance, float *mean,
+                                 float *inverse, float *out);
 LK_API lk_status lk_neck_backward(size_t n, size_t dim, const float *x, const float *scale, const float *mean,
                                   const float *inverse, const float *grad_out, float *grad_x, float *grad_scale,
                                   float *grad_shift);
@@ -111,8 +113,8 @@ LK_API lk_status lk_neck_backward(size_t n, size_t dim, const float *x, const fl
 LK_API lk_status lk_neck_apply(size_t n, size_t dim, const float *x, const float *scale, const float *shift, float eps,
                                const float *running_mean, const float *running_variance, float *out);
 
-/* Rows divided by max(|x|, eps). The gradient of a row not longer than eps is grad_out / eps without the projection; with eps
- * 0 a zero row stays zero and gets no gradient. */
+/* Rows divided by max(|x|, eps). The gradient of a row not longer than eps is grad_out / eps without the projection;
+ * with eps 0 a zero row stays zero and gets no gradient. */
 LK_API lk_status lk_normalise_forward(size_t n, size_t dim, const float *x, float eps, float *out);
 LK_API lk_status lk_normalise_backward(size_t n, size_t dim, const float *x, float eps, const float *grad_out,
                                        float *grad_x);

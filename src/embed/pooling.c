@@ -93,7 +93,8 @@ static lk_status check_gem(lk_map_shape s, const float *p, size_t p_count, float
     if (p_count != 1 && p_count != s.channels)
         return lk_fail(LK_INVALID, "GeM takes one exponent or one per channel, not %zu", p_count);
     for (size_t c = 0; c < p_count; c++)
-        if (!(p[c] > 0 && isfinite(p[c]))) return lk_fail(LK_INVALID, "the exponent of GeM must be above 0, not %g", (double)p[c]);
+        if (!(p[c] > 0 && isfinite(p[c])))
+            return lk_fail(LK_INVALID, "the exponent of GeM must be above 0, not %g", (double)p[c]);
     if (!(eps > 0)) return lk_fail(LK_INVALID, "the floor of GeM must be above 0");
     return LK_OK;
 }
@@ -114,8 +115,8 @@ static inline int whole_power(float p)
 }
 
 /* Sum of powers divided by the largest value's, so that neither large exponents nor large values overflow. */
-static inline __attribute__((always_inline)) double sum_powers(const float *x, lane l, size_t positions, float p, int whole, float eps,
-                                                        float most)
+static inline __attribute__((always_inline)) double sum_powers(const float *x, lane l, size_t positions, float p,
+                                                               int whole, float eps, float most)
 {
     double total = 0;
     float scale = 1 / most;
@@ -164,7 +165,8 @@ lk_status lk_gem_backward(lk_map_shape s, const float *x, const float *out, cons
         for (size_t c = 0; c < s.channels; c++) {
             lane l = lane_of(s, b, c);
             size_t k = p_count == 1 ? 0 : c;
-            float y = out[b * s.channels + c], g = grad_out[b * s.channels + c], q = p[k], share = g / (float)s.positions;
+            float y = out[b * s.channels + c], g = grad_out[b * s.channels + c], q = p[k],
+                  share = g / (float)s.positions;
             int whole = whole_power(q - 1);
             for (size_t i = 0; grad_x && i < s.positions; i++) {
                 float u = x[l.at + i * l.step];
@@ -194,7 +196,8 @@ lk_status lk_drop_block_mask(uint32_t height, uint32_t width, float height_share
     uint32_t w = (uint32_t)fmaxf(1, roundf(width_share * (float)width));
     lk_random random;
     lk_random_seed(&random, seed);
-    uint32_t top = (uint32_t)lk_random_below(&random, height - h + 1), left = (uint32_t)lk_random_below(&random, width - w + 1);
+    uint32_t top = (uint32_t)lk_random_below(&random, height - h + 1),
+             left = (uint32_t)lk_random_below(&random, width - w + 1);
     for (uint32_t i = 0; i < height; i++)
         for (uint32_t j = 0; j < width; j++)
             mask[(size_t)i * width + j] = !(i >= top && i < top + h && j >= left && j < left + w);

@@ -27,8 +27,8 @@ lk_status lk_projection_backward(size_t n, size_t in_dim, size_t out_dim, const 
     if (!n || !in_dim || !out_dim) return lk_fail(LK_INVALID, "a projection of %zu x %zu to %zu", n, in_dim, out_dim);
     openblas_set_num_threads(1);
     if (grad_x)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in_dim, (blasint)out_dim, 1, grad_out,
-                    (blasint)out_dim, weight, (blasint)in_dim, 0, grad_x, (blasint)in_dim);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in_dim, (blasint)out_dim, 1,
+                    grad_out, (blasint)out_dim, weight, (blasint)in_dim, 0, grad_x, (blasint)in_dim);
     if (grad_weight)
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out_dim, (blasint)in_dim, (blasint)n, 1, grad_out,
                     (blasint)out_dim, x, (blasint)in_dim, 0, grad_weight, (blasint)in_dim);
@@ -64,7 +64,8 @@ lk_status lk_neck_forward(size_t n, size_t dim, const float *x, const float *sca
 
 /* With y = (x - mean) inverse and g = grad_out scale: grad_x = inverse (g - mean of g - y mean of (g y)). */
 lk_status lk_neck_backward(size_t n, size_t dim, const float *x, const float *scale, const float *mean,
-                           const float *inverse, const float *grad_out, float *grad_x, float *grad_scale, float *grad_shift)
+                           const float *inverse, const float *grad_out, float *grad_x, float *grad_scale,
+                           float *grad_shift)
 {
     if (n < 2 || !dim) return lk_fail(LK_INVALID, "batch normalisation of %zu rows: needs two at least", n);
     for (size_t k = 0; k < dim; k++) {
@@ -120,13 +121,15 @@ lk_status lk_normalise_backward(size_t n, size_t dim, const float *x, float eps,
         const float *xi = x + i * dim, *g = grad_out + i * dim;
         double length = length_of(xi, dim), factor = fmax(length, (double)eps), along = 0;
         factor = factor > 0 ? 1 / factor : 0;
-        for (size_t k = 0; length > (double)eps && k < dim; k++) along += (double)g[k] * (double)xi[k] * factor * factor;
+        for (size_t k = 0; length > (double)eps && k < dim; k++)
+            along += (double)g[k] * (double)xi[k] * factor * factor;
         for (size_t k = 0; k < dim; k++) grad_x[i * dim + k] = (float)(factor * ((double)g[k] - along * (double)xi[k]));
     }
     return LK_OK;
 }
 
-/* ---- CGD ------------------------------------------------------------------------------------------------------------- */
+/* ---- CGD
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static const float floor_of_gem = 1e-6f, shortest = 1e-12f;
 
@@ -162,7 +165,8 @@ static lk_status width_of(const lk_cgd_branch *branches, size_t count, size_t *w
     return count ? LK_OK : lk_fail(LK_INVALID, "a combination of no descriptors");
 }
 
-/* One branch: pooled [batch][channels], projected [batch][out], normalised into columns at.. of joined [batch][width]. */
+/* One branch: pooled [batch][channels], projected [batch][out], normalised into columns at.. of joined [batch][width].
+ */
 static lk_status branch_forward(lk_map_shape shape, const lk_cgd_branch *branch, const float *x, float *pooled,
                                 float *projected, float *unit, float *joined, size_t width, size_t at)
 {
@@ -217,7 +221,8 @@ lk_status lk_cgd_backward(lk_map_shape shape, const lk_cgd_branch *branches, siz
     for (size_t k = 0; k < count; at += branches[k++].out) {
         const lk_cgd_branch *branch = &branches[k];
         LK_TRY(pool(shape, branch, x, pooled));
-        LK_TRY(lk_projection_forward(shape.batch, shape.channels, branch->out, pooled, branch->weight, NULL, projected));
+        LK_TRY(
+            lk_projection_forward(shape.batch, shape.channels, branch->out, pooled, branch->weight, NULL, projected));
         for (size_t b = 0; b < shape.batch; b++)
             memcpy(unit + b * branch->out, grad_joined + b * width + at, branch->out * sizeof *unit);
         LK_TRY(lk_normalise_backward(shape.batch, branch->out, projected, shortest, unit, grad_unit));

@@ -10,8 +10,8 @@
 
 static const float length_floor = 1e-6f; /* added to lengths, as in the reference */
 
-/* How many more regions than the level's number lie along the longer side: 1 to 6, whichever brings the overlap of squares
- * of the shorter side nearest to 0.4. */
+/* How many more regions than the level's number lie along the longer side: 1 to 6, whichever brings the overlap of
+ * squares of the shorter side nearest to 0.4. */
 static unsigned extra_regions(uint32_t shorter, uint32_t longer)
 {
     unsigned best = 0;
@@ -47,7 +47,8 @@ lk_status lk_rmac_regions(uint32_t height, uint32_t width, unsigned levels, lk_r
         for (unsigned i = 0; i < down; i++)
             for (unsigned j = 0; j < across; j++, n++)
                 if (regions)
-                    regions[n] = (lk_region){start_of(height, side, down, i), start_of(width, side, across, j), side, side};
+                    regions[n] =
+                        (lk_region){start_of(height, side, down, i), start_of(width, side, across, j), side, side};
     }
     *count = n;
     return LK_OK;
@@ -59,8 +60,8 @@ typedef struct work {
     size_t channels, out, count;
     uint32_t width;
     lk_region *regions;
-    size_t *best;                   /* [channels] position of the maximum */
-    double *unit, *white, *grad;    /* [channels], [out], [max of both] */
+    size_t *best;                /* [channels] position of the maximum */
+    double *unit, *white, *grad; /* [channels], [out], [max of both] */
     double unit_length, white_length;
     double *grad_weight, *grad_bias; /* or NULL */
 } work;
@@ -77,7 +78,9 @@ static lk_status work_new(size_t batch, size_t channels, uint32_t height, uint32
                           const lk_whitening *whitening, bool train, work *w)
 {
     bool white = whitening && whitening->weight;
-    *w = (work){.whitening = white ? whitening : NULL, .channels = channels, .out = white ? whitening->out : channels,
+    *w = (work){.whitening = white ? whitening : NULL,
+                .channels = channels,
+                .out = white ? whitening->out : channels,
                 .width = width};
     if (!batch || !channels || !w->out) return lk_fail(LK_INVALID, "an empty map cannot be pooled");
     lk_status s = lk_rmac_regions(height, width, levels, NULL, &w->count);
@@ -194,7 +197,8 @@ lk_status lk_rmac_backward(size_t batch, size_t channels, uint32_t height, uint3
             describe(&w, x + b * channels * plane, plane, w.regions[r]);
             region_back(&w, grad_out + b * w.out, plane, grad_x ? grad_x + b * channels * plane : NULL);
         }
-    for (size_t i = 0; w.whitening && grad_weight && i < w.out * channels; i++) grad_weight[i] = (float)w.grad_weight[i];
+    for (size_t i = 0; w.whitening && grad_weight && i < w.out * channels; i++)
+        grad_weight[i] = (float)w.grad_weight[i];
     for (size_t o = 0; w.whitening && grad_bias && o < w.out; o++) grad_bias[o] = (float)w.grad_bias[o];
     work_free(&w);
     return LK_OK;

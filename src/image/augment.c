@@ -9,22 +9,55 @@
 
 lk_augment_options lk_augment_photo_defaults(uint32_t width, uint32_t height)
 {
-    return (lk_augment_options){.width = width, .height = height, .area_low = 0.3, .area_high = 1, .ratio_low = 0.75,
-                                .ratio_high = 4.0 / 3, .flip = 0.5, .rotation = 10, .perspective = 0.05,
-                                .brightness = 0.3, .contrast = 0.3, .saturation = 0.3, .hue = 0.03, .blur = 0.1,
-                                .blur_low = 0.3, .blur_high = 1.5, .erase = 0.2, .erase_low = 0.02, .erase_high = 0.2};
+    return (lk_augment_options){.width = width,
+                                .height = height,
+                                .area_low = 0.3,
+                                .area_high = 1,
+                                .ratio_low = 0.75,
+                                .ratio_high = 4.0 / 3,
+                                .flip = 0.5,
+                                .rotation = 10,
+                                .perspective = 0.05,
+                                .brightness = 0.3,
+                                .contrast = 0.3,
+                                .saturation = 0.3,
+                                .hue = 0.03,
+                                .blur = 0.1,
+                                .blur_low = 0.3,
+                                .blur_high = 1.5,
+                                .erase = 0.2,
+                                .erase_low = 0.02,
+                                .erase_high = 0.2};
 }
 
 lk_augment_options lk_augment_logo_defaults(uint32_t width, uint32_t height)
 {
-    return (lk_augment_options){.width = width, .height = height, .area_low = 0.6, .area_high = 1.4, .ratio_low = 0.85,
-                                .ratio_high = 1.18, .rotation = 12, .perspective = 0.08, .brightness = 0.2,
-                                .contrast = 0.2, .saturation = 0.3, .hue = 0.05, .blur = 0.2, .blur_low = 0.3,
-                                .blur_high = 1.2, .erase = 0.15, .erase_low = 0.02, .erase_high = 0.12, .ground = 0.5,
-                                .monochrome = 0.35, .outline = 0.1, .invert = 0.15};
+    return (lk_augment_options){.width = width,
+                                .height = height,
+                                .area_low = 0.6,
+                                .area_high = 1.4,
+                                .ratio_low = 0.85,
+                                .ratio_high = 1.18,
+                                .rotation = 12,
+                                .perspective = 0.08,
+                                .brightness = 0.2,
+                                .contrast = 0.2,
+                                .saturation = 0.3,
+                                .hue = 0.05,
+                                .blur = 0.2,
+                                .blur_low = 0.3,
+                                .blur_high = 1.2,
+                                .erase = 0.15,
+                                .erase_low = 0.02,
+                                .erase_high = 0.12,
+                                .ground = 0.5,
+                                .monochrome = 0.35,
+                                .outline = 0.1,
+                                .invert = 0.15};
 }
 
-/* ---- Homographies --------------------------------------------------------------------------------------------------- */
+/* ---- Homographies ---------------------------------------------------------------------------------------------------
+ */
 
 /* out = a . b; out may be either. */
 static void multiply(const double *a, const double *b, double *out)
@@ -42,8 +75,15 @@ static void square_to_quadrilateral(const double q[4][2], double *m)
     double sx = q[0][0] - q[1][0] + q[2][0] - q[3][0], sy = q[0][1] - q[1][1] + q[2][1] - q[3][1];
     double ax = q[1][0] - q[2][0], ay = q[1][1] - q[2][1], bx = q[3][0] - q[2][0], by = q[3][1] - q[2][1];
     double det = ax * by - bx * ay, g = (sx * by - bx * sy) / det, h = (ax * sy - sx * ay) / det;
-    double result[9] = {q[1][0] - q[0][0] + g * q[1][0], q[3][0] - q[0][0] + h * q[3][0], q[0][0],
-                        q[1][1] - q[0][1] + g * q[1][1], q[3][1] - q[0][1] + h * q[3][1], q[0][1], g, h, 1};
+    double result[9] = {q[1][0] - q[0][0] + g * q[1][0],
+                        q[3][0] - q[0][0] + h * q[3][0],
+                        q[0][0],
+                        q[1][1] - q[0][1] + g * q[1][1],
+                        q[3][1] - q[0][1] + h * q[3][1],
+                        q[0][1],
+                        g,
+                        h,
+                        1};
     memcpy(m, result, sizeof result);
 }
 
@@ -57,8 +97,8 @@ static bool chance(lk_random *random, double probability)
     return lk_random_unit(random) < probability;
 }
 
-/* Crop rectangle: area and proportions drawn, then moved within the picture; what is larger than the picture is laid around
- * it. left, top, width, height. */
+/* Crop rectangle: area and proportions drawn, then moved within the picture; what is larger than the picture is laid
+ * around it. left, top, width, height. */
 static void draw_crop(const lk_augment_options *o, double width, double height, lk_random *random, double *rect)
 {
     double area = width * height * uniform(random, o->area_low, o->area_high);
@@ -123,15 +163,27 @@ static lk_status check(const lk_augment_options *o, uint32_t width, uint32_t hei
 {
     if (!width || !height || !o->width || !o->height || o->width > 1 << 14 || o->height > 1 << 14)
         return lk_fail(LK_INVALID, "a picture of %u x %u cannot become %u x %u", width, height, o->width, o->height);
-    const struct { const char *name; double low, high, least, most; } ranges[] = {
-        {"crop area", o->area_low, o->area_high, 1e-4, 16}, {"crop ratio", o->ratio_low, o->ratio_high, 0.01, 100},
-        {"flip", o->flip, o->flip, 0, 1}, {"rotation", o->rotation, o->rotation, 0, 180},
-        {"perspective", o->perspective, o->perspective, 0, 0.24}, {"brightness", o->brightness, o->brightness, 0, 1},
-        {"contrast", o->contrast, o->contrast, 0, 1}, {"saturation", o->saturation, o->saturation, 0, 1},
-        {"hue", o->hue, o->hue, 0, 0.5}, {"blur", o->blur, o->blur, 0, 1}, {"blur sigma", o->blur_low, o->blur_high, 0, 32},
-        {"erase", o->erase, o->erase, 0, 1}, {"erased area", o->erase_low, o->erase_high, 0, 1},
-        {"ground", o->ground, o->ground, 0, 1}, {"monochrome", o->monochrome, o->monochrome, 0, 1},
-        {"outline", o->outline, o->outline, 0, 1}, {"invert", o->invert, o->invert, 0, 1},
+    const struct {
+        const char *name;
+        double low, high, least, most;
+    } ranges[] = {
+        {"crop area", o->area_low, o->area_high, 1e-4, 16},
+        {"crop ratio", o->ratio_low, o->ratio_high, 0.01, 100},
+        {"flip", o->flip, o->flip, 0, 1},
+        {"rotation", o->rotation, o->rotation, 0, 180},
+        {"perspective", o->perspective, o->perspective, 0, 0.24},
+        {"brightness", o->brightness, o->brightness, 0, 1},
+        {"contrast", o->contrast, o->contrast, 0, 1},
+        {"saturation", o->saturation, o->saturation, 0, 1},
+        {"hue", o->hue, o->hue, 0, 0.5},
+        {"blur", o->blur, o->blur, 0, 1},
+        {"blur sigma", o->blur_low, o->blur_high, 0, 32},
+        {"erase", o->erase, o->erase, 0, 1},
+        {"erased area", o->erase_low, o->erase_high, 0, 1},
+        {"ground", o->ground, o->ground, 0, 1},
+        {"monochrome", o->monochrome, o->monochrome, 0, 1},
+        {"outline", o->outline, o->outline, 0, 1},
+        {"invert", o->invert, o->invert, 0, 1},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (!(ranges[i].low >= ranges[i].least && ranges[i].low <= ranges[i].high && ranges[i].high <= ranges[i].most))
@@ -167,6 +219,11 @@ lk_status lk_augment_draw(const lk_augment_options *o, uint32_t source_width, ui
 
 lk_augment_plan lk_augment_plain(uint32_t source_width, uint32_t source_height, uint32_t width, uint32_t height)
 {
-    return (lk_augment_plan){.width = width, .height = height, .brightness = 1, .contrast = 1, .saturation = 1,
-                             .matrix = {(double)source_width / width, 0, 0, 0, (double)source_height / height, 0, 0, 0, 1}};
+    return (lk_augment_plan){
+        .width = width,
+        .height = height,
+        .brightness = 1,
+        .contrast = 1,
+        .saturation = 1,
+        .matrix = {(double)source_width / width, 0, 0, 0, (double)source_height / height, 0, 0, 0, 1}};
 }

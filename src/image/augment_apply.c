@@ -23,7 +23,8 @@ static float clamp(float x, float low, float high)
     return x < low ? low : x > high ? high : x;
 }
 
-/* ---- Geometry ---------------------------------------------------------------------------------------------------------- */
+/* ---- Geometry
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static const uint8_t *pixel(const lk_image *image, long x, long y)
 {
@@ -43,8 +44,8 @@ static int share_of_border(const lk_image *image, const uint8_t *colour)
     return (int)(16 * alike / (size_t)count);
 }
 
-/* The ground: the commonest of the corners' colours. When half of the border has it (drawings may touch the border) the picture
- * is a drawing on a ground; so is every picture with transparency. */
+/* The ground: the commonest of the corners' colours. When half of the border has it (drawings may touch the border) the
+ * picture is a drawing on a ground; so is every picture with transparency. */
 static bool find_ground(const lk_image *image, float *ground)
 {
     long w = image->width, h = image->height;
@@ -133,15 +134,16 @@ static void transform(const lk_augment_plan *plan, const lk_image *image, canvas
         }
 }
 
-/* ---- Ink and ground ---------------------------------------------------------------------------------------------------- */
+/* ---- Ink and ground
+ * ---------------------------------------------------------------------------------------------------- */
 
 static float distance_to(const float *p, const float *ground)
 {
     return fmaxf(fabsf(p[0] - ground[0]), fmaxf(fabsf(p[1] - ground[1]), fabsf(p[2] - ground[2])));
 }
 
-/* An opaque drawing: a pixel is as much ink as its colour is away from the ground, measured by the farthest pixel. Takes the
- * ground's part out of the colours. False when all is ground. */
+/* An opaque drawing: a pixel is as much ink as its colour is away from the ground, measured by the farthest pixel.
+ * Takes the ground's part out of the colours. False when all is ground. */
 static bool split(canvas *c)
 {
     size_t count = (size_t)c->width * c->height;
@@ -207,7 +209,8 @@ static void restyle(const lk_augment_plan *plan, const lk_image *image, canvas *
         for (int k = 0; k < 3; k++) c->rgb[3 * i + k] += (1 - c->cover[i]) * ground[k];
 }
 
-/* ---- Colour, blur, erasure --------------------------------------------------------------------------------------------- */
+/* ---- Colour, blur, erasure
+ * --------------------------------------------------------------------------------------------- */
 
 static float grey_of(const float *p)
 {
@@ -227,7 +230,8 @@ static void hue_matrix(float turn, float *m)
     }
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 3; j++)
-            m[3 * i + j] = (float)(from[3 * i] * turned[j] + from[3 * i + 1] * turned[3 + j] + from[3 * i + 2] * turned[6 + j]);
+            m[3 * i + j] =
+                (float)(from[3 * i] * turned[j] + from[3 * i + 1] * turned[3 + j] + from[3 * i + 2] * turned[6 + j]);
 }
 
 static void recolour(const lk_augment_plan *plan, canvas *c)
@@ -237,7 +241,8 @@ static void recolour(const lk_augment_plan *plan, canvas *c)
     float hue[9];
     if (plan->invert)
         for (size_t i = 0; i < 3 * count; i++) c->rgb[i] = 255 - c->rgb[i];
-    for (size_t i = 0; plan->brightness != 1 && i < 3 * count; i++) c->rgb[i] = clamp(c->rgb[i] * plan->brightness, 0, 255);
+    for (size_t i = 0; plan->brightness != 1 && i < 3 * count; i++)
+        c->rgb[i] = clamp(c->rgb[i] * plan->brightness, 0, 255);
     for (size_t i = 0; i < count; i++) sum += (double)grey_of(c->rgb + 3 * i);
     float mean = (float)(sum / (double)count);
     for (size_t i = 0; plan->contrast != 1 && i < 3 * count; i++)
@@ -245,16 +250,18 @@ static void recolour(const lk_augment_plan *plan, canvas *c)
     hue_matrix(plan->hue, hue);
     for (size_t i = 0; i < count; i++) {
         float *p = c->rgb + 3 * i, grey = grey_of(p), q[3];
-        for (int k = 0; plan->saturation != 1 && k < 3; k++) p[k] = clamp(grey + plan->saturation * (p[k] - grey), 0, 255);
+        for (int k = 0; plan->saturation != 1 && k < 3; k++)
+            p[k] = clamp(grey + plan->saturation * (p[k] - grey), 0, 255);
         if (plan->hue == 0) continue;
         for (int k = 0; k < 3; k++) q[k] = hue[3 * k] * p[0] + hue[3 * k + 1] * p[1] + hue[3 * k + 2] * p[2];
         for (int k = 0; k < 3; k++) p[k] = clamp(q[k], 0, 255);
     }
 }
 
-/* One direction of a Gaussian blur; edges go on. step: floats from one pixel to the next, count pixels, lines of them. */
-static void blur_lines(const float *from, float *to, size_t count, size_t step, size_t lines, size_t next, const float *kernel,
-                       long reach)
+/* One direction of a Gaussian blur; edges go on. step: floats from one pixel to the next, count pixels, lines of them.
+ */
+static void blur_lines(const float *from, float *to, size_t count, size_t step, size_t lines, size_t next,
+                       const float *kernel, long reach)
 {
     for (size_t line = 0; line < lines; line++)
         for (long i = 0; i < (long)count; i++)
@@ -288,7 +295,8 @@ static void erase(const lk_augment_plan *plan, lk_image *out)
 {
     for (uint32_t y = 0; plan->erased[2] && y < plan->erased[3]; y++)
         for (uint32_t x = 0; x < plan->erased[2]; x++)
-            memcpy(out->pixels + (((size_t)plan->erased[1] + y) * out->width + plan->erased[0] + x) * 3, plan->eraser, 3);
+            memcpy(out->pixels + (((size_t)plan->erased[1] + y) * out->width + plan->erased[0] + x) * 3, plan->eraser,
+                   3);
 }
 
 lk_status lk_augment_apply(const lk_augment_plan *plan, const lk_image *image, lk_image *out)

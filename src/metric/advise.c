@@ -8,10 +8,12 @@ static lk_status without_labels(const lk_label_summary *t, lk_advice *a)
 {
     a->loss = lk_loss_defaults(LK_LOSS_NT_XENT);
     a->two_views = true;
-    snprintf(a->reason, sizeof a->reason,
-             "%s, so two augmented views of each of the %zu pictures are the positive pair and the rest of the batch are the "
-             "negatives: NT-Xent, with batches as large as memory allows because every picture of a batch is a negative.",
-             t->labelled ? "No class has two pictures" : "There are no labels", t->pictures);
+    snprintf(
+        a->reason, sizeof a->reason,
+        "%s, so two augmented views of each of the %zu pictures are the positive pair and the rest of the batch are "
+        "the "
+        "negatives: NT-Xent, with batches as large as memory allows because every picture of a batch is a negative.",
+        t->labelled ? "No class has two pictures" : "There are no labels", t->pictures);
     return LK_OK;
 }
 
@@ -23,14 +25,16 @@ static void graded(const lk_label_summary *t, lk_advice *a)
     a->sampler = multi ? LK_SAMPLER_PLAIN : LK_SAMPLER_PK;
     if (multi)
         snprintf(a->reason, sizeof a->reason,
-                 "Pictures carry %.1f labels on average, so a pair is not simply alike or unlike: multi-similarity with each "
+                 "Pictures carry %.1f labels on average, so a pair is not simply alike or unlike: multi-similarity "
+                 "with each "
                  "pair weighted by the share of labels in common (Jaccard). Plain shuffling, because classes overlap.",
                  t->labels_per_picture);
     else
-        snprintf(a->reason, sizeof a->reason,
-                 "The labels form a hierarchy of %zu levels, so a pair is alike by degrees: multi-similarity with each pair "
-                 "weighted by the share of levels in common; batches of several pictures per finest class.",
-                 t->levels);
+        snprintf(
+            a->reason, sizeof a->reason,
+            "The labels form a hierarchy of %zu levels, so a pair is alike by degrees: multi-similarity with each pair "
+            "weighted by the share of levels in common; batches of several pictures per finest class.",
+            t->levels);
 }
 
 static void single(const lk_label_summary *t, size_t batch, lk_advice *a)
@@ -41,9 +45,11 @@ static void single(const lk_label_summary *t, size_t batch, lk_advice *a)
         a->miner = LK_MINER_MULTI_SIMILARITY;
         a->sampler = LK_SAMPLER_PK;
         snprintf(a->reason, sizeof a->reason,
-                 "%zu classes of %.1f pictures on average: %s, so pairs within the batch teach more. Multi-similarity with its "
+                 "%zu classes of %.1f pictures on average: %s, so pairs within the batch teach more. Multi-similarity "
+                 "with its "
                  "miner, batches of %zu classes with %zu pictures each%s.",
-                 t->classes, mean, mean < 10 ? "too few to learn a weight vector for each" : "too many for a softmax over all",
+                 t->classes, mean,
+                 mean < 10 ? "too few to learn a weight vector for each" : "too many for a softmax over all",
                  batch / a->per_class, a->per_class,
                  t->singletons ? "; classes of one picture serve as negatives" : "");
         return;
@@ -53,10 +59,12 @@ static void single(const lk_label_summary *t, size_t batch, lk_advice *a)
     a->loss.classes = (uint32_t)t->classes;
     a->sampler = skew > 10 ? LK_SAMPLER_BALANCED : LK_SAMPLER_PLAIN;
     snprintf(a->reason, sizeof a->reason,
-             "%zu classes of %.0f pictures on average: enough to learn a weight vector for each, which compares every picture "
+             "%zu classes of %.0f pictures on average: enough to learn a weight vector for each, which compares every "
+             "picture "
              "with all classes at each step. %s%s",
              t->classes, mean,
-             large ? "Sub-center ArcFace, because large classes hold several appearances and wrong labels." : "ArcFace.",
+             large ? "Sub-center ArcFace, because large classes hold several appearances and wrong labels."
+                   : "ArcFace.",
              skew > 10 ? " The largest class is more than ten times the smallest, so classes are drawn evenly." : "");
 }
 
@@ -71,9 +79,12 @@ lk_status lk_advise(const lk_label_summary *t, size_t batch, lk_advice *out)
     bool alone = t->kind == LK_LABELS_SINGLE && t->classes == t->singletons;
     if (!t->labelled || alone) return without_labels(t, out);
     if (t->classes < 2)
-        return lk_fail(LK_INVALID, "all pictures have the same label: there is nothing to tell apart. Give labels of several "
-                                   "classes, or none at all");
-    if (t->kind != LK_LABELS_SINGLE) graded(t, out);
-    else single(t, batch, out);
+        return lk_fail(LK_INVALID,
+                       "all pictures have the same label: there is nothing to tell apart. Give labels of several "
+                       "classes, or none at all");
+    if (t->kind != LK_LABELS_SINGLE)
+        graded(t, out);
+    else
+        single(t, batch, out);
     return LK_OK;
 }

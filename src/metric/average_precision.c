@@ -7,9 +7,11 @@
  *
  * Smooth-AP (Brown et al., 2020, eq. 8), c = cosine, g = sigmoid(. / temperature), P(i) the class of i with i itself:
  *
- *     loss_i = 1 - 1/|P(i)| sum_{j in P(i)} (1 + sum_{k in P(i), k != j} g(c_ik - c_ij)) / (1 + sum_{k != j} g(c_ik - c_ij))
+ *     loss_i = 1 - 1/|P(i)| sum_{j in P(i)} (1 + sum_{k in P(i), k != j} g(c_ik - c_ij)) / (1 + sum_{k != j} g(c_ik -
+ * c_ij))
  *
- * Elements: anchors with positives, plain mean, each times its weight from the tuples. All pairs of the labels take part. */
+ * Elements: anchors with positives, plain mean, each times its weight from the tuples. All pairs of the labels take
+ * part. */
 #include "metric/problem.h"
 
 #include "base/error.h"

@@ -33,7 +33,8 @@ lk_status lk_confusable_classes(const float *embeddings, size_t n, size_t dim, c
     lk_status s = LK_OK;
     lk_flat *index = NULL;
     lk_hit *hits = NULL;
-    if (!classes || !count || count > classes) return lk_fail(LK_INVALID, "%zu confusable ones of %u classes", count, classes);
+    if (!classes || !count || count > classes)
+        return lk_fail(LK_INVALID, "%zu confusable ones of %u classes", count, classes);
     float *centre = lk_alloc_zero((size_t)classes * dim, sizeof *centre);
     size_t *pictures = lk_alloc_zero(classes, sizeof *pictures);
     hits = lk_alloc(count + 1, sizeof *hits);

@@ -7,12 +7,12 @@
 typedef struct lk_loss_traits {
     const char *name;
     lk_loss_fn run;
-    bool weights;  /* compares with class weights or proxies instead of the batch */
-    bool weighted; /* understands soft pair weights */
-    bool unique;   /* pairs of the tuples count once */
-    bool all;      /* looks at all pairs of the labels; tuples are weights */
-    bool memory;   /* may stand inside a cross-batch memory */
-    bool divisor;  /* brings its own divisor: takes the default reducer only */
+    bool weights;              /* compares with class weights or proxies instead of the batch */
+    bool weighted;             /* understands soft pair weights */
+    bool unique;               /* pairs of the tuples count once */
+    bool all;                  /* looks at all pairs of the labels; tuples are weights */
+    bool memory;               /* may stand inside a cross-batch memory */
+    bool divisor;              /* brings its own divisor: takes the default reducer only */
     bool similarity, distance; /* which kinds of distance it is defined for */
     bool direct;               /* the cosine (L2) family alone: not raw */
     lk_loss_options defaults;

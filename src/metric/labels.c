@@ -18,9 +18,12 @@ double lk_label_similarity(const lk_labels *a, size_t i, const lk_labels *b, siz
     const int32_t *q = b->sets + b->set_at[j], *q_end = b->sets + b->set_at[j + 1];
     size_t all = (size_t)(p_end - p) + (size_t)(q_end - q), common = 0;
     while (p < p_end && q < q_end) {
-        if (*p == *q) common++, p++, q++;
-        else if (*p < *q) p++;
-        else q++;
+        if (*p == *q)
+            common++, p++, q++;
+        else if (*p < *q)
+            p++;
+        else
+            q++;
     }
     return all ? (double)common / (double)(all - common) : 0;
 }

@@ -40,7 +40,8 @@ lk_status lk_loss_new(const lk_loss_options *options, size_t dim, uint64_t seed,
     loss->options = *options;
     loss->traits = lk_loss_traits_of(options->kind);
     loss->dim = dim;
-    if (options->distance.kind == LK_DISTANCE_DEFAULT) loss->options.distance.kind = loss->traits->defaults.distance.kind;
+    if (options->distance.kind == LK_DISTANCE_DEFAULT)
+        loss->options.distance.kind = loss->traits->defaults.distance.kind;
     if (loss->traits->weights)
         loss->rows = options->classes * (options->kind == LK_LOSS_SUBCENTER_ARCFACE ? (size_t)options->subcenters : 1);
     loss->parameter_count = loss->rows * dim;
@@ -111,8 +112,8 @@ static lk_status make_sets(const lk_loss *loss, lk_problem *p)
     return s;
 }
 
-static lk_status evaluate(lk_loss *loss, lk_problem *p, const float *embeddings, const float *references,
-                          double *value, float *grad_embeddings, float *grad_parameters)
+static lk_status evaluate(lk_loss *loss, lk_problem *p, const float *embeddings, const float *references, double *value,
+                          float *grad_embeddings, float *grad_parameters)
 {
     lk_status s = LK_OK;
     lk_matrix matrix = {0};
@@ -151,8 +152,13 @@ lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings, size_
 {
     lk_status s = check_call(loss, n, dim, labels, tuples);
     if (s) return s;
-    lk_problem p = {.options = &loss->options, .n = n, .m = loss->rows ? loss->rows : n, .labels = labels,
-                    .reference_labels = labels, .tuples = tuples, .parameters = loss->parameters,
+    lk_problem p = {.options = &loss->options,
+                    .n = n,
+                    .m = loss->rows ? loss->rows : n,
+                    .labels = labels,
+                    .reference_labels = labels,
+                    .tuples = tuples,
+                    .parameters = loss->parameters,
                     .curriculum = loss->curriculum};
     const float *references = loss->rows ? loss->parameters : NULL;
     lk_memory_undo undo = {0};
@@ -208,7 +214,8 @@ lk_status lk_loss_state_restore(lk_loss *loss, const void *bytes, size_t size)
 {
     lk_memory *m = &loss->memory;
     state_head head;
-    if (size != lk_loss_state_size(loss)) return lk_fail(LK_CONFLICT, "%s: the kept state has another size", loss->traits->name);
+    if (size != lk_loss_state_size(loss))
+        return lk_fail(LK_CONFLICT, "%s: the kept state has another size", loss->traits->name);
     if (!size) return LK_OK;
     memcpy(&head, bytes, sizeof head);
     if (head.kind != (uint64_t)loss->options.kind || head.dim != loss->dim || head.capacity != m->capacity ||

@@ -46,7 +46,8 @@ lk_status lk_run_margin(lk_problem *p, double *value)
     double factor = t.active ? 1 / (double)t.active : 0;
     bool any = p->tuples && p->tuples->triplets ? p->tuples->positives > 0 : false;
     for (size_t i = 0; i < p->n && !any; i++)
-        any = p->sets.positive.at[i + 1] > p->sets.positive.at[i] && p->sets.negative.at[i + 1] > p->sets.negative.at[i];
+        any =
+            p->sets.positive.at[i + 1] > p->sets.positive.at[i] && p->sets.negative.at[i + 1] > p->sets.negative.at[i];
     *value = factor * (t.sum + t.regulariser);
     for (size_t i = 0; i < p->n * p->m; i++) p->slope[i] *= factor;
     for (size_t b = 0; b < betas; b++) p->parameter_slope[b] *= factor;

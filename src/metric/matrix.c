@@ -46,8 +46,8 @@ static void mirror(double *a, size_t n)
                 for (size_t j = j0; j < i && j < j0 + BLOCK; j++) a[i * n + j] = a[j * n + i];
 }
 
-/* Inner products to squared or plain Euclidean distances: |x|^2 + |r|^2 - 2 x.r loses what is small beside the lengths, so
- * near pairs are computed from their differences. */
+/* Inner products to squared or plain Euclidean distances: |x|^2 + |r|^2 - 2 x.r loses what is small beside the lengths,
+ * so near pairs are computed from their differences. */
 static lk_status to_distances(const lk_matrix *s)
 {
     double *lengths = lk_alloc(s->n + s->m, sizeof *lengths);
@@ -119,7 +119,8 @@ void lk_matrix_free(lk_matrix *matrix)
     *matrix = (lk_matrix){0};
 }
 
-/* From the gradient at normalised rows y = x / |x| to the one at x: (g - y (y.g)) / |x|, plus the direct slope of |x|. */
+/* From the gradient at normalised rows y = x / |x| to the one at x: (g - y (y.g)) / |x|, plus the direct slope of |x|.
+ */
 static void through_norm(const lk_matrix *s, const double *y, const double *norm, const double *norm_slope, double *g,
                          size_t rows, float *out)
 {
@@ -149,7 +150,8 @@ static void to_pulls(const lk_matrix *s, double *slope)
         for (size_t i = 0; i < count; i++) slope[i] = s->value[i] > 0 ? slope[i] / s->value[i] : 0;
 }
 
-/* g [rows][dim] = sign * pull . y, plus, for distances, each row's own part. transposed: the rows are the columns of pull. */
+/* g [rows][dim] = sign * pull . y, plus, for distances, each row's own part. transposed: the rows are the columns of
+ * pull. */
 static void gather(const lk_matrix *s, const double *pull, bool transposed, const double *own, const double *other,
                    double *g)
 {

@@ -67,8 +67,8 @@ void lk_memory_keep(lk_memory_undo *undo)
 void lk_memory_put_back(lk_memory *memory, lk_memory_undo *undo)
 {
     for (size_t i = 0; i < undo->n; i++)
-        swap_rows(memory, (undo->next + i) % memory->capacity, NULL, NULL, false,
-                  undo->embeddings + i * memory->dim, undo->classes[i]);
+        swap_rows(memory, (undo->next + i) % memory->capacity, NULL, NULL, false, undo->embeddings + i * memory->dim,
+                  undo->classes[i]);
     memory->next = undo->next;
     memory->count = undo->count;
     lk_memory_keep(undo);

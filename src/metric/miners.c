@@ -1,5 +1,5 @@
-/* Miners of single choices and thresholds. Farness is the distance, or minus the similarity: a hard positive is far, a hard
- * negative near. */
+/* Miners of single choices and thresholds. Farness is the distance, or minus the similarity: a hard positive is far, a
+ * hard negative near. */
 #include "metric/miners.h"
 
 #include "base/error.h"
@@ -18,21 +18,45 @@ static const struct miner {
 } miners[LK_MINER_KINDS] = {
     [LK_MINER_ALL] = {"all", lk_mine_all, false, {.distance.kind = LK_DISTANCE_L2}},
     [LK_MINER_BATCH_HARD] = {"batch-hard", lk_mine_batch_hard, true, {.distance.kind = LK_DISTANCE_L2}},
-    [LK_MINER_BATCH_EASY_HARD] = {"batch-easy-hard", lk_mine_easy_hard, false,
-        {.distance.kind = LK_DISTANCE_L2, .positive = LK_STRATEGY_EASY, .negative = LK_STRATEGY_SEMI_HARD}},
+    [LK_MINER_BATCH_EASY_HARD] = {"batch-easy-hard",
+                                  lk_mine_easy_hard,
+                                  false,
+                                  {.distance.kind = LK_DISTANCE_L2,
+                                   .positive = LK_STRATEGY_EASY,
+                                   .negative = LK_STRATEGY_SEMI_HARD}},
     [LK_MINER_SEMI_HARD] = {"semi-hard", lk_mine_triplets, true, {.distance.kind = LK_DISTANCE_L2, .margin = 0.2}},
-    [LK_MINER_TRIPLET_MARGIN] = {"triplet-margin", lk_mine_triplets, true, {.distance.kind = LK_DISTANCE_L2, .margin = 0.2}},
-    [LK_MINER_HARD_POSITIVE] = {"hard-positive", lk_mine_easy_hard, false,
-        {.distance.kind = LK_DISTANCE_L2, .positive = LK_STRATEGY_HARD, .negative = LK_STRATEGY_ALL}},
-    [LK_MINER_HARD_NEGATIVE] = {"hard-negative", lk_mine_easy_hard, false,
-        {.distance.kind = LK_DISTANCE_L2, .positive = LK_STRATEGY_ALL, .negative = LK_STRATEGY_HARD}},
-    [LK_MINER_MULTI_SIMILARITY] = {"multi-similarity", lk_mine_multi_similarity, false,
-        {.distance.kind = LK_DISTANCE_COSINE, .epsilon = 0.1}},
-    [LK_MINER_DISTANCE_WEIGHTED] = {"distance-weighted", lk_mine_distance_weighted, true,
-        {.distance.kind = LK_DISTANCE_L2, .cutoff = 0.5, .nonzero_cutoff = 1.4}},
-    [LK_MINER_PAIR_MARGIN] = {"pair-margin", lk_mine_pair_margin, false,
-        {.distance.kind = LK_DISTANCE_L2, .positive_margin = 0.2, .negative_margin = 0.8}},
-    [LK_MINER_ANGULAR] = {"angular", lk_mine_angular, true, {.distance.kind = LK_DISTANCE_L2, .angle = 20 * M_PI / 180}},
+    [LK_MINER_TRIPLET_MARGIN] = {"triplet-margin",
+                                 lk_mine_triplets,
+                                 true,
+                                 {.distance.kind = LK_DISTANCE_L2, .margin = 0.2}},
+    [LK_MINER_HARD_POSITIVE] = {"hard-positive",
+                                lk_mine_easy_hard,
+                                false,
+                                {.distance.kind = LK_DISTANCE_L2,
+                                 .positive = LK_STRATEGY_HARD,
+                                 .negative = LK_STRATEGY_ALL}},
+    [LK_MINER_HARD_NEGATIVE] = {"hard-negative",
+                                lk_mine_easy_hard,
+                                false,
+                                {.distance.kind = LK_DISTANCE_L2,
+                                 .positive = LK_STRATEGY_ALL,
+                                 .negative = LK_STRATEGY_HARD}},
+    [LK_MINER_MULTI_SIMILARITY] = {"multi-similarity",
+                                   lk_mine_multi_similarity,
+                                   false,
+                                   {.distance.kind = LK_DISTANCE_COSINE, .epsilon = 0.1}},
+    [LK_MINER_DISTANCE_WEIGHTED] = {"distance-weighted",
+                                    lk_mine_distance_weighted,
+                                    true,
+                                    {.distance.kind = LK_DISTANCE_L2, .cutoff = 0.5, .nonzero_cutoff = 1.4}},
+    [LK_MINER_PAIR_MARGIN] = {"pair-margin",
+                              lk_mine_pair_margin,
+                              false,
+                              {.distance.kind = LK_DISTANCE_L2, .positive_margin = 0.2, .negative_margin = 0.8}},
+    [LK_MINER_ANGULAR] = {"angular",
+                          lk_mine_angular,
+                          true,
+                          {.distance.kind = LK_DISTANCE_L2, .angle = 20 * M_PI / 180}},
 };
 
 lk_miner_options lk_miner_defaults(lk_miner_kind kind)
@@ -61,7 +85,8 @@ lk_status lk_miner_kind_of(const char *name, lk_miner_kind *kind)
     return lk_fail(LK_NOT_FOUND, "no miner is named '%s'; there are %s", name, names);
 }
 
-/* ---- Building tuples ------------------------------------------------------------------------------------------------ */
+/* ---- Building tuples ------------------------------------------------------------------------------------------------
+ */
 
 lk_status lk_mining_positive(lk_mining *m, size_t anchor, size_t other)
 {
@@ -99,7 +124,8 @@ lk_status lk_mining_triplet(lk_mining *m, size_t anchor, size_t positive, size_t
     return LK_OK;
 }
 
-/* ---- The miners ------------------------------------------------------------------------------------------------------- */
+/* ---- The miners
+ * ------------------------------------------------------------------------------------------------------- */
 
 lk_status lk_mine_all(lk_mining *m)
 {
@@ -122,7 +148,8 @@ static size_t pick(const lk_mining *m, const lk_group *group, size_t i, bool far
     for (size_t k = group->at[i]; k < group->at[i + 1]; k++) {
         double f = lk_farness(m, i, group->other[k]);
         if (!(f > lower && f < upper)) continue;
-        if (best == none || (farthest ? f > lk_farness(m, i, best) : f < lk_farness(m, i, best))) best = group->other[k];
+        if (best == none || (farthest ? f > lk_farness(m, i, best) : f < lk_farness(m, i, best)))
+            best = group->other[k];
     }
     return best;
 }
@@ -193,8 +220,8 @@ done:
     return s;
 }
 
-/* Wang et al. (2019), eq. 11 and 12: a positive counts when it is farther than the nearest negative, a negative when it is
- * nearer than the farthest positive, both within epsilon. Nothing when the batch lacks one kind of pairs. */
+/* Wang et al. (2019), eq. 11 and 12: a positive counts when it is farther than the nearest negative, a negative when it
+ * is nearer than the farthest positive, both within epsilon. Nothing when the batch lacks one kind of pairs. */
 lk_status lk_mine_multi_similarity(lk_mining *m)
 {
     lk_status s = LK_OK;
@@ -231,7 +258,8 @@ done:
     return s;
 }
 
-/* ---- One call --------------------------------------------------------------------------------------------------------- */
+/* ---- One call
+ * --------------------------------------------------------------------------------------------------------- */
 
 static lk_status check(const lk_miner_options *o, const lk_labels *labels, size_t n)
 {
@@ -252,8 +280,8 @@ static lk_status check(const lk_miner_options *o, const lk_labels *labels, size_
     return lk_labels_check(labels, n);
 }
 
-lk_status lk_mine(const lk_miner_options *options, const float *embeddings, size_t n, size_t dim, const lk_labels *labels,
-                  uint64_t seed, lk_tuples *out)
+lk_status lk_mine(const lk_miner_options *options, const float *embeddings, size_t n, size_t dim,
+                  const lk_labels *labels, uint64_t seed, lk_tuples *out)
 {
     *out = (lk_tuples){0};
     lk_status s = check(options, labels, n);

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 
 /* Distance-weighted sampling (Wu et al., 2017, section 4.1). Distances d between random points of the unit sphere in
- * `dim` dimensions have the density q(d) ~ d^(dim-2) (1 - d^2/4)^((dim-3)/2); a negative is drawn with weight 1/q, so that
- * every distance is equally likely. Nearer ones count as `cutoff` (their weight would swamp all), farther ones than
- * `nonzero_cutoff` are never drawn (no loss). weight [count of the anchor's negatives]; returns their sum. */
+ * `dim` dimensions have the density q(d) ~ d^(dim-2) (1 - d^2/4)^((dim-3)/2); a negative is drawn with weight 1/q, so
+ * that every distance is equally likely. Nearer ones count as `cutoff` (their weight would swamp all), farther ones
+ * than `nonzero_cutoff` are never drawn (no loss). weight [count of the anchor's negatives]; returns their sum. */
 static double weigh(const lk_mining *m, size_t i, double *weight)
 {
     const lk_group *neg = &m->sets.negative;

@@ -96,7 +96,8 @@ static inline double *lk_slope(lk_problem *p, size_t i, size_t j)
 
 /* Calls one(p, anchor, positive, negative, weight, user) for every triplet: the given ones, or each positive with each
  * negative of every anchor. Inlined, so that `one` is too. */
-typedef void (*lk_triplet_fn)(lk_problem *p, size_t anchor, size_t positive, size_t negative, double weight, void *user);
+typedef void (*lk_triplet_fn)(lk_problem *p, size_t anchor, size_t positive, size_t negative, double weight,
+                              void *user);
 static inline __attribute__((always_inline)) void lk_each_triplet(lk_problem *p, lk_triplet_fn one, void *user)
 {
     const lk_tuples *t = p->tuples;

@@ -62,7 +62,8 @@ static lk_status check(const lk_sampler_options *o, const int32_t *classes, size
     if (!n || n > INT32_MAX) return lk_fail(LK_INVALID, "%zu pictures cannot be sampled", n);
     if (!o->batch || o->batch > INT32_MAX) return lk_fail(LK_INVALID, "a batch of %zu pictures", o->batch);
     for (size_t i = 0; i < n; i++)
-        if (classes[i] < 0 || classes[i] > 1 << 28) return lk_fail(LK_INVALID, "class %d of picture %zu", classes[i], i);
+        if (classes[i] < 0 || classes[i] > 1 << 28)
+            return lk_fail(LK_INVALID, "class %d of picture %zu", classes[i], i);
     if (o->kind == LK_SAMPLER_PLAIN && o->batch > n)
         return lk_fail(LK_INVALID, "a batch of %zu is more than the %zu pictures there are", o->batch, n);
     bool by_classes = o->kind == LK_SAMPLER_PK || o->kind == LK_SAMPLER_HARD_CLASS;
@@ -70,7 +71,8 @@ static lk_status check(const lk_sampler_options *o, const int32_t *classes, size
         return lk_fail(LK_INVALID, "a batch of %zu is no multiple of %zu pictures per class", o->batch, o->per_class);
     if (o->kind == LK_SAMPLER_HARD_CLASS && (!o->confusable || !o->confusable_count))
         return lk_fail(LK_INVALID, "the hard-class sampler needs the list of confusable classes");
-    if ((unsigned)o->kind > LK_SAMPLER_HARD_CLASS) return lk_fail(LK_INVALID, "no kind of sampler has number %d", o->kind);
+    if ((unsigned)o->kind > LK_SAMPLER_HARD_CLASS)
+        return lk_fail(LK_INVALID, "no kind of sampler has number %d", o->kind);
     return LK_OK;
 }
 
@@ -87,7 +89,8 @@ lk_status lk_sampler_new(const lk_sampler_options *options, const int32_t *class
     if (options->kind == LK_SAMPLER_PK || options->kind == LK_SAMPLER_HARD_CLASS) {
         size_t wanted = options->batch / options->per_class;
         if (wanted > sampler->classes) {
-            s = lk_fail(LK_INVALID, "a batch of %zu classes, but there are %zu: lower the batch or raise the pictures per class",
+            s = lk_fail(LK_INVALID,
+                        "a batch of %zu classes, but there are %zu: lower the batch or raise the pictures per class",
                         wanted, sampler->classes);
             goto done;
         }
@@ -178,7 +181,8 @@ static size_t add_confusable(const lk_sampler *s, uint32_t *chosen, size_t count
 }
 
 /* K pictures of a class; scratch [pictures of the class]. */
-static void draw_pictures(const lk_sampler *s, lk_random *random, uint32_t class, size_t k, uint32_t *scratch, uint32_t *out)
+static void draw_pictures(const lk_sampler *s, lk_random *random, uint32_t class, size_t k, uint32_t *scratch,
+                          uint32_t *out)
 {
     size_t size = s->at[class + 1] - s->at[class];
     for (size_t done = 0; done < k;) {

@@ -18,7 +18,8 @@ double lk_schedule_warmup(uint64_t step, uint64_t length, double start, double b
     return base * (start + (1 - start) * (double)step / (double)length);
 }
 
-double lk_schedule_warmup_cosine(uint64_t step, uint64_t length, double start, uint64_t total, double base, double lowest)
+double lk_schedule_warmup_cosine(uint64_t step, uint64_t length, double start, uint64_t total, double base,
+                                 double lowest)
 {
     if (step < length) return lk_schedule_warmup(step, length, start, base);
     if (step >= total) return lowest;
@@ -27,8 +28,13 @@ double lk_schedule_warmup_cosine(uint64_t step, uint64_t length, double start, u
 
 lk_one_cycle lk_one_cycle_defaults(uint64_t total, double highest)
 {
-    return (lk_one_cycle){.total = total, .highest = highest, .rising = 0.3, .divisor = 25, .final_divisor = 1e4,
-                          .momentum_low = 0.85, .momentum_high = 0.95};
+    return (lk_one_cycle){.total = total,
+                          .highest = highest,
+                          .rising = 0.3,
+                          .divisor = 25,
+                          .final_divisor = 1e4,
+                          .momentum_low = 0.85,
+                          .momentum_high = 0.95};
 }
 
 static double between(bool linear, double from, double to, double share)

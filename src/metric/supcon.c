@@ -2,8 +2,8 @@
  *
  *     loss_i = -1/|P(i)| sum over p in P(i) of (z_ip - log sum over all pairs j of i of exp z_ij)
  *
- * Elements: anchors with positives, averaged over those above zero; nothing when the batch has no negative or no positive
- * pair at all. Weighted: positives by their share of the mean, all within the sum. */
+ * Elements: anchors with positives, averaged over those above zero; nothing when the batch has no negative or no
+ * positive pair at all. Weighted: positives by their share of the mean, all within the sum. */
 #include "metric/problem.h"
 
 #include "base/error.h"

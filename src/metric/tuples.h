@@ -22,8 +22,8 @@ typedef struct lk_pair_sets {
  * pair (NULL: reference i is anchor i). Weighted when the rule is soft and the labels are not single. */
 lk_status lk_pair_sets_all(const lk_pair_rule *rule, const lk_labels *anchors, size_t n, const lk_labels *references,
                            size_t m, const uint32_t *own, lk_pair_sets *out);
-/* The pairs of given tuples, in their order within each anchor; triplets give each of their pairs as often as it occurs.
- * LK_INVALID for indices outside n and m. */
+/* The pairs of given tuples, in their order within each anchor; triplets give each of their pairs as often as it
+ * occurs. LK_INVALID for indices outside n and m. */
 lk_status lk_pair_sets_of(const lk_tuples *tuples, size_t n, size_t m, lk_pair_sets *out);
 /* Drops repeats within each anchor. */
 lk_status lk_pair_sets_unique(lk_pair_sets *sets, size_t n, size_t m);

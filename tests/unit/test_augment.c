@@ -46,7 +46,8 @@ static lk_image apply(const lk_augment_plan *plan, const lk_image *image)
 /* Options that leave the picture as it is. */
 static lk_augment_options nothing(uint32_t width, uint32_t height)
 {
-    return (lk_augment_options){.width = width, .height = height, .area_low = 1, .area_high = 1, .ratio_low = 1, .ratio_high = 1};
+    return (lk_augment_options){
+        .width = width, .height = height, .area_low = 1, .area_high = 1, .ratio_low = 1, .ratio_high = 1};
 }
 
 static lk_augment_plan draw(const lk_augment_options *options, uint32_t width, uint32_t height, uint64_t seed)
@@ -72,7 +73,8 @@ static void without_options_the_picture_stays_as_it_is(void **state)
     for (int k = 0; k < 2; k++) {
         lk_augment_plan plan = k ? draw(&options, 40, 30, 9) : lk_augment_plain(40, 30, 40, 30);
         lk_image out = apply(&plan, &image);
-        for (size_t i = 0; i < (size_t)40 * 30 * 3; i++) assert_true(abs(out.pixels[i] - image.pixels[i]) <= (k ? 1 : 0));
+        for (size_t i = 0; i < (size_t)40 * 30 * 3; i++)
+            assert_true(abs(out.pixels[i] - image.pixels[i]) <= (k ? 1 : 0));
         lk_image_free(&out);
     }
     lk_image_free(&image);
@@ -171,7 +173,8 @@ static void shrinking_averages_what_falls_on_a_pixel(void **state)
 {
     (void)state;
     lk_image image = {.width = 40, .height = 40, .channels = 3, .pixels = calloc(40 * 40, 3)};
-    for (uint32_t i = 0; i < 1600; i++) memset(image.pixels + 3 * i, (i % 40 + i / 40) % 2 ? 200 : 100, 3); /* chessboard */
+    for (uint32_t i = 0; i < 1600; i++)
+        memset(image.pixels + 3 * i, (i % 40 + i / 40) % 2 ? 200 : 100, 3); /* chessboard */
     lk_augment_plan plan = lk_augment_plain(40, 40, 10, 10);
     lk_image out = apply(&plan, &image);
     for (size_t i = 0; i < 300; i++) assert_int_equal(out.pixels[i], 150);
@@ -194,8 +197,10 @@ static void plans_depend_on_seed_epoch_and_picture_alone(void **state)
         assert_memory_equal(a.pixels, b.pixels, 48 * 48 * 3);
         if (k) assert_memory_not_equal(a.pixels, first.pixels, 48 * 48 * 3);
         lk_image_free(&b);
-        if (k) lk_image_free(&a);
-        else first = a;
+        if (k)
+            lk_image_free(&a);
+        else
+            first = a;
     }
     lk_image_free(&first);
     lk_image_free(&image);
@@ -331,7 +336,8 @@ static void blur_keeps_the_mean_and_softens_edges(void **state)
     double before = 0, after = 0;
     for (size_t i = 0; i < (size_t)32 * 32 * 3; i++) before += image.pixels[i], after += out.pixels[i];
     assert_true(fabs(before - after) / before < 0.005);
-    assert_true(at(&out, 8, 16)[0] > 60 && at(&out, 8, 16)[0] < 120 && at(&out, 7, 16)[0] > 130 && at(&out, 7, 16)[0] < 195);
+    assert_true(at(&out, 8, 16)[0] > 60 && at(&out, 8, 16)[0] < 120 && at(&out, 7, 16)[0] > 130 &&
+                at(&out, 7, 16)[0] < 195);
     assert_true(at(&out, 16, 16)[0] < 3);
     lk_image_free(&out);
     lk_image_free(&image);

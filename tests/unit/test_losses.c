@@ -20,9 +20,12 @@ static lk_labels labels_of(const struct fixture_case *c)
 /* The fixture's arrays are const; losses only read them. */
 static lk_tuples tuples_of(int number)
 {
-    return (lk_tuples){fixture_tuples[number].triplets, fixture_tuples[number].positives,
-                       fixture_tuples[number].negatives, (uint32_t *)(uintptr_t)fixture_tuples[number].a,
-                       (uint32_t *)(uintptr_t)fixture_tuples[number].p, (uint32_t *)(uintptr_t)fixture_tuples[number].b,
+    return (lk_tuples){fixture_tuples[number].triplets,
+                       fixture_tuples[number].positives,
+                       fixture_tuples[number].negatives,
+                       (uint32_t *)(uintptr_t)fixture_tuples[number].a,
+                       (uint32_t *)(uintptr_t)fixture_tuples[number].p,
+                       (uint32_t *)(uintptr_t)fixture_tuples[number].b,
                        (uint32_t *)(uintptr_t)fixture_tuples[number].n};
 }
 
@@ -51,7 +54,8 @@ static double error_of(const float *got, const float *expected, size_t n)
 {
     double worst = 0, most = largest(expected, n);
     for (size_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)got[i] - (double)expected[i]));
-    return worst == 0 ? 0 : worst / fmax(most, 1e-3); /* components below 1e-3 of a gradient of order one are rounding */
+    return worst == 0 ? 0
+                      : worst / fmax(most, 1e-3); /* components below 1e-3 of a gradient of order one are rounding */
 }
 
 static void every_loss_agrees_with_the_reference(void **state)
@@ -73,7 +77,8 @@ static void every_loss_agrees_with_the_reference(void **state)
         double e = fabs(value - c->value) / fmax(fabs(c->value), 1e-3), g = error_of(grad, c->grad, COUNT(grad));
         if (c->count) g = fmax(g, error_of(grad_parameters, c->grad_parameters, c->count));
         if (!(e <= tolerance) || !(g <= tolerance)) {
-            print_error("%s: value %.9g, expected %.9g; error %.2g, of the gradient %.2g\n", c->name, value, c->value, e, g);
+            print_error("%s: value %.9g, expected %.9g; error %.2g, of the gradient %.2g\n", c->name, value, c->value,
+                        e, g);
             failures++;
         }
         worst_value = fmax(worst_value, e);
@@ -101,21 +106,23 @@ static void cross_batch_memory_agrees_with_the_reference(void **state)
             double value;
             lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = stream_y + b * STREAM_BATCH};
             assert_int_equal(lk_loss_forward_backward(loss, stream_x + b * STREAM_BATCH * FIXTURE_DIM, STREAM_BATCH,
-                                                      FIXTURE_DIM, &labels, NULL, &value, grad, NULL), LK_OK);
+                                                      FIXTURE_DIM, &labels, NULL, &value, grad, NULL),
+                             LK_OK);
             double e = fabs(value - fixture_streams[i].values[b]) / fmax(fabs(fixture_streams[i].values[b]), 1e-3);
             double g = error_of(grad, fixture_streams[i].grad + b * STREAM_BATCH * FIXTURE_DIM, COUNT(grad));
             if (!(e <= tolerance) || !(g <= tolerance))
-                fail_msg("%s, batch %d: value %.9g, expected %.9g; error of the gradient %.2g", fixture_streams[i].name, b,
-                         value, fixture_streams[i].values[b], g);
+                fail_msg("%s, batch %d: value %.9g, expected %.9g; error of the gradient %.2g", fixture_streams[i].name,
+                         b, value, fixture_streams[i].values[b], g);
         }
         lk_loss_free(loss);
     }
 }
 
-/* ---- Finite differences ------------------------------------------------------------------------------------------------ */
+/* ---- Finite differences
+ * ------------------------------------------------------------------------------------------------ */
 
-/* The loss as a function of one number; circle and curricular hold some factors constant in their gradients, so they are
- * checked against the reference alone. */
+/* The loss as a function of one number; circle and curricular hold some factors constant in their gradients, so they
+ * are checked against the reference alone. */
 static double value_at(lk_loss *loss, const float *x, size_t n, const lk_labels *labels)
 {
     double value;
@@ -160,7 +167,8 @@ static void every_gradient_matches_finite_differences(void **state)
         assert_int_equal(lk_loss_new(&options, FIXTURE_DIM, 3, &loss), LK_OK);
         float *parameters = lk_loss_parameters(loss, &count);
         assert_int_equal(lk_loss_forward_backward(loss, x, N, FIXTURE_DIM, &labels, NULL, &value, grad,
-                                                  count ? grad_parameters : NULL), LK_OK);
+                                                  count ? grad_parameters : NULL),
+                         LK_OK);
         double most = largest(grad, COUNT(grad)), most_parameter = count ? largest(grad_parameters, count) : 0;
         assert_true(most > 1e-4);
         int off = 0, total = 0;
@@ -175,7 +183,8 @@ static void every_gradient_matches_finite_differences(void **state)
     }
 }
 
-/* ---- Edges ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Edges
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static bool finite_all(const float *x, size_t n)
 {
@@ -202,8 +211,9 @@ static void equal_and_zero_embeddings_give_finite_gradients(void **state)
             if (lk_loss_new(&options, 4, 3, &loss) == LK_INVALID && raw) continue; /* not defined for raw embeddings */
             float *parameters = lk_loss_parameters(loss, &count);
             if (count >= 4) memcpy(parameters, x, 4 * sizeof *x); /* an embedding right on its class weight */
-            assert_int_equal(lk_loss_forward_backward(loss, x, 8, 4, &labels, NULL, &value, grad,
-                                                      count ? grad_parameters : NULL), LK_OK);
+            assert_int_equal(
+                lk_loss_forward_backward(loss, x, 8, 4, &labels, NULL, &value, grad, count ? grad_parameters : NULL),
+                LK_OK);
             if (!isfinite(value) || !finite_all(grad, COUNT(grad)) || (count && !finite_all(grad_parameters, count)))
                 fail_msg("%s is not finite", lk_loss_name((lk_loss_kind)kind));
             lk_loss_free(loss);
@@ -251,7 +261,8 @@ static void state_of_a_loss_survives_saving(void **state)
         for (int step = 0; step < 2; step++) {
             lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = stream_y + step * STREAM_BATCH};
             assert_int_equal(lk_loss_forward_backward(a, stream_x + step * STREAM_BATCH * FIXTURE_DIM, STREAM_BATCH,
-                                                      FIXTURE_DIM, &labels, NULL, &value, NULL, NULL), LK_OK);
+                                                      FIXTURE_DIM, &labels, NULL, &value, NULL, NULL),
+                             LK_OK);
         }
         size_t size = lk_loss_state_size(a);
         assert_true(size > 0);
@@ -262,8 +273,10 @@ static void state_of_a_loss_survives_saving(void **state)
         free(bytes);
         lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = stream_y + 2 * STREAM_BATCH};
         for (int k = 0; k < 2; k++)
-            assert_int_equal(lk_loss_forward_backward(k ? b : a, stream_x + 2 * STREAM_BATCH * FIXTURE_DIM, STREAM_BATCH,
-                                                      FIXTURE_DIM, &labels, NULL, &values[k], grad[k], NULL), LK_OK);
+            assert_int_equal(lk_loss_forward_backward(k ? b : a, stream_x + 2 * STREAM_BATCH * FIXTURE_DIM,
+                                                      STREAM_BATCH, FIXTURE_DIM, &labels, NULL, &values[k], grad[k],
+                                                      NULL),
+                             LK_OK);
         assert_memory_equal(values, values + 1, sizeof *values);
         assert_memory_equal(grad[0], grad[1], sizeof grad[0]);
         lk_loss_free(a);
@@ -280,13 +293,15 @@ static void failed_call_leaves_the_memory_as_it_was(void **state)
     double value;
     assert_int_equal(lk_loss_new(&options, FIXTURE_DIM, 7, &loss), LK_OK);
     lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = stream_y};
-    assert_int_equal(lk_loss_forward_backward(loss, stream_x, STREAM_BATCH, FIXTURE_DIM, &labels, NULL, &value, NULL, NULL), LK_OK);
+    assert_int_equal(
+        lk_loss_forward_backward(loss, stream_x, STREAM_BATCH, FIXTURE_DIM, &labels, NULL, &value, NULL, NULL), LK_OK);
     size_t size = lk_loss_state_size(loss);
     char *before = malloc(size), *after = malloc(size);
     lk_loss_state_save(loss, before);
     float bad[STREAM_BATCH * FIXTURE_DIM] = {0};
     bad[17] = NAN;
-    assert_int_equal(lk_loss_forward_backward(loss, bad, STREAM_BATCH, FIXTURE_DIM, &labels, NULL, &value, NULL, NULL), LK_INVALID);
+    assert_int_equal(lk_loss_forward_backward(loss, bad, STREAM_BATCH, FIXTURE_DIM, &labels, NULL, &value, NULL, NULL),
+                     LK_INVALID);
     lk_loss_state_save(loss, after);
     assert_memory_equal(before, after, size);
     free(before);
@@ -320,8 +335,12 @@ static void senseless_options_and_input_are_refused(void **state)
     assert_int_equal(lk_loss_forward_backward(loss, x, 2, 4, &labels, NULL, &value, NULL, NULL), LK_INVALID);
     classes[1] = 1;
     uint32_t outside[1] = {2};
-    lk_tuples tuples = {.triplets = true, .positives = 1, .negatives = 1, .anchor_positive = outside,
-                        .positive = outside, .negative = outside};
+    lk_tuples tuples = {.triplets = true,
+                        .positives = 1,
+                        .negatives = 1,
+                        .anchor_positive = outside,
+                        .positive = outside,
+                        .negative = outside};
     assert_int_equal(lk_loss_forward_backward(loss, x, 2, 4, &labels, &tuples, &value, NULL, NULL), LK_INVALID);
     assert_int_equal(lk_loss_forward_backward(loss, x, 2, 3, &labels, NULL, &value, NULL, NULL), LK_INVALID);
     lk_loss_free(loss);

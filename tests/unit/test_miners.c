@@ -31,8 +31,8 @@ static void deterministic_miners_find_the_tuples_of_the_reference(void **state)
             fail_msg("%s: %s", c->name, lk_error_message());
         assert_int_equal(found.triplets, c->triplets);
         if (found.positives != c->count || (!c->triplets && found.negatives != c->negatives))
-            fail_msg("%s: %zu and %zu tuples, expected %zu and %zu", c->name, found.positives, found.negatives, c->count,
-                     c->negatives);
+            fail_msg("%s: %zu and %zu tuples, expected %zu and %zu", c->name, found.positives, found.negatives,
+                     c->count, c->negatives);
         const uint32_t *first[] = {found.anchor_positive, found.positive, found.negative};
         const uint32_t *second[] = {found.anchor_negative, found.negative};
         if (!same(first, c->triplets ? 3 : 2, c->count, c->first)) fail_msg("%s: other tuples", c->name);
@@ -50,7 +50,8 @@ static void expected_shares(const float *x, const int32_t *classes, double *shar
     double sum = 0, norms[FIXTURE_N];
     for (size_t i = 0; i < FIXTURE_N; i++) {
         norms[i] = 0;
-        for (size_t k = 0; k < FIXTURE_DIM; k++) norms[i] += (double)x[i * FIXTURE_DIM + k] * (double)x[i * FIXTURE_DIM + k];
+        for (size_t k = 0; k < FIXTURE_DIM; k++)
+            norms[i] += (double)x[i * FIXTURE_DIM + k] * (double)x[i * FIXTURE_DIM + k];
         norms[i] = sqrt(norms[i]);
     }
     for (size_t j = 0; j < FIXTURE_N; j++) {

@@ -1,5 +1,5 @@
-/* Pooling heads against PyTorch (tests/fixtures/pooling.h) and against finite differences. Tolerance against the reference:
- * 1e-5 of the largest component. */
+/* Pooling heads against PyTorch (tests/fixtures/pooling.h) and against finite differences. Tolerance against the
+ * reference: 1e-5 of the largest component. */
 #include "unit.h"
 
 #include "../fixtures/pooling.h"
@@ -9,8 +9,8 @@
 #include <math.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-static const lk_map_shape map_shape = {BATCH, CHANNELS, HEIGHT * WIDTH, false};
-static const lk_map_shape token_shape = {BATCH, CHANNELS, HEIGHT * WIDTH, true};
+static const lk_map_shape map_shape = {BATCH, CHANNELS, HEIGHT *WIDTH, false};
+static const lk_map_shape token_shape = {BATCH, CHANNELS, HEIGHT *WIDTH, true};
 enum { MAP = BATCH * CHANNELS * HEIGHT * WIDTH, MOST = 4096 };
 
 static void near_enough(const char *what, const float *got, const float *expected, size_t n)
@@ -85,7 +85,7 @@ static void extreme_exponents_and_values_stay_finite(void **state)
     assert_int_equal(lk_gem_forward(shape, x, &p, 1, 1e-6f, &out), LK_INVALID);
 }
 
-#define CHECK_RMAC(name, H, W)                                                                                          \
+#define CHECK_RMAC(name, H, W)                                                                                         \
     do {                                                                                                               \
         float out[BATCH * CHANNELS], grad[BATCH * CHANNELS * H * W], grad_weight[OUT * CHANNELS], grad_bias[OUT];      \
         lk_whitening white = {name##_weight, name##_bias, OUT};                                                        \
@@ -102,7 +102,8 @@ static void extreme_exponents_and_values_stay_finite(void **state)
         assert_int_equal(lk_rmac_forward(BATCH, CHANNELS, H, W, 3, &white, name##_map, out), LK_OK);                   \
         NEAR(out, name##_white_out);                                                                                   \
         assert_int_equal(lk_rmac_backward(BATCH, CHANNELS, H, W, 3, &white, name##_map, name##_white_back, grad,       \
-                                          grad_weight, grad_bias), LK_OK);                                             \
+                                          grad_weight, grad_bias),                                                     \
+                         LK_OK);                                                                                       \
         NEAR(grad, name##_white_grad_x);                                                                               \
         NEAR(grad_weight, name##_white_grad_weight);                                                                   \
         NEAR(grad_bias, name##_white_grad_bias);                                                                       \
@@ -135,8 +136,8 @@ static void regions_lie_within_the_map(void **state)
 static void combined_descriptors_agree_with_the_reference(void **state)
 {
     (void)state;
-    lk_cgd_branch branches[3] = {{LK_POOL_AVERAGE, 0, cgd_weight0, 3}, {LK_POOL_MAXIMUM, 0, cgd_weight1, 4},
-                                 {LK_POOL_GEM, 3, cgd_weight2, 2}};
+    lk_cgd_branch branches[3] = {
+        {LK_POOL_AVERAGE, 0, cgd_weight0, 3}, {LK_POOL_MAXIMUM, 0, cgd_weight1, 4}, {LK_POOL_GEM, 3, cgd_weight2, 2}};
     float out[BATCH * 9], grad[MAP], g0[3 * CHANNELS], g1[4 * CHANNELS], g2[2 * CHANNELS], *grads[3] = {g0, g1, g2};
     assert_int_equal(lk_cgd_forward(map_shape, branches, 3, map, out), LK_OK);
     NEAR(out, cgd_out);
@@ -153,27 +154,33 @@ static void projection_neck_and_normalisation_agree_with_the_reference(void **st
     float out[ROWS * CHANNELS], grad[ROWS * CHANNELS], weight[OUT * CHANNELS], bias[OUT];
     assert_int_equal(lk_projection_forward(ROWS, CHANNELS, OUT, rows, projection_weight, projection_bias, out), LK_OK);
     NEAR(out, projection_out);
-    assert_int_equal(lk_projection_backward(ROWS, CHANNELS, OUT, rows, projection_weight, projection_back, grad, weight,
-                                            bias), LK_OK);
+    assert_int_equal(
+        lk_projection_backward(ROWS, CHANNELS, OUT, rows, projection_weight, projection_back, grad, weight, bias),
+        LK_OK);
     NEAR(grad, projection_grad_x);
     NEAR(weight, projection_grad_weight);
     NEAR(bias, projection_grad_bias);
 
-    float mean[CHANNELS], inverse[CHANNELS], running_mean[CHANNELS], running_variance[CHANNELS], scale[CHANNELS], shift[CHANNELS];
+    float mean[CHANNELS], inverse[CHANNELS], running_mean[CHANNELS], running_variance[CHANNELS], scale[CHANNELS],
+        shift[CHANNELS];
     memcpy(running_mean, neck_before_mean, sizeof running_mean);
     memcpy(running_variance, neck_before_variance, sizeof running_variance);
     assert_int_equal(lk_neck_forward(ROWS, CHANNELS, rows, neck_scale, neck_shift, 1e-5f, 0.1f, running_mean,
-                                     running_variance, mean, inverse, out), LK_OK);
+                                     running_variance, mean, inverse, out),
+                     LK_OK);
     NEAR(out, neck_out);
     NEAR(running_mean, neck_after_mean);
     NEAR(running_variance, neck_after_variance);
-    assert_int_equal(lk_neck_backward(ROWS, CHANNELS, rows, neck_scale, mean, inverse, neck_back, grad, scale, shift), LK_OK);
+    assert_int_equal(lk_neck_backward(ROWS, CHANNELS, rows, neck_scale, mean, inverse, neck_back, grad, scale, shift),
+                     LK_OK);
     NEAR(grad, neck_grad_x);
     NEAR(scale, neck_grad_scale);
     NEAR(shift, neck_grad_shift);
-    assert_int_equal(lk_neck_apply(ROWS, CHANNELS, rows, neck_scale, neck_shift, 1e-5f, running_mean, running_variance, out), LK_OK);
+    assert_int_equal(
+        lk_neck_apply(ROWS, CHANNELS, rows, neck_scale, neck_shift, 1e-5f, running_mean, running_variance, out), LK_OK);
     NEAR(out, neck_used);
-    assert_int_equal(lk_neck_forward(1, CHANNELS, rows, neck_scale, NULL, 1e-5f, 0.1f, NULL, NULL, mean, inverse, out), LK_INVALID);
+    assert_int_equal(lk_neck_forward(1, CHANNELS, rows, neck_scale, NULL, 1e-5f, 0.1f, NULL, NULL, mean, inverse, out),
+                     LK_INVALID);
 
     assert_int_equal(lk_normalise_forward(ROWS, CHANNELS, rows, 1e-12f, out), LK_OK);
     NEAR(out, normalise_out);
@@ -185,7 +192,8 @@ static void projection_neck_and_normalisation_agree_with_the_reference(void **st
     for (int i = 0; i < 3; i++) assert_true(out[i] == 0 && grad[i] == 0);
 }
 
-/* ---- Finite differences ------------------------------------------------------------------------------------------------ */
+/* ---- Finite differences
+ * ------------------------------------------------------------------------------------------------ */
 
 typedef lk_status (*head_fn)(const float *x, float *out);
 
@@ -234,7 +242,8 @@ static void gradients_match_finite_differences(void **state)
     lk_random random;
     lk_random_seed(&random, 3);
     for (size_t i = 0; i < COUNT(back); i++) back[i] = (float)lk_random_normal(&random);
-    for (size_t i = 0; i < MAP; i++) x[i] = 0.06f * (float)(i * 23 % 35) - 0.31f; /* far apart: no step changes a maximum */
+    for (size_t i = 0; i < MAP; i++)
+        x[i] = 0.06f * (float)(i * 23 % 35) - 0.31f; /* far apart: no step changes a maximum */
     assert_int_equal(head_gem(x, out), LK_OK);
     assert_int_equal(lk_gem_backward(map_shape, x, out, back, &p, 1, 1e-6f, grad, NULL), LK_OK);
     differences("gem", head_gem, x, back, BATCH * CHANNELS, grad);

@@ -51,8 +51,8 @@ static void plain_epoch_shows_every_picture_at_most_once(void **state)
 static void class_batches_hold_p_classes_of_k_pictures(void **state)
 {
     (void)state;
-    lk_sampler *sampler = sampler_of((lk_sampler_options){.kind = LK_SAMPLER_PK, .batch = 12, .per_class = 3, .batches = 50,
-                                                          .seed = 2});
+    lk_sampler *sampler =
+        sampler_of((lk_sampler_options){.kind = LK_SAMPLER_PK, .batch = 12, .per_class = 3, .batches = 50, .seed = 2});
     uint32_t *rows = epoch_of(sampler, 12, 0);
     int class_times[28] = {0};
     for (int b = 0; b < 50; b++) {
@@ -67,7 +67,8 @@ static void class_batches_hold_p_classes_of_k_pictures(void **state)
             assert_true(distinct || class == 27); /* which has two pictures for three places */
         }
     }
-    for (int c = 0; c < 28; c += 3) assert_true(class_times[c] >= 19 && class_times[c] <= 21); /* 200 places, 10 classes */
+    for (int c = 0; c < 28; c += 3)
+        assert_true(class_times[c] >= 19 && class_times[c] <= 21); /* 200 places, 10 classes */
     free(rows);
     lk_sampler_free(sampler);
 }
@@ -75,7 +76,8 @@ static void class_batches_hold_p_classes_of_k_pictures(void **state)
 static void balanced_draws_show_small_classes_as_often_as_large(void **state)
 {
     (void)state;
-    lk_sampler *sampler = sampler_of((lk_sampler_options){.kind = LK_SAMPLER_BALANCED, .batch = 100, .batches = 100, .seed = 3});
+    lk_sampler *sampler =
+        sampler_of((lk_sampler_options){.kind = LK_SAMPLER_BALANCED, .batch = 100, .batches = 100, .seed = 3});
     uint32_t *rows = epoch_of(sampler, 100, 4);
     int times[28] = {0};
     for (int i = 0; i < 10000; i++) times[classes[rows[i]]]++;
@@ -93,8 +95,13 @@ static void hard_batches_gather_confusable_classes(void **state)
         for (uint32_t k = 0, at = 0; k < 3; k++)
             if (trio + 3 * k != c && at < 2) confusable[c * 2 + at++] = c == 27 ? UINT32_MAX : trio + 3 * k;
     }
-    lk_sampler *sampler = sampler_of((lk_sampler_options){.kind = LK_SAMPLER_HARD_CLASS, .batch = 6, .per_class = 2, .batches = 60,
-                                                          .confusable = confusable, .confusable_count = 2, .seed = 3});
+    lk_sampler *sampler = sampler_of((lk_sampler_options){.kind = LK_SAMPLER_HARD_CLASS,
+                                                          .batch = 6,
+                                                          .per_class = 2,
+                                                          .batches = 60,
+                                                          .confusable = confusable,
+                                                          .confusable_count = 2,
+                                                          .seed = 3});
     uint32_t *rows = epoch_of(sampler, 6, 0);
     int together = 0;
     for (int b = 0; b < 60; b++) {
@@ -200,29 +207,51 @@ static void advice_follows_the_labels(void **state)
 {
     (void)state;
     lk_label_summary summary;
-    assert_int_equal(lk_labels_summary(&(lk_labels){.kind = LK_LABELS_SINGLE, .classes = classes}, PICTURES, &summary), LK_OK);
+    assert_int_equal(lk_labels_summary(&(lk_labels){.kind = LK_LABELS_SINGLE, .classes = classes}, PICTURES, &summary),
+                     LK_OK);
     assert_int_equal(summary.classes, 10);
     assert_int_equal(summary.smallest, 2);
     assert_int_equal(summary.largest, 11);
     lk_advice advice = advice_for(summary);
     assert_int_equal(advice.loss.kind, LK_LOSS_ARCFACE);
     assert_int_equal(advice.loss.classes, 10);
-    advice = advice_for((lk_label_summary){.pictures = 1000, .labelled = 1000, .classes = 400, .singletons = 20, .smallest = 1,
-                                           .largest = 9, .labels_per_picture = 1, .levels = 1});
+    advice = advice_for((lk_label_summary){.pictures = 1000,
+                                           .labelled = 1000,
+                                           .classes = 400,
+                                           .singletons = 20,
+                                           .smallest = 1,
+                                           .largest = 9,
+                                           .labels_per_picture = 1,
+                                           .levels = 1});
     assert_int_equal(advice.loss.kind, LK_LOSS_MULTI_SIMILARITY);
     assert_int_equal(advice.sampler, LK_SAMPLER_PK);
     assert_int_equal(advice.per_class, 2);
-    advice = advice_for((lk_label_summary){.pictures = 90000, .labelled = 90000, .classes = 300, .smallest = 5, .largest = 4000,
-                                           .labels_per_picture = 1, .levels = 1});
+    advice = advice_for((lk_label_summary){.pictures = 90000,
+                                           .labelled = 90000,
+                                           .classes = 300,
+                                           .smallest = 5,
+                                           .largest = 4000,
+                                           .labels_per_picture = 1,
+                                           .levels = 1});
     assert_int_equal(advice.loss.kind, LK_LOSS_SUBCENTER_ARCFACE);
     assert_int_equal(advice.sampler, LK_SAMPLER_BALANCED);
     advice = advice_for((lk_label_summary){.pictures = 500});
     assert_true(advice.two_views && advice.loss.kind == LK_LOSS_NT_XENT);
-    advice = advice_for((lk_label_summary){.pictures = 50, .labelled = 50, .classes = 50, .singletons = 50, .smallest = 1,
-                                           .largest = 1, .labels_per_picture = 1});
+    advice = advice_for((lk_label_summary){.pictures = 50,
+                                           .labelled = 50,
+                                           .classes = 50,
+                                           .singletons = 50,
+                                           .smallest = 1,
+                                           .largest = 1,
+                                           .labels_per_picture = 1});
     assert_true(advice.two_views);
-    advice = advice_for((lk_label_summary){.kind = LK_LABELS_MULTI, .pictures = 500, .labelled = 500, .classes = 30,
-                                           .smallest = 3, .largest = 90, .labels_per_picture = 2.5});
+    advice = advice_for((lk_label_summary){.kind = LK_LABELS_MULTI,
+                                           .pictures = 500,
+                                           .labelled = 500,
+                                           .classes = 30,
+                                           .smallest = 3,
+                                           .largest = 90,
+                                           .labels_per_picture = 2.5});
     assert_true(advice.loss.rule.soft);
     summary = (lk_label_summary){.pictures = 50, .labelled = 50, .classes = 1, .smallest = 50, .largest = 50};
     assert_int_equal(lk_advise(&summary, 64, &advice), LK_INVALID);

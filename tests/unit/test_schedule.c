@@ -10,21 +10,25 @@
 
 static void near_enough(const char *what, size_t step, double got, double expected)
 {
-    if (!(fabs(got - expected) <= 1e-9 * fabs(expected))) fail_msg("%s, step %zu: %.12g, expected %.12g", what, step, got, expected);
+    if (!(fabs(got - expected) <= 1e-9 * fabs(expected)))
+        fail_msg("%s, step %zu: %.12g, expected %.12g", what, step, got, expected);
 }
 
 static void plain_schedules_equal_those_of_pytorch(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < COUNT(cosine); i++) near_enough("cosine", i, lk_schedule_cosine(i, 20, 0.1, 0.003), cosine[i]);
+    for (size_t i = 0; i < COUNT(cosine); i++)
+        near_enough("cosine", i, lk_schedule_cosine(i, 20, 0.1, 0.003), cosine[i]);
     for (size_t i = 0; i < COUNT(steps); i++) near_enough("step", i, lk_schedule_step(i, 4, 0.3, 0.1), steps[i]);
-    for (size_t i = 0; i < COUNT(warmup); i++) near_enough("warm-up", i, lk_schedule_warmup(i, 7, 0.05, 0.1), warmup[i]);
+    for (size_t i = 0; i < COUNT(warmup); i++)
+        near_enough("warm-up", i, lk_schedule_warmup(i, 7, 0.05, 0.1), warmup[i]);
     for (size_t i = 0; i < COUNT(warmup_cosine); i++)
         near_enough("warm-up and cosine", i, lk_schedule_warmup_cosine(i, 5, 0.05, 20, 0.1, 0.002), warmup_cosine[i]);
     near_enough("after the end", 25, lk_schedule_warmup_cosine(25, 5, 0.05, 20, 0.1, 0.002), 0.002);
 }
 
-static void check_cycle(const char *name, const lk_one_cycle *cycle, const double *rates, const double *momenta, size_t n)
+static void check_cycle(const char *name, const lk_one_cycle *cycle, const double *rates, const double *momenta,
+                        size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         double rate, momentum;
