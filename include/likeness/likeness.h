@@ -9,7 +9,9 @@
 #include <likeness/eval.h>
 #include <likeness/image.h>
 #include <likeness/index.h>
+#include <likeness/metric.h>
 #include <likeness/partitioned.h>
+#include <likeness/pooling.h>
 #include <likeness/rank.h>
 #include <likeness/server.h>
 #include <likeness/status.h>
