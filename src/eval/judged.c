@@ -112,7 +112,7 @@ static void write_queries(const lk_judged *judged, bool named, FILE *file)
         }
         write_field(file, judged->ids[q]);
         fprintf(file, ",%u", judged->relevant[q]);
-        for (size_t c = 0; c < judged->columns; c++) fprintf(file, ",%.10g", judged->values[q * judged->columns + c]);
+        for (size_t c = 0; c < judged->columns; c++) fprintf(file, ",%.15g", judged->values[q * judged->columns + c]);
         fputc('\n', file);
     }
 }
