@@ -125,6 +125,7 @@ typedef struct lk_evaluate_options {
     const char *write_run, *write_qrels; /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
     const char *csv;                     /* file to write: every query's metrics; NULL = none */
     const char *html;                    /* folder to write the report to; NULL = none */
+    const char *name;                    /* what the own ranking is called; NULL = "likeness" */
     double level;                        /* of confidence intervals; 0 = 0.95 */
     uint32_t resamples;                  /* of the bootstrap and the randomisation test; 0 = 2000 */
     uint64_t seed;

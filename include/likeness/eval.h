@@ -160,6 +160,9 @@ LK_API lk_status lk_judged_init(lk_judged *judged, const char *name, const uint3
 LK_API void lk_judged_free(lk_judged *judged);
 /* Fills means. */
 LK_API lk_status lk_judged_finish(lk_context *context, lk_judged *judged, double level, uint32_t resamples, uint64_t seed);
+/* Mean of the revisited protocol in set-up 0 easy, 1 medium, 2 hard, over the queries that have something to find there;
+ * column 0 AP, 1 + c precision at the c-th cut-off. 0 when there are none. */
+LK_API double lk_judged_revisited(const lk_judged *judged, size_t setup, size_t column);
 /* Compares one column of two over the queries that both have. LK_INVALID when there are none. */
 LK_API lk_status lk_judged_compare(lk_context *context, const lk_judged *a, const lk_judged *b, size_t column, double level,
                                    uint32_t resamples, uint64_t seed, lk_comparison *out);

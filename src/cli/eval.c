@@ -3,7 +3,6 @@
 #include "cli/cli.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,30 +29,16 @@ static int read_ks(const char *text, uint32_t ks[LK_EVAL_MAX_KS], size_t *count)
 
 static const char *const setups[] = {"easy", "medium", "hard"};
 
-/* Mean of one column of the revisited protocol over the queries that have something to find in a set-up. */
-static double revisited_mean(const lk_judged *run, size_t setup, size_t column)
-{
-    double sum = 0;
-    size_t n = 0, width = 1 + run->n_ks;
-    for (size_t q = 0; q < run->queries; q++) {
-        double value = run->revisited[(q * 3 + setup) * width + column];
-        if (isnan(value)) continue;
-        sum += value;
-        n++;
-    }
-    return n ? sum / (double)n : 0;
-}
-
 static json_t *revisited_json(const lk_judged *run)
 {
     json_t *out = json_object();
     for (size_t setup = 0; setup < 3; setup++) {
         json_t *one = json_object();
-        json_object_set_new(one, "mAP", json_real(revisited_mean(run, setup, 0)));
+        json_object_set_new(one, "mAP", json_real(lk_judged_revisited(run, setup, 0)));
         for (size_t c = 0; c < run->n_ks; c++) {
             char name[32];
             snprintf(name, sizeof name, "mP@%" PRIu32, run->ks[c]);
-            json_object_set_new(one, name, json_real(revisited_mean(run, setup, 1 + c)));
+            json_object_set_new(one, name, json_real(lk_judged_revisited(run, setup, 1 + c)));
         }
         json_object_set_new(out, setups[setup], one);
     }
@@ -148,8 +133,8 @@ static void print_run(const lk_judged *run, double level, double seconds)
     }
     printf("\n");
     for (size_t setup = 0; run->revisited && setup < 3; setup++) {
-        printf("%s  %-12s %7.4f  ", setup ? "" : "\n  revisited protocol    mAP, then mP@k\n", setups[setup], revisited_mean(run, setup, 0));
-        for (size_t c = 0; c < run->n_ks; c++) printf(" %7.4f", revisited_mean(run, setup, 1 + c));
+        printf("%s  %-12s %7.4f  ", setup ? "" : "\n  revisited protocol    mAP, then mP@k\n", setups[setup], lk_judged_revisited(run, setup, 0));
+        for (size_t c = 0; c < run->n_ks; c++) printf(" %7.4f", lk_judged_revisited(run, setup, 1 + c));
         printf("\n");
     }
 }
@@ -191,6 +176,7 @@ typedef struct request {
     lk_evaluate_options how;
     const char *collection;
     char *query, *gallery; /* copies that are cut at "=" */
+    char *name;
     uint32_t ks[LK_EVAL_MAX_KS];
 } request;
 
@@ -229,6 +215,16 @@ static int perform(const cli_common *common, request *r, bool json)
     return status;
 }
 
+/* The last part of a path; a slash at its end does not count. malloc'ed. */
+static char *last_part(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    return strndup(path + begin, end - begin);
+}
+
 /* Completes a request from what the options said. */
 static int check(request *r, int count, char **argv, const char *ks, const char *metric, const char *query, const char *gallery)
 {
@@ -245,6 +241,7 @@ static int check(request *r, int count, char **argv, const char *ks, const char 
     if (ks && read_ks(ks, r->ks, &r->how.n_ks) != 0)
         return cli_usage(&cli_eval, "-k %s: up to %d numbers with commas between are wanted", ks, LK_EVAL_MAX_KS);
     if (ks) r->how.ks = r->ks;
+    if (r->collection || r->files.vectors) r->how.name = r->name = last_part(r->collection ? r->collection : r->files.vectors);
     int status = split("--query", query, &r->query, &r->how.query_column, &r->how.query_value);
     return status ? status : split("--gallery", gallery, &r->gallery, &r->how.gallery_column, &r->how.gallery_value);
 }
@@ -294,5 +291,6 @@ static int run(int argc, char **argv)
     free(runs.items);
     free(r.query);
     free(r.gallery);
+    free(r.name);
     return status;
 }

@@ -32,6 +32,7 @@ lk_status study_options(const lk_evaluate_options *given, lk_evaluate_options *o
     for (size_t c = 0; c < out->n_ks; c++)
         if (out->ks[c] == 0) return lk_fail(LK_INVALID, "a cut-off of 0 makes no sense");
     if (out->truth_csv && out->qrels) return lk_fail(LK_INVALID, "the truth is either a CSV or qrels, not both");
+    if (!out->name) out->name = "likeness";
     if (out->level == 0) out->level = 0.95;
     if (out->resamples == 0) out->resamples = 2000;
     return LK_OK;
@@ -91,7 +92,7 @@ static lk_status prepare_runs(const lk_evaluate_options *options, size_t own, lk
     return out->runs ? LK_OK : lk_fail_memory("runs");
 }
 
-lk_status study_evaluate(study *s, const char *name, lk_evaluation *out)
+lk_status study_evaluate(study *s, lk_evaluation *out)
 {
     const lk_evaluate_options *options = s->options;
     lk_trec qrels = {0};
@@ -100,7 +101,7 @@ lk_status study_evaluate(study *s, const char *name, lk_evaluation *out)
     study_extra extra = {nearest};
     lk_status status = options->html && s->label_count && !nearest ? lk_fail_memory("evaluation") : LK_OK;
     if (status == LK_OK) status = prepare_runs(options, 1, out);
-    if (status == LK_OK) status = study_judge(s, name, &out->runs[0], &extra);
+    if (status == LK_OK) status = study_judge(s, options->name, &out->runs[0], &extra);
     if (status == LK_OK) {
         out->n_runs = 1;
         out->runs[0].seconds = lk_now() - start;
@@ -195,7 +196,7 @@ static lk_status evaluate_index(void *user, const lk_flat *index)
         status = lk_fail(LK_INVALID, "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
                                      "CSV of `query,relevant`");
     if (status == LK_OK) status = study_make_truth(&s);
-    if (status == LK_OK) status = study_evaluate(&s, "likeness", job->out);
+    if (status == LK_OK) status = study_evaluate(&s, job->out);
 done:
     for (size_t row = 0; g.labels && row < s.rows; row++) free((char *)g.labels[row]);
     free(g.labels);

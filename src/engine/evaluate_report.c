@@ -24,6 +24,22 @@ static json_t *interval(lk_interval i)
     return json_pack("[f,f,f]", i.mean, i.low, i.high);
 }
 
+static json_t *revisited_json(const lk_judged *run)
+{
+    static const char *const setups[] = {"easy", "medium", "hard"};
+    json_t *out = json_object();
+    for (size_t setup = 0; setup < 3; setup++) {
+        json_t *one = json_pack("{s:f}", "mAP", lk_judged_revisited(run, setup, 0));
+        for (size_t c = 0; c < run->n_ks; c++) {
+            char name[32];
+            snprintf(name, sizeof name, "mP@%u", run->ks[c]);
+            json_object_set_new(one, name, json_real(lk_judged_revisited(run, setup, 1 + c)));
+        }
+        json_object_set_new(out, setups[setup], one);
+    }
+    return out;
+}
+
 static json_t *run_json(const lk_judged *run)
 {
     double bins[AP_BINS] = {0};
@@ -37,12 +53,14 @@ static json_t *run_json(const lk_judged *run)
         lk_eval_column_name(c, run->ks, run->n_ks, name);
         json_object_set_new(means, name, interval(run->means[c]));
     }
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o}", "name", run->name, "queries",
+    json_t *out = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o}", "name", run->name, "queries",
                      (json_int_t)run->queries, "without", (json_int_t)run->without, "missing", (json_int_t)run->missing, "unknown",
                      (json_int_t)run->unknown, "gallery", (json_int_t)run->gallery, "depth", (json_int_t)run->depth, "seconds",
                      run->seconds, "means", means, "precision", numbers(run->curves.precision, LK_EVAL_LEVELS), "recall",
                      numbers(run->curves.recall, LK_EVAL_DEPTHS), "hit", numbers(run->curves.hit, LK_EVAL_DEPTHS), "ap",
                      numbers(bins, AP_BINS));
+    if (run->revisited) json_object_set_new(out, "revisited", revisited_json(run));
+    return out;
 }
 
 static json_t *comparison_json(const lk_evaluation *e, size_t i)

@@ -269,7 +269,7 @@ lk_status lk_evaluate_vectors(lk_context *context, const lk_vector_files *files,
     if (status == LK_OK && s.label_count == 0 && !full.truth_csv && !full.qrels)
         status = lk_fail(LK_INVALID, "there are neither labels nor a truth to judge by");
     if (status == LK_OK) status = make_truth(&s, files, &queries, numbers);
-    if (status == LK_OK) status = study_evaluate(&s, "vectors", out);
+    if (status == LK_OK) status = study_evaluate(&s, out);
     out->seconds = lk_now() - start;
     study_end(&s);
     lk_flat_free(index);

@@ -114,7 +114,7 @@ lk_status study_options(const lk_evaluate_options *given, lk_evaluate_options *o
 /* The truth that the options name. */
 lk_status study_make_truth(study *s);
 /* Judges a study whose truth is made, and the runs beside it, and writes what is wanted. */
-lk_status study_evaluate(study *s, const char *name, lk_evaluation *out);
+lk_status study_evaluate(study *s, lk_evaluation *out);
 
 /* ---- protocol.c ---- */
 

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include <likeness/eval.h>
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,19 @@ lk_status lk_judged_finish(lk_context *context, lk_judged *judged, double level,
 {
     if (judged->queries == 0) return LK_OK; /* all means are 0 */
     return lk_eval_intervals(context, judged->values, judged->queries, judged->columns, level, resamples, seed, judged->means);
+}
+
+double lk_judged_revisited(const lk_judged *judged, size_t setup, size_t column)
+{
+    double sum = 0;
+    size_t n = 0, width = 1 + judged->n_ks;
+    for (size_t q = 0; judged->revisited && q < judged->queries; q++) {
+        double value = judged->revisited[(q * 3 + setup) * width + column];
+        if (isnan(value)) continue;
+        sum += value;
+        n++;
+    }
+    return n ? sum / (double)n : 0;
 }
 
 /* A query with its place. */
