@@ -197,24 +197,57 @@ LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n
 /* ---- evaluating ---- */
 
 typedef struct lk_evaluate_options {
-    const char *truth_csv;    /* `query,relevant` pairs; NULL = pictures with an equal "label" are relevant */
+    const char
+        *truth_csv; /* `query,relevant` pairs, ids or paths, with the columns `grade` (> 0, default 1) and `difficulty`
+                       (easy, hard, junk) if wanted; NULL = pictures with an equal "label" are relevant */
     const char *query_column; /* with query_value: only pictures whose labels have this value are queries; NULL = all */
     const char *query_value;
     const uint32_t *ks; /* cut-offs; NULL = 1, 5, 10, 100 */
     size_t n_ks;
+    const char *gallery_column; /* with gallery_value: only pictures with this value can be found; NULL = all */
+    const char *gallery_value;
+    size_t depth;            /* rank only the best so many; what lies deeper counts as not found. 0 = rank all */
+    const char *qrels;       /* truth in TREC's form, pictures by id; excludes truth_csv */
+    const char *const *runs; /* [n_runs] TREC runs judged beside the own ranking, pictures by id */
+    size_t n_runs;
+    const char *write_run,
+        *write_qrels;   /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
+    const char *csv;    /* file to write: every query's metrics; NULL = none */
+    const char *html;   /* folder to write the report to; NULL = none */
+    const char *name;   /* what the own ranking is called; NULL = "likeness" */
+    double level;       /* of confidence intervals; 0 = 0.95 */
+    uint32_t resamples; /* of the bootstrap and the randomisation test; 0 = 2000 */
+    uint64_t seed;
 } lk_evaluate_options;
 
 typedef struct lk_evaluation {
-    lk_query_metrics mean;
-    uint32_t ks[LK_EVAL_MAX_KS];
-    size_t n_ks;
-    uint64_t queries, queries_without, gallery;
+    lk_judged *runs; /* [n_runs]: the own ranking if there is one, then the runs in their order */
+    size_t n_runs;
+    lk_comparison *comparisons; /* [n_runs - 1][columns]: each further run with the first */
+    double level;
     double seconds;
 } lk_evaluation;
+LK_API void lk_evaluation_free(lk_evaluation *evaluation);
 
 /* Full-library protocol: every query picture ranks all other pictures of the collection, itself never among them. */
 LK_API lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options,
                              lk_evaluation *out);
+
+/* Vectors from files, of pictures or of anything else. */
+typedef struct lk_vector_files {
+    const char *vectors; /* .npy [N][D], float16, float32 or float64 */
+    const char
+        *labels; /* .npy [N] of integers, or a CSV of N rows with the column `label` and, if wanted, `id` (default: the
+                    row, from 0), `path` (a picture for the report) and columns for query_column and gallery_column */
+    const char *queries, *query_labels; /* the same for queries that are not in the gallery; NULL: each vector is a
+                                           query among the others and never finds itself */
+    lk_metric metric;
+} lk_vector_files;
+LK_API lk_status lk_evaluate_vectors(lk_context *context, const lk_vector_files *files,
+                                     const lk_evaluate_options *options, lk_evaluation *out);
+
+/* Runs of other systems alone: options->runs judged by options->qrels. */
+LK_API lk_status lk_evaluate_runs(lk_context *context, const lk_evaluate_options *options, lk_evaluation *out);
 
 #ifdef __cplusplus
 }

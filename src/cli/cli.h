@@ -8,6 +8,12 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 3 };
 
+/* Values of an option that may be given several times, in order; the strings are those of argv. */
+typedef struct cli_list {
+    const char **items;
+    size_t count, capacity;
+} cli_list;
+
 /* One option of a command. Exactly one of the pointers says where its value goes. */
 typedef struct cli_option {
     const char *name;  /* "--into" */
@@ -18,6 +24,7 @@ typedef struct cli_option {
     bool *flag;
     uint64_t *number;
     uint64_t least, most; /* of a number */
+    cli_list *list;
 } cli_option;
 
 typedef struct cli_command {

@@ -1,4 +1,5 @@
 /* Options from a table: `--name value`, `--name=value`, `-k value`, flags; `--` ends them. */
+#include "base/memory.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -67,6 +68,12 @@ static int unknown(const cli_command *command, const cli_option *options, size_t
 static int take(const cli_command *command, const cli_option *option, const char *value)
 {
     if (option->text) *option->text = value;
+    if (option->list) {
+        cli_list *list = option->list;
+        if (!lk_grow((void **)&list->items, &list->capacity, list->count + 1, sizeof *list->items))
+            return cli_fail_text("options", "out of memory");
+        list->items[list->count++] = value;
+    }
     if (!option->number) return EXIT_DONE;
     char *end;
     errno = 0;

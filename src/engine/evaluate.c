@@ -1,366 +1,251 @@
-/* The full-library protocol: every query picture ranks all others. Scores exist for one block of queries at a time. */
+/* Evaluation of a collection, of vectors from files, and of other systems' runs: each becomes a study (or, for runs
+ * alone, qrels), which is judged, compared and written out the same way. */
 #include "base/error.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/memory.h"
-#include "base/threads.h"
-#include "engine/csv.h"
 #include "engine/searcher.h"
+#include "engine/study.h"
 
-#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCORE_BYTES ((size_t)64 << 20) /* one block of score rows */
+void lk_evaluation_free(lk_evaluation *evaluation)
+{
+    for (size_t i = 0; evaluation && i < evaluation->n_runs; i++) lk_judged_free(&evaluation->runs[i]);
+    if (!evaluation) return;
+    free(evaluation->runs);
+    free(evaluation->comparisons);
+    *evaluation = (lk_evaluation){0};
+}
 
-/* A picture of the gallery; row is its place in the index. */
-typedef struct entry {
-    int64_t id;
-    char *path;
-    char *label;
-    size_t row;
-    bool query;
-} entry;
+lk_status study_options(const lk_evaluate_options *given, lk_evaluate_options *out)
+{
+    static const uint32_t default_ks[] = {1, 5, 10, 100};
+    *out = given ? *given : (lk_evaluate_options){0};
+    if (!out->ks) {
+        out->ks = default_ks;
+        out->n_ks = sizeof default_ks / sizeof *default_ks;
+    }
+    if (out->n_ks > LK_EVAL_MAX_KS)
+        return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", out->n_ks, LK_EVAL_MAX_KS);
+    for (size_t c = 0; c < out->n_ks; c++)
+        if (out->ks[c] == 0) return lk_fail(LK_INVALID, "a cut-off of 0 makes no sense");
+    if (out->truth_csv && out->qrels) return lk_fail(LK_INVALID, "the truth is either a CSV or qrels, not both");
+    if (!out->name) out->name = "likeness";
+    if (out->level == 0) out->level = 0.95;
+    if (out->resamples == 0) out->resamples = 2000;
+    return LK_OK;
+}
 
-/* One pair of the truth, both as rows. */
-typedef struct pair {
-    size_t query, relevant;
-} pair;
+/* ---- what is common to all ---- */
 
-typedef struct evaluation {
+static lk_status compare_runs(lk_context *context, const lk_evaluate_options *options, lk_evaluation *out)
+{
+    if (out->n_runs < 2) return LK_OK;
+    size_t columns = out->runs[0].columns;
+    out->comparisons = lk_alloc_zero(out->n_runs - 1, columns * sizeof *out->comparisons);
+    if (!out->comparisons) return lk_fail_memory("comparison");
+    for (size_t i = 1; i < out->n_runs; i++)
+        for (size_t c = 0; c < columns; c++) {
+            lk_status s =
+                lk_judged_compare(context, &out->runs[0], &out->runs[i], c, options->level, options->resamples,
+                                  options->seed, &out->comparisons[(i - 1) * columns + c]);
+            if (s != LK_OK) return s;
+        }
+    return LK_OK;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Judges options->runs behind the `own` runs that are there already, compares, writes what is wanted. s may be NULL. */
+static lk_status finish(lk_context *context, const study *s, const lk_evaluate_options *options, const lk_trec *qrels,
+                        size_t own, const uint32_t *nearest, lk_evaluation *out)
+{
+    lk_trec *runs = lk_alloc_zero(options->n_runs, sizeof *runs);
+    const lk_trec **lists = lk_alloc_zero(own + options->n_runs, sizeof *lists);
+    lk_status status = runs && lists ? LK_OK : lk_fail_memory("runs");
+    for (size_t i = 0; status == LK_OK && i < options->n_runs; i++) {
+        status = lk_trec_read_run(options->runs[i], &runs[i]);
+        if (status == LK_OK)
+            status = lk_trec_judge(qrels, &runs[i], base_name(options->runs[i]), options->ks, options->n_ks,
+                                   &out->runs[out->n_runs]);
+        if (status != LK_OK) break;
+        lists[out->n_runs++] = &runs[i];
+    }
+    for (size_t i = 0; status == LK_OK && i < out->n_runs; i++)
+        status = lk_judged_finish(context, &out->runs[i], options->level, options->resamples, options->seed);
+    if (status == LK_OK) status = compare_runs(context, options, out);
+    if (status == LK_OK && options->csv) status = lk_judged_write_csv(out->runs, out->n_runs, options->csv);
+    if (status == LK_OK && options->html)
+        status = study_report(s, options, context, out, (const lk_trec *const *)lists, qrels, nearest);
+    for (size_t i = 0; runs && i < options->n_runs; i++) lk_trec_free(&runs[i]);
+    free(runs);
+    free(lists);
+    return status;
+}
+
+static lk_status prepare_runs(const lk_evaluate_options *options, size_t own, lk_evaluation *out)
+{
+    *out = (lk_evaluation){.level = options->level, .runs = lk_alloc_zero(own + options->n_runs, sizeof *out->runs)};
+    return out->runs ? LK_OK : lk_fail_memory("runs");
+}
+
+lk_status study_evaluate(study *s, lk_evaluation *out)
+{
+    const lk_evaluate_options *options = s->options;
+    lk_trec qrels = {0};
+    double start = lk_now();
+    uint32_t *nearest = options->html && s->label_count ? lk_alloc(s->query_count, sizeof *nearest) : NULL;
+    study_extra extra = {nearest};
+    lk_status status = options->html && s->label_count && !nearest ? lk_fail_memory("evaluation") : LK_OK;
+    if (status == LK_OK) status = prepare_runs(options, 1, out);
+    if (status == LK_OK) status = study_judge(s, options->name, &out->runs[0], &extra);
+    if (status == LK_OK) {
+        out->n_runs = 1;
+        out->runs[0].seconds = lk_now() - start;
+    }
+    if (status == LK_OK && options->write_qrels) status = study_write_qrels(s, options->write_qrels);
+    if (status == LK_OK && options->write_run)
+        status = study_write_run(s, options->write_run, options->depth ? options->depth : 1000);
+    if (status == LK_OK && options->n_runs) status = study_qrels(s, &qrels);
+    if (status == LK_OK) status = finish(s->context, s, options, &qrels, 1, nearest, out);
+    lk_trec_free(&qrels);
+    free(nearest);
+    return status;
+}
+
+static lk_status truth_from_qrels_file(study *s, const char *path)
+{
+    lk_trec qrels;
+    lk_status status = lk_trec_read_qrels(path, &qrels);
+    if (status != LK_OK) return status;
+    status = study_truth_from_qrels(s, &qrels);
+    lk_trec_free(&qrels);
+    return status;
+}
+
+lk_status study_make_truth(study *s)
+{
+    if (s->options->truth_csv) return study_truth_from_csv(s, s->options->truth_csv);
+    if (s->options->qrels) return truth_from_qrels_file(s, s->options->qrels);
+    return study_truth_from_labels(s);
+}
+
+/* ---- a collection ---- */
+
+typedef struct gathering {
+    study *s;
+    const char **labels; /* [rows], owned */
+    lk_status status;
+} gathering;
+
+static lk_status gather(void *user, const lk_record *record)
+{
+    gathering *g = user;
+    study *s = g->s;
+    const lk_evaluate_options *options = s->options;
+    /* The catalog may be ahead of the snapshot: what the snapshot lacks takes no part. */
+    size_t row = record->state == LK_PICTURE_INDEXED ? study_row(s, (uint64_t)record->id) : SIZE_MAX;
+    if (row == SIZE_MAX) return LK_OK;
+    char id[24];
+    snprintf(id, sizeof id, "%lld", (long long)record->id);
+    s->names[row] = strdup(id);
+    s->paths[row] = strdup(record->path);
+    g->labels[row] = record->label ? strdup(record->label) : NULL;
+    if (!s->names[row] || !s->paths[row] || (record->label && !g->labels[row])) return lk_fail_memory("gallery");
+    s->asked[row] =
+        !options->query_column || study_column_equals(record->labels, options->query_column, options->query_value);
+    if (options->gallery_column &&
+        !study_column_equals(record->labels, options->gallery_column, options->gallery_value))
+        return study_leave_out(s, row);
+    return LK_OK;
+}
+
+typedef struct collection_job {
     lk_context *context;
     lk_searcher *searcher;
     const lk_evaluate_options *options;
     lk_evaluation *out;
-    const lk_flat *index;
-    uint64_t *ids; /* [rows], in the order of the index */
-    size_t rows;
-    entry *entries; /* [count], by id; those in the index */
-    size_t count, capacity;
-    pair *pairs; /* by query, then relevant; no repeats, never the query itself */
-    size_t pair_count, pair_capacity;
-    size_t *relevant; /* [pair_count]: the second halves of pairs */
-    /* Of the present block: */
-    size_t *firsts; /* [queries + 1]: where each query's pairs begin */
-    size_t *queries;
-    size_t query_count, block_first;
-    float *scores;
-    lk_query_metrics *metrics;
-} evaluation;
+} collection_job;
 
-static int by_id(const void *a, const void *b)
+/* Rows that the catalog does not know (any more) are not in the gallery, but have a name all the same. */
+static lk_status leave_out_unknown(study *s)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static int by_path(const void *a, const void *b)
-{
-    return strcmp((*(entry *const *)a)->path, (*(entry *const *)b)->path);
-}
-
-static int by_label(const void *a, const void *b)
-{
-    return strcmp((*(entry *const *)a)->label, (*(entry *const *)b)->label);
-}
-
-static int by_query(const void *a, const void *b)
-{
-    const pair *x = a, *y = b;
-    if (x->query != y->query) return x->query < y->query ? -1 : 1;
-    return (x->relevant > y->relevant) - (x->relevant < y->relevant);
-}
-
-/* ---- the gallery ---- */
-
-static bool column_equals(const char *labels, const char *column, const char *value)
-{
-    json_t *object = json_loads(labels ? labels : "{}", 0, NULL), *member = json_object_get(object, column);
-    char number[32];
-    const char *text = json_string_value(member);
-    if (json_is_integer(member)) {
-        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(member));
-        text = number;
-    }
-    bool equal = text && strcmp(text, value) == 0;
-    json_decref(object);
-    return equal;
-}
-
-static lk_status gather(void *user, const lk_record *record)
-{
-    evaluation *e = user;
-    const lk_evaluate_options *options = e->options;
-    if (record->state != LK_PICTURE_INDEXED) return LK_OK;
-    if (!lk_grow((void **)&e->entries, &e->capacity, e->count + 1, sizeof *e->entries))
-        return lk_fail_memory("gallery");
-    entry *item = &e->entries[e->count++];
-    *item = (entry){.id = record->id,
-                    .path = strdup(record->path),
-                    .label = record->label ? strdup(record->label) : NULL,
-                    .row = SIZE_MAX,
-                    .query = !options->query_column ||
-                             column_equals(record->labels, options->query_column, options->query_value)};
-    if (!item->path || (record->label && !item->label)) return lk_fail_memory("gallery");
-    return LK_OK;
-}
-
-/* Gives each entry its row. The catalog may be ahead of the snapshot: what the snapshot lacks takes no part. */
-static lk_status match_rows(evaluation *e)
-{
-    typedef struct place {
-        uint64_t id;
-        size_t row;
-    } place;
-    place *places = lk_alloc(e->rows, sizeof *places);
-    if (!places) return lk_fail_memory("gallery");
-    for (size_t row = 0; row < e->rows; row++) places[row] = (place){e->ids[row], row};
-    qsort(places, e->rows, sizeof *places, by_id);
-    size_t kept = 0;
-    for (size_t i = 0; i < e->count; i++) {
-        uint64_t id = (uint64_t)e->entries[i].id;
-        place *found = bsearch(&id, places, e->rows, sizeof *places, by_id);
-        if (found) {
-            e->entries[i].row = found->row;
-            e->entries[kept++] = e->entries[i];
-        } else {
-            free(e->entries[i].path);
-            free(e->entries[i].label);
-        }
-    }
-    e->count = kept;
-    free(places);
-    return LK_OK;
-}
-
-/* ---- the truth ---- */
-
-static lk_status add_pair(evaluation *e, size_t query, size_t relevant)
-{
-    if (query == relevant) return LK_OK; /* a picture is never its own result */
-    if (!lk_grow((void **)&e->pairs, &e->pair_capacity, e->pair_count + 1, sizeof *e->pairs))
-        return lk_fail_memory("truth");
-    e->pairs[e->pair_count++] = (pair){query, relevant};
-    return LK_OK;
-}
-
-static lk_status truth_from_labels(evaluation *e, entry **sorted)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < e->count; i++)
-        if (e->entries[i].label) sorted[n++] = &e->entries[i];
-    if (n == 0)
-        return lk_fail(LK_INVALID,
-                       "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
-                       "CSV of `query,relevant`");
-    qsort(sorted, n, sizeof *sorted, by_label);
-    for (size_t begin = 0, end; begin < n; begin = end) {
-        for (end = begin + 1; end < n && strcmp(sorted[begin]->label, sorted[end]->label) == 0;) end++;
-        for (size_t q = begin; q < end; q++) {
-            for (size_t r = begin; sorted[q]->query && r < end; r++) {
-                lk_status s = add_pair(e, sorted[q]->row, sorted[r]->row);
-                if (s != LK_OK) return s;
-            }
-        }
+    for (size_t row = 0; row < s->rows; row++) {
+        if (s->names[row]) continue;
+        char id[24];
+        snprintf(id, sizeof id, "%llu", (unsigned long long)s->ids[row]);
+        if (!(s->names[row] = strdup(id))) return lk_fail_memory("gallery");
+        lk_status status = study_leave_out(s, row);
+        if (status != LK_OK) return status;
     }
     return LK_OK;
-}
-
-static int entry_against_path(const void *key, const void *item)
-{
-    return strcmp(key, (*(entry *const *)item)->path);
-}
-
-static int entry_against_id(const void *key, const void *item)
-{
-    int64_t id = *(const int64_t *)key, other = ((const entry *)item)->id;
-    return (id > other) - (id < other);
-}
-
-/* A field of the truth: an id, or a path (absolute, or relative to the CSV's folder). NULL when nothing has it. */
-static entry *find_entry(evaluation *e, entry **by_paths, const char *folder, const char *field)
-{
-    size_t n = strlen(field);
-    if (n > 0 && n < 19 && strspn(field, "0123456789") == n) {
-        int64_t id = atoll(field);
-        entry *found = bsearch(&id, e->entries, e->count, sizeof *e->entries, entry_against_id);
-        if (found) return found;
-    }
-    char *joined = lk_path_join(folder, field), *absolute = NULL;
-    entry **found = NULL;
-    if (joined && lk_path_absolute(joined, &absolute) == LK_OK)
-        found = bsearch(absolute, by_paths, e->count, sizeof *by_paths, entry_against_path);
-    free(joined);
-    free(absolute);
-    return found ? *found : NULL;
-}
-
-static lk_status truth_from_csv(evaluation *e, entry **by_paths)
-{
-    const char *path = e->options->truth_csv;
-    lk_csv csv;
-    lk_status s = lk_csv_open(path, &csv);
-    if (s != LK_OK) return s;
-    char *folder = strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
-    if (!folder) {
-        lk_csv_close(&csv);
-        return lk_fail_memory(path);
-    }
-    if (slash)
-        slash[slash == folder ? 1 : 0] = 0;
-    else
-        strcpy(folder, ".");
-    bool more;
-    LK_TRY(lk_csv_next(&csv, &more));
-    size_t query = more ? lk_csv_column(&csv, "query") : SIZE_MAX,
-           relevant = more ? lk_csv_column(&csv, "relevant") : SIZE_MAX;
-    if (query == SIZE_MAX || relevant == SIZE_MAX) {
-        s = lk_fail(LK_CORRUPT, "%s: the first line must be `query,relevant`", path);
-        goto done;
-    }
-    for (size_t i = 0; i < e->count; i++) by_paths[i] = &e->entries[i];
-    qsort(by_paths, e->count, sizeof *by_paths, by_path);
-    for (;;) {
-        LK_TRY(lk_csv_next(&csv, &more));
-        if (!more) break;
-        entry *q = find_entry(e, by_paths, folder, csv.fields[query]);
-        entry *r = find_entry(e, by_paths, folder, csv.fields[relevant]);
-        if (!q || !r) { /* a missing picture would silently flatter the figures */
-            s = lk_fail(LK_NOT_FOUND, "%s: line %zu: %s is not an indexed picture of the collection", path,
-                        csv.row_line, csv.fields[q ? relevant : query]);
-            goto done;
-        }
-        if (q->query) LK_TRY(add_pair(e, q->row, r->row));
-    }
-done:
-    free(folder);
-    lk_csv_close(&csv);
-    return s;
-}
-
-static lk_status build_truth(evaluation *e)
-{
-    entry **scratch = lk_alloc(e->count, sizeof *scratch);
-    if (!scratch) return lk_fail_memory("truth");
-    lk_status s = e->options->truth_csv ? truth_from_csv(e, scratch) : truth_from_labels(e, scratch);
-    free(scratch);
-    if (s != LK_OK) return s;
-    if (e->pair_count) qsort(e->pairs, e->pair_count, sizeof *e->pairs, by_query);
-    size_t kept = 0, queries = 0;
-    for (size_t i = 0; i < e->pair_count; i++) {
-        bool repeated = kept && by_query(&e->pairs[kept - 1], &e->pairs[i]) == 0;
-        if (repeated) continue;
-        if (!kept || e->pairs[kept - 1].query != e->pairs[i].query) queries++;
-        e->pairs[kept++] = e->pairs[i];
-    }
-    e->pair_count = kept;
-    e->relevant = lk_alloc(kept, sizeof *e->relevant);
-    e->firsts = lk_alloc(queries + 1, sizeof *e->firsts);
-    e->queries = lk_alloc(queries, sizeof *e->queries);
-    e->metrics = lk_alloc(queries, sizeof *e->metrics);
-    if (!e->relevant || !e->firsts || !e->queries || !e->metrics) return lk_fail_memory("truth");
-    for (size_t i = 0; i < kept; i++) {
-        e->relevant[i] = e->pairs[i].relevant;
-        if (i && e->pairs[i - 1].query == e->pairs[i].query) continue;
-        e->firsts[e->query_count] = i;
-        e->queries[e->query_count++] = e->pairs[i].query;
-    }
-    e->firsts[e->query_count] = kept;
-    size_t asked = 0;
-    for (size_t i = 0; i < e->count; i++) asked += e->entries[i].query;
-    e->out->queries = e->query_count;
-    e->out->queries_without = asked - e->query_count;
-    return LK_OK;
-}
-
-/* ---- the work ---- */
-
-static lk_status rank_queries(void *arg, size_t begin, size_t end, int worker)
-{
-    evaluation *e = arg;
-    (void)worker;
-    for (size_t i = begin; i < end; i++) {
-        size_t q = e->block_first + i, first = e->firsts[q], n = e->firsts[q + 1] - first;
-        uint64_t *ranks = lk_alloc(n, sizeof *ranks);
-        if (!ranks) return lk_fail_memory("ranks");
-        lk_status s = lk_eval_ranks(e->scores + i * e->rows, e->ids, e->rows, lk_flat_metric(e->index) != LK_L2,
-                                    e->queries[q], e->relevant + first, n, ranks, NULL);
-        if (s == LK_OK) s = lk_eval_query(ranks, NULL, n, n, NULL, e->out->ks, e->out->n_ks, &e->metrics[q]);
-        free(ranks);
-        if (s != LK_OK) return s;
-    }
-    return LK_OK;
-}
-
-static lk_status evaluate_blocks(evaluation *e)
-{
-    size_t dim = lk_flat_dim(e->index), block = SCORE_BYTES / (e->rows * sizeof(float));
-    if (block < 1) block = 1;
-    if (block > 256) block = 256;
-    float *vectors = lk_alloc(block * dim, sizeof *vectors);
-    e->scores = lk_alloc(block * e->rows, sizeof *e->scores);
-    lk_status s = vectors && e->scores ? LK_OK : lk_fail_memory("scores");
-    lk_eval_mean mean = {0};
-    for (size_t first = 0; s == LK_OK && first < e->query_count; first += block) {
-        size_t n = e->query_count - first < block ? e->query_count - first : block;
-        for (size_t i = 0; s == LK_OK && i < n; i++)
-            s = lk_flat_vector(e->index, e->ids[e->queries[first + i]], vectors + i * dim);
-        if (s == LK_OK) s = lk_flat_scores(e->index, e->context, n, vectors, e->scores);
-        e->block_first = first;
-        if (s == LK_OK) s = lk_parallel_for(lk_context_pool(e->context), n, 1, rank_queries, e);
-        lk_report_progress(e->context, "evaluating", first + n, e->query_count);
-        if (s == LK_OK && lk_context_cancelled(e->context)) s = lk_fail(LK_CANCELLED, "the evaluation was stopped");
-    }
-    for (size_t q = 0; s == LK_OK && q < e->query_count; q++) lk_eval_mean_add(&mean, &e->metrics[q], e->out->n_ks);
-    if (s == LK_OK) e->out->mean = lk_eval_mean_result(&mean, e->out->n_ks);
-    free(vectors);
-    return s;
 }
 
 static lk_status evaluate_index(void *user, const lk_flat *index)
 {
-    evaluation *e = user;
-    e->index = index;
-    e->rows = lk_flat_count(index);
-    if (e->rows == 0) return lk_fail(LK_INVALID, "the collection is empty: index some pictures first");
-    e->ids = lk_alloc(e->rows, sizeof *e->ids);
-    if (!e->ids) return lk_fail_memory("gallery");
-    lk_flat_ids(index, e->ids);
-    e->out->gallery = e->rows;
-    lk_status s;
-    LK_TRY(lk_searcher_each(e->searcher, gather, e));
-    LK_TRY(match_rows(e));
-    LK_TRY(build_truth(e));
-    LK_TRY(evaluate_blocks(e));
+    collection_job *job = user;
+    study s;
+    gathering g = {.s = &s};
+    lk_status status = study_begin(&s, job->context, job->options, index);
+    if (status != LK_OK) goto done;
+    g.labels = lk_alloc_zero(s.rows, sizeof *g.labels);
+    status = g.labels ? lk_searcher_each(job->searcher, gather, &g) : lk_fail_memory("gallery");
+    if (status == LK_OK) status = leave_out_unknown(&s);
+    if (status == LK_OK) status = study_number_labels(&s, g.labels, s.rows, s.labels);
+    if (status == LK_OK && s.label_count == 0 && !job->options->truth_csv && !job->options->qrels)
+        status = lk_fail(LK_INVALID,
+                         "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
+                         "CSV of `query,relevant`");
+    if (status == LK_OK) status = study_make_truth(&s);
+    if (status == LK_OK) status = study_evaluate(&s, job->out);
 done:
-    return s;
+    for (size_t row = 0; g.labels && row < s.rows; row++) free((char *)g.labels[row]);
+    free(g.labels);
+    study_end(&s);
+    return status;
 }
 
 lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options,
                       lk_evaluation *out)
 {
-    static const lk_evaluate_options defaults = {0};
-    static const uint32_t default_ks[] = {1, 5, 10, 100};
-    if (!options) options = &defaults;
-    *out = (lk_evaluation){.n_ks = options->ks ? options->n_ks : sizeof default_ks / sizeof *default_ks};
-    if (out->n_ks > LK_EVAL_MAX_KS)
-        return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", out->n_ks, LK_EVAL_MAX_KS);
-    memcpy(out->ks, options->ks ? options->ks : default_ks, out->n_ks * sizeof *out->ks);
+    *out = (lk_evaluation){0};
+    lk_evaluate_options full;
+    lk_status s = study_options(options, &full);
+    if (s != LK_OK) return s;
     double start = lk_now();
-    evaluation e = {.context = context, .searcher = searcher, .options = options, .out = out};
-    lk_status s = lk_searcher_with_index(searcher, evaluate_index, &e);
-    for (size_t i = 0; i < e.count; i++) {
-        free(e.entries[i].path);
-        free(e.entries[i].label);
-    }
-    free(e.entries);
-    free(e.ids);
-    free(e.pairs);
-    free(e.relevant);
-    free(e.firsts);
-    free(e.queries);
-    free(e.scores);
-    free(e.metrics);
+    collection_job job = {context, searcher, &full, out};
+    s = lk_searcher_with_index(searcher, evaluate_index, &job);
     out->seconds = lk_now() - start;
+    if (s != LK_OK) lk_evaluation_free(out);
+    return s;
+}
+
+/* ---- runs ---- */
+
+lk_status lk_evaluate_runs(lk_context *context, const lk_evaluate_options *options, lk_evaluation *out)
+{
+    *out = (lk_evaluation){0};
+    lk_evaluate_options full;
+    lk_trec qrels = {0};
+    double start = lk_now();
+    lk_status s;
+    LK_TRY(study_options(options, &full));
+    if (!full.qrels || full.n_runs == 0) {
+        s = lk_fail(LK_INVALID, "runs are judged by qrels: both are wanted");
+        goto done;
+    }
+    LK_TRY(lk_trec_read_qrels(full.qrels, &qrels));
+    LK_TRY(prepare_runs(&full, 0, out));
+    LK_TRY(finish(context, NULL, &full, &qrels, 0, NULL, out));
+    out->seconds = lk_now() - start;
+done:
+    lk_trec_free(&qrels);
+    if (s != LK_OK) lk_evaluation_free(out);
     return s;
 }

@@ -731,20 +731,23 @@ static void expect_evaluation(lk_searcher *searcher, const lk_evaluate_options *
     }
     lk_results_free(&all);
     assert_true(queries > 0);
-    assert_int_equal(found.queries, queries);
-    assert_int_equal(found.queries_without, without);
-    assert_int_equal(found.n_ks, 4);
+    assert_int_equal(found.n_runs, 1);
+    const lk_judged *run = &found.runs[0];
+    assert_int_equal(run->queries, queries);
+    assert_int_equal(run->without, without);
+    assert_int_equal(run->n_ks, 4);
     double n = (double)queries;
-    near_to(found.mean.average_precision, map / n);
-    near_to(found.mean.r_precision, r_precision / n);
-    near_to(found.mean.reciprocal_rank, mrr / n);
-    for (int c = 0; c < 4; c++) {
-        assert_int_equal(found.ks[c], ks[c]);
-        near_to(found.mean.precision[c], precision[c] / n);
-        near_to(found.mean.recall[c], recall[c] / n);
-        near_to(found.mean.hit[c], hit[c] / n);
-        near_to(found.mean.ndcg[c], ndcg[c] / n);
+    near_to(run->means[LK_EVAL_MAP].mean, map / n);
+    near_to(run->means[LK_EVAL_R_PRECISION].mean, r_precision / n);
+    near_to(run->means[LK_EVAL_MRR].mean, mrr / n);
+    for (size_t c = 0; c < 4; c++) {
+        assert_int_equal(run->ks[c], ks[c]);
+        near_to(run->means[lk_eval_column(LK_EVAL_PRECISION, c, 4)].mean, precision[c] / n);
+        near_to(run->means[lk_eval_column(LK_EVAL_RECALL, c, 4)].mean, recall[c] / n);
+        near_to(run->means[lk_eval_column(LK_EVAL_HIT, c, 4)].mean, hit[c] / n);
+        near_to(run->means[lk_eval_column(LK_EVAL_NDCG_AT, c, 4)].mean, ndcg[c] / n);
     }
+    lk_evaluation_free(&found);
 }
 
 static int every(const lk_result *r)
