@@ -16,11 +16,11 @@ enum { MAX_HEADER = 16 << 20, LENGTH_BYTES = 8 };
 static const struct {
     const char *name;
     size_t bytes;
-} types[LK_ST_DTYPES] = {
-    [LK_ST_BOOL] = {"BOOL", 1}, [LK_ST_U8] = {"U8", 1},         [LK_ST_I8] = {"I8", 1},     [LK_ST_F8_E5M2] = {"F8_E5M2", 1},
-    [LK_ST_F8_E4M3] = {"F8_E4M3", 1}, [LK_ST_I16] = {"I16", 2}, [LK_ST_U16] = {"U16", 2},   [LK_ST_F16] = {"F16", 2},
-    [LK_ST_BF16] = {"BF16", 2}, [LK_ST_I32] = {"I32", 4},       [LK_ST_U32] = {"U32", 4},   [LK_ST_F32] = {"F32", 4},
-    [LK_ST_F64] = {"F64", 8},   [LK_ST_I64] = {"I64", 8},       [LK_ST_U64] = {"U64", 8}};
+} types[LK_ST_DTYPES] = {[LK_ST_BOOL] = {"BOOL", 1},       [LK_ST_U8] = {"U8", 1},           [LK_ST_I8] = {"I8", 1},
+                         [LK_ST_F8_E5M2] = {"F8_E5M2", 1}, [LK_ST_F8_E4M3] = {"F8_E4M3", 1}, [LK_ST_I16] = {"I16", 2},
+                         [LK_ST_U16] = {"U16", 2},         [LK_ST_F16] = {"F16", 2},         [LK_ST_BF16] = {"BF16", 2},
+                         [LK_ST_I32] = {"I32", 4},         [LK_ST_U32] = {"U32", 4},         [LK_ST_F32] = {"F32", 4},
+                         [LK_ST_F64] = {"F64", 8},         [LK_ST_I64] = {"I64", 8},         [LK_ST_U64] = {"U64", 8}};
 
 struct lk_safetensors {
     char *path;
@@ -56,11 +56,13 @@ static lk_status read_shape(const lk_safetensors *file, const json_t *shape, lk_
     if (!json_is_array(shape)) return lk_fail(LK_CORRUPT, "%s: tensor %s: has no shape", file->path, t->name);
     size_t rank = json_array_size(shape);
     if (rank > LK_ST_MAX_RANK)
-        return lk_fail(LK_LIMIT, "%s: tensor %s: has %zu dimensions; %d are the most", file->path, t->name, rank, LK_ST_MAX_RANK);
+        return lk_fail(LK_LIMIT, "%s: tensor %s: has %zu dimensions; %d are the most", file->path, t->name, rank,
+                       LK_ST_MAX_RANK);
     t->rank = (uint32_t)rank;
     t->count = 1;
     for (size_t i = 0; i < rank; i++) {
-        if (!read_size(json_array_get(shape, i), &t->shape[i]) || __builtin_mul_overflow(t->count, t->shape[i], &t->count))
+        if (!read_size(json_array_get(shape, i), &t->shape[i]) ||
+            __builtin_mul_overflow(t->count, t->shape[i], &t->count))
             return lk_fail(LK_CORRUPT, "%s: tensor %s: its shape is not one that a file can hold", file->path, t->name);
     }
     return LK_OK;
@@ -85,9 +87,11 @@ static lk_status read_tensor(const lk_safetensors *file, size_t data_begin, cons
         !read_size(json_array_get(offsets, 1), &end) || begin > end)
         return lk_fail(LK_CORRUPT, "%s: tensor %s: its data_offsets are not a range", file->path, name);
     if (end > file->size - data_begin)
-        return lk_fail(LK_CORRUPT, "%s: tensor %s: lies beyond the end of the file (is the download complete?)", file->path, name);
+        return lk_fail(LK_CORRUPT, "%s: tensor %s: lies beyond the end of the file (is the download complete?)",
+                       file->path, name);
     if (__builtin_mul_overflow(t->count, types[t->dtype].bytes, &bytes) || bytes != end - begin)
-        return lk_fail(LK_CORRUPT, "%s: tensor %s: its shape and its %" PRIu64 " bytes disagree", file->path, name, end - begin);
+        return lk_fail(LK_CORRUPT, "%s: tensor %s: its shape and its %" PRIu64 " bytes disagree", file->path, name,
+                       end - begin);
     t->data = file->bytes + data_begin + begin;
     return LK_OK;
 }
@@ -111,7 +115,8 @@ static lk_status check_tiling(lk_safetensors *file, const uint8_t *data)
     for (size_t i = 0; i < file->count; i++) {
         const lk_safetensor *t = file->by_name[i];
         if ((const uint8_t *)t->data < data)
-            return lk_fail(LK_CORRUPT, "%s: tensor %s: overlaps with %s", file->path, t->name, file->by_name[i - 1]->name);
+            return lk_fail(LK_CORRUPT, "%s: tensor %s: overlaps with %s", file->path, t->name,
+                           file->by_name[i - 1]->name);
         if ((const uint8_t *)t->data > data)
             return lk_fail(LK_CORRUPT, "%s: tensor %s: there is a hole in front of it", file->path, t->name);
         data = (const uint8_t *)t->data + t->count * types[t->dtype].bytes;
@@ -153,7 +158,8 @@ static lk_status read_tensors(lk_safetensors *file, size_t data_begin)
 /* PyTorch writes zip archives, and wrote bare pickles before. */
 static bool is_pytorch(const uint8_t *bytes, size_t size)
 {
-    return (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0) || (size >= 3 && bytes[0] == 0x80 && bytes[1] >= 2 && bytes[1] <= 5 && bytes[2] != 0);
+    return (size >= 4 && memcmp(bytes, "PK\3\4", 4) == 0) ||
+           (size >= 3 && bytes[0] == 0x80 && bytes[1] >= 2 && bytes[1] <= 5 && bytes[2] != 0);
 }
 
 static lk_status parse(lk_safetensors *file)
@@ -162,15 +168,20 @@ static lk_status parse(lk_safetensors *file)
     uint64_t header = 0;
     if (is_pytorch(bytes, file->size))
         return lk_fail(LK_UNSUPPORTED,
-                       "%s: is a PyTorch file, which can run programs as it is read; convert it once: python -c \"import sys, torch, "
+                       "%s: is a PyTorch file, which can run programs as it is read; convert it once: python -c "
+                       "\"import sys, torch, "
                        "safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load(sys.argv[1], "
                        "weights_only=True).items()}, 'model.safetensors')\" %s",
                        file->path, file->path);
-    if (file->size < LENGTH_BYTES + 2) return lk_fail(LK_CORRUPT, "%s: is too short for a safetensors file", file->path);
+    if (file->size < LENGTH_BYTES + 2)
+        return lk_fail(LK_CORRUPT, "%s: is too short for a safetensors file", file->path);
     for (int i = LENGTH_BYTES; i-- > 0;) header = header << 8 | bytes[i];
     if (header > file->size - LENGTH_BYTES)
-        return lk_fail(LK_CORRUPT, "%s: is not a safetensors file, or not all of it: its header is longer than the file", file->path);
-    if (header > MAX_HEADER) return lk_fail(LK_LIMIT, "%s: its header of %" PRIu64 " bytes is above 16 MiB", file->path, header);
+        return lk_fail(LK_CORRUPT,
+                       "%s: is not a safetensors file, or not all of it: its header is longer than the file",
+                       file->path);
+    if (header > MAX_HEADER)
+        return lk_fail(LK_LIMIT, "%s: its header of %" PRIu64 " bytes is above 16 MiB", file->path, header);
     json_error_t error;
     file->header = json_loadb((const char *)bytes + LENGTH_BYTES, header, JSON_REJECT_DUPLICATES, &error);
     if (!file->header) return lk_fail(LK_CORRUPT, "%s: its header is not JSON: %s", file->path, error.text);
@@ -273,7 +284,8 @@ static float from_bits(uint32_t bits)
 static float small_float(uint32_t bits, int exponent, int mantissa, bool finite_only)
 {
     uint32_t sign = bits >> (exponent + mantissa) & 1, m = bits & ((1u << mantissa) - 1);
-    int e = (int)(bits >> mantissa & ((1u << exponent) - 1)), top = (1 << exponent) - 1, bias = (1 << (exponent - 1)) - 1;
+    int e = (int)(bits >> mantissa & ((1u << exponent) - 1)), top = (1 << exponent) - 1,
+        bias = (1 << (exponent - 1)) - 1;
     float value;
     if (e == top && (!finite_only || m == (1u << mantissa) - 1))
         value = m ? NAN : INFINITY;
@@ -325,8 +337,8 @@ void lk_safetensor_to_f32(const lk_safetensor *tensor, float *out)
 
 /* ---- writing ---- */
 
-static lk_status make_header(const char *path, const lk_safetensor *tensors, size_t n, const char *const *metadata, char **text,
-                             size_t *size)
+static lk_status make_header(const char *path, const lk_safetensor *tensors, size_t n, const char *const *metadata,
+                             char **text, size_t *size)
 {
     json_t *header = json_object(), *entry = NULL;
     uint64_t at = 0, bytes;
@@ -346,14 +358,15 @@ static lk_status make_header(const char *path, const lk_safetensor *tensors, siz
             json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
             if (__builtin_mul_overflow(bytes, t->shape[d], &bytes)) s = LK_INVALID;
         }
-        entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", types[t->dtype].name, "shape", shape, "data_offsets", (json_int_t)at,
-                          (json_int_t)(at + bytes));
+        entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", types[t->dtype].name, "shape", shape, "data_offsets",
+                          (json_int_t)at, (json_int_t)(at + bytes));
         at += bytes;
         if (json_object_get(header, t->name) || json_object_set_new(header, t->name, entry) != 0) s = LK_INVALID;
     }
     if (s == LK_OK) *text = json_dumps(header, JSON_COMPACT | JSON_PRESERVE_ORDER);
     json_decref(header);
-    if (s != LK_OK) return lk_fail(s, "%s: a tensor or a metadata text is named twice, is not UTF-8 or is too large", path);
+    if (s != LK_OK)
+        return lk_fail(s, "%s: a tensor or a metadata text is named twice, is not UTF-8 or is too large", path);
     if (!*text) return lk_fail_memory(path);
     *size = strlen(*text);
     return LK_OK;

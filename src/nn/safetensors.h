@@ -1,5 +1,6 @@
 /* safetensors files: a JSON header that names tensors, then their bytes (https://github.com/huggingface/safetensors,
- * "Format"). Reading maps the file and copies nothing; a header is believed only after every number in it was checked. */
+ * "Format"). Reading maps the file and copies nothing; a header is believed only after every number in it was checked.
+ */
 #ifndef LK_NN_SAFETENSORS_H
 #define LK_NN_SAFETENSORS_H
 
@@ -66,8 +67,9 @@ const char *lk_safetensors_metadata(const lk_safetensors *file, const char *key)
 /* Converts every element to f32 (rounded where f32 cannot hold it; true is 1): out [count]. */
 void lk_safetensor_to_f32(const lk_safetensor *tensor, float *out);
 
-/* Writes n tensors as one file, replaced atomically. metadata: key, value, key, value, ..., NULL; may be NULL. The bytes
- * depend on the arguments alone. LK_INVALID (a name twice, a name or value that is not UTF-8), LK_IO, LK_NO_MEMORY. */
+/* Writes n tensors as one file, replaced atomically. metadata: key, value, key, value, ..., NULL; may be NULL. The
+ * bytes depend on the arguments alone. LK_INVALID (a name twice, a name or value that is not UTF-8), LK_IO,
+ * LK_NO_MEMORY. */
 lk_status lk_safetensors_write(const char *path, const lk_safetensor *tensors, size_t n, const char *const *metadata);
 
 #endif
