@@ -332,7 +332,8 @@ lk_node lk_graph_embedding(lk_graph *graph, const char *name, lk_node ids, int64
 {
     USABLE(ids);
     const lk_node_data *from = lk_at(graph, ids);
-    lk_node_data data = {.op = LK_OP_EMBEDDING, .shape = from->shape, .parameters = {-1, -1, -1, -1}};
+    lk_node_data data = {
+        .op = LK_OP_EMBEDDING, .shape = from->shape, .parameters = {-1, -1, -1, -1}, .vocabulary = vocabulary};
     if (!parameters(graph, &data, name)) return LK_NO_NODE;
     if (from->op != LK_OP_INPUT || from->type != LK_TYPE_I32 || from->shape.rank != 2)
         return lk_graph_mistake(graph, LK_INVALID, "%s: embedding wants an input of ids [N, T], not %s %s", name,

@@ -53,6 +53,7 @@ typedef struct lk_node_data {
     lk_type type;                          /* of LK_OP_INPUT */
     int64_t parameters[LK_MAX_PARAMETERS]; /* indices: weight, bias, running_mean, running_var; -1 = none */
     float eps, momentum, factor;           /* norms; LK_OP_SCALE_BY; dropout: probability in factor */
+    int64_t vocabulary;                    /* of LK_OP_EMBEDDING */
     union {
         lk_conv conv;
         lk_pool2d pool;
