@@ -73,7 +73,7 @@ static lk_node norm(net *n, const char *name, lk_node x)
     return lk_graph_batch_norm(n->b->graph, name, x, n->tf ? 1e-3f : 1e-5f, 0.1f);
 }
 
-/* in: channels of the block's input, which decide how narrow the gate's middle is. */
+/* share: of the channels that the gate's middle has. */
 static lk_node squeeze(net *n, const char *at, lk_node x, int64_t channels, double share, lk_activation activation)
 {
     lk_graph *g = n->b->graph;
@@ -115,7 +115,8 @@ static lk_node mobile_block(net *n, const char *name, lk_node x, const block *k)
         y = norm(n, lk_name(b, s->kind == INVERTED ? "%sbn2" : "%sbn1", at), y);
         y = lk_graph_activation(g, NULL, y, activation);
     }
-    if (s->squeeze) y = squeeze(n, at, y, wide, 0.25 / (double)s->expand, activation);
+    /* The gate's middle is a quarter of the block's input, in MobileNetV3 of its wide layer. */
+    if (s->squeeze) y = squeeze(n, at, y, wide, n->mobile ? 0.25 : 0.25 / (double)s->expand, activation);
     if (s->kind == PLAIN) {
         y = conv(n, lk_name(b, "%sconv", at), y, k->out, s->kernel, k->stride, 1);
         y = lk_graph_activation(g, s->skip ? NULL : lk_name(b, "%s", name), norm(n, lk_name(b, "%sbn1", at), y), activation);

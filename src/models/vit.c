@@ -9,7 +9,8 @@ enum { MAX_WIDTH = 8192, MAX_DEPTH = 100, MAX_SIDE = 4096 };
 
 /* What both namings have to say. */
 typedef struct vit {
-    int64_t patch, width, image, registers; /* image: side that the positions are for */
+    int64_t patch, width, registers;
+    int64_t image[2]; /* height and width that the positions are for */
     bool class_token;
     bool grid_only; /* positions are for patches alone, added before the leading tokens come */
     bool antialias;
@@ -42,7 +43,7 @@ static lk_node with_leading(lk_builder *b, const vit *v, lk_node x, bool class_t
 static lk_node build(lk_builder *b, const vit *v, bool registers_have_positions)
 {
     lk_node x = patches(b, v);
-    const int64_t from[2] = {v->image / v->patch, v->image / v->patch}, to[2] = {b->size[0] / v->patch, b->size[1] / v->patch};
+    const int64_t from[2] = {v->image[0] / v->patch, v->image[1] / v->patch}, to[2] = {b->size[0] / v->patch, b->size[1] / v->patch};
     const char *positions = lk_name(b, "%s", v->positions);
     b->leading = (v->class_token ? 1 : 0) + v->registers;
     if (v->grid_only) {
@@ -73,7 +74,7 @@ static void timm_settings(lk_builder *b, const lk_vit_variant *w, const json_t *
 {
     *v = (vit){.patch = lk_build_int(b, args, "patch_size", w->patch, 1, 256),
                .width = lk_build_int(b, args, "embed_dim", w->width, 1, MAX_WIDTH),
-               .image = lk_build_int(b, args, "img_size", w->image, 1, MAX_SIDE),
+               .image = {w->image, w->image},
                .registers = lk_build_int(b, args, "reg_tokens", w->registers, 0, 64),
                .class_token = lk_build_flag(args, "class_token", true),
                .antialias = true,
@@ -83,6 +84,10 @@ static void timm_settings(lk_builder *b, const lk_vit_variant *w, const json_t *
                .positions = "pos_embed",
                .norm_pre = lk_build_flag(args, "pre_norm", false) ? "norm_pre" : NULL,
                .norm = "norm"};
+    if (json_is_array(json_object_get(args, "img_size")))
+        lk_build_ints(b, args, "img_size", v->image, 2, MAX_SIDE);
+    else
+        v->image[0] = v->image[1] = lk_build_int(b, args, "img_size", w->image, 1, MAX_SIDE);
     v->grid_only = !v->class_token || lk_build_flag(args, "no_embed_class", w->registers > 0);
     bool scale = w->layer_scale || json_is_number(json_object_get(args, "init_values"));
     v->blocks = (lk_transformer){.blocks = "blocks.",
@@ -164,11 +169,11 @@ void lk_build_vit_hf(lk_builder *b, const void *variant)
     const json_t *c = b->config;
     vit v = {.patch = lk_build_int(b, c, "patch_size", 16, 1, 256),
              .width = lk_build_int(b, c, "hidden_size", 768, 1, MAX_WIDTH),
-             .image = lk_build_int(b, c, "image_size", 224, 1, MAX_SIDE),
              .registers = kind == LK_HF_DINOV2_REGISTERS ? lk_build_int(b, c, "num_register_tokens", 4, 0, 64) : 0,
              .class_token = true,
              .antialias = kind == LK_HF_DINOV2_REGISTERS};
     int64_t ratio = lk_build_int(b, c, "mlp_ratio", 4, 1, 64);
+    v.image[0] = v.image[1] = lk_build_int(b, c, "image_size", 224, 1, MAX_SIDE);
     v.blocks = (lk_transformer){
         .depth = lk_build_int(b, c, "num_hidden_layers", 12, 1, MAX_DEPTH),
         .heads = lk_build_int(b, c, "num_attention_heads", 12, 1, 256),
