@@ -291,6 +291,11 @@ LK_API lk_status lk_calibration_new(const lk_graph *graph, lk_calibration **out)
 LK_API void lk_calibration_free(lk_calibration *calibration);
 /* Runs the graph in f32 on samples (as for lk_executor_run) and widens the ranges. */
 LK_API lk_status lk_calibration_add(lk_calibration *calibration, int64_t batch, const void *const *inputs);
+/* The ranges as numbers, to keep: out [count]. */
+LK_API size_t lk_calibration_count(const lk_calibration *calibration);
+LK_API void lk_calibration_values(const lk_calibration *calibration, float *out);
+/* Takes kept ranges. LK_INVALID when the count is that of another graph, or a number is not finite. */
+LK_API lk_status lk_calibration_set(lk_calibration *calibration, const float *values, size_t count);
 
 /* Training -------------------------------------------------------------------------------------------------------- */
 

@@ -48,7 +48,7 @@ static lk_status own(lk_parameter_data *p)
 
 lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tensor)
 {
-    lk_parameter_data *p;
+    lk_parameter_data *p = NULL;
     lk_status s = find(graph, name, tensor, &p);
     if (s == LK_OK) s = own(p);
     if (s != LK_OK) return s;
@@ -63,7 +63,7 @@ lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tens
 
 lk_status lk_graph_load_borrowed(lk_graph *graph, const char *name, const lk_tensor *tensor)
 {
-    lk_parameter_data *p;
+    lk_parameter_data *p = NULL;
     lk_status s = find(graph, name, tensor, &p);
     if (s != LK_OK) return s;
     if (tensor->type != LK_TYPE_F32 || (uintptr_t)tensor->data % sizeof(float))
