@@ -85,10 +85,10 @@ LK_API void lk_flat_ids(const lk_flat *index, uint64_t *out);
 /* Graph index -------------------------------------------------------------------------------------------------------
  * Approximate search in memory: a graph of near vertices over 8-bit codes (see src/index/graph.h for the sources). It
  * copies what it keeps. Any number of threads may search; one at a time may change, and searches go on meanwhile. */
-typedef struct lk_graph lk_graph;
+typedef struct lk_graph_index lk_graph_index;
 
 /* Zero stands for the default in brackets. */
-typedef struct lk_graph_options {
+typedef struct lk_graph_index_options {
     size_t degree; /* [32] most links of a vertex, at most 256: memory 4 bytes each, and time per step of a search;
                       more links need fewer steps */
     size_t build_effort; /* [128] candidates that a vertex's links are chosen among: building takes time in proportion,
@@ -98,32 +98,33 @@ typedef struct lk_graph_options {
     int refine;    /* [0] 1: keep a second byte per component, so that results are ranked as precisely as by 16 bits;
                       -1: never; 0: where one byte is not exact */
     uint64_t seed; /* of the order of insertion and of the rotation */
-} lk_graph_options;
+} lk_graph_index_options;
 
 /* Builds an index of n >= 1 vectors [n][dim]; ids [n], NULL = 0 .. n-1, each once. options NULL = all defaults. The
  * result does not depend on the number of threads. LK_INVALID when a component is not finite, dim is 0 or above 16384,
  * or an option is out of range; LK_CONFLICT when an id repeats; LK_LIMIT beyond 2^31 vectors; LK_NO_MEMORY;
  * LK_CANCELLED. */
-LK_API lk_status lk_graph_build(lk_context *context, const lk_graph_options *options, lk_metric metric, size_t dim,
-                                size_t n, const uint64_t *ids, const float *vectors, lk_graph **out);
-LK_API void lk_graph_free(lk_graph *graph);
+LK_API lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options *options, lk_metric metric,
+                                      size_t dim, size_t n, const uint64_t *ids, const float *vectors,
+                                      lk_graph_index **out);
+LK_API void lk_graph_index_free(lk_graph_index *graph);
 
 /* The k best of each of n queries [n][dim], as lk_flat_search gives them, but approximately: scores are those of the
  * stored codes, and some of the k may be missed. effort >= 1 is the length of the beam, raised to k at least: time
  * grows in proportion, recall with it. context NULL = on the calling thread alone. filter NULL = all. LK_INVALID when k
  * is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
-LK_API lk_status lk_graph_search(const lk_graph *graph, lk_context *context, size_t effort, size_t n,
-                                 const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
-                                 size_t *counts);
+LK_API lk_status lk_graph_index_search(const lk_graph_index *graph, lk_context *context, size_t effort, size_t n,
+                                       const float *queries, size_t k, lk_id_filter filter, void *filter_user,
+                                       lk_hit *hits, size_t *counts);
 
-LK_API size_t lk_graph_count(const lk_graph *graph); /* live vectors */
-LK_API size_t lk_graph_dim(const lk_graph *graph);
-LK_API lk_metric lk_graph_metric(const lk_graph *graph);
+LK_API size_t lk_graph_index_count(const lk_graph_index *graph); /* live vectors */
+LK_API size_t lk_graph_index_dim(const lk_graph_index *graph);
+LK_API lk_metric lk_graph_index_metric(const lk_graph_index *graph);
 /* Bytes that the index holds, all of it (for an opened one: of the file that searching may touch). */
-LK_API uint64_t lk_graph_bytes(const lk_graph *graph);
+LK_API uint64_t lk_graph_index_bytes(const lk_graph_index *graph);
 
 /* Writes the index as one file, replacing path atomically. */
-LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
+LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *path);
 
 /* LK_GRAPH_VERIFY reads the whole file and compares all checksums; without it only the header's is, and damaged tables
  * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE copies the index
@@ -131,7 +132,7 @@ LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
 enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
 /* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read.
  * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */
-LK_API lk_status lk_graph_open(const char *path, int flags, lk_graph **out);
+LK_API lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out);
 
 #ifdef __cplusplus
 }

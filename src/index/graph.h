@@ -36,8 +36,8 @@ static inline uint32_t lk_near_distance(lk_near near)
 }
 
 /* What one walk needs; borrowed from the graph's store of them. */
-typedef struct lk_graph_scratch {
-    struct lk_graph_scratch *next;
+typedef struct lk_graph_index_scratch {
+    struct lk_graph_index_scratch *next;
     size_t capacity; /* vertices that the bitmap covers */
     uint64_t *visited;
     uint32_t *touched; /* words of visited that are not 0 */
@@ -52,9 +52,9 @@ typedef struct lk_graph_scratch {
     uint32_t *distances;
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
-} lk_graph_scratch;
+} lk_graph_index_scratch;
 
-struct lk_graph {
+struct lk_graph_index {
     size_t dim, degree, build_effort;
     float spread;
     lk_metric metric;
@@ -77,20 +77,20 @@ struct lk_graph {
 
     pthread_rwlock_t lock; /* readers search; a writer holds it while it changes what they read */
     pthread_mutex_t mutex; /* guards free_scratch */
-    lk_graph_scratch *free_scratch;
+    lk_graph_index_scratch *free_scratch;
     lk_id_map places;
     lk_map map; /* of the file that the arrays lie in; they are then not owned */
 };
 
-static inline const uint8_t *lk_graph_code(const lk_graph *g, uint32_t vertex)
+static inline const uint8_t *lk_graph_index_code(const lk_graph_index *g, uint32_t vertex)
 {
     return g->codes + (size_t)vertex * g->quantiser.stride;
 }
-static inline uint32_t *lk_graph_links(const lk_graph *g, uint32_t vertex)
+static inline uint32_t *lk_graph_index_links(const lk_graph_index *g, uint32_t vertex)
 {
     return g->links + (size_t)vertex * g->link_stride;
 }
-static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
+static inline bool lk_graph_index_is_dead(const lk_graph_index *g, uint32_t vertex)
 {
     return g->dead[vertex / 64] >> (vertex % 64) & 1;
 }
@@ -98,49 +98,49 @@ static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
 /* graph.c */
 
 /* An empty graph; NULL when out of memory. */
-lk_graph *lk_graph_alloc(const lk_graph_options *options, lk_metric metric, size_t dim);
+lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *options, lk_metric metric, size_t dim);
 /* Makes the tables of an opened graph its own. */
-lk_status lk_graph_own(lk_graph *g);
+lk_status lk_graph_index_own(lk_graph_index *g);
 /* Room for `rows` vertices. */
-lk_status lk_graph_reserve(lk_graph *g, size_t rows);
+lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows);
 /* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. */
-lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n);
+lk_status lk_graph_index_place_ids(lk_graph_index *g, const uint32_t *vertices, size_t n);
 /* The same for all that are not removed, in an empty map. */
-lk_status lk_graph_place_live_ids(lk_graph *g);
+lk_status lk_graph_index_place_live_ids(lk_graph_index *g);
 /* LK_INVALID when a component is not finite. */
-lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors);
+lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vectors);
 /* Writes codes and ids: vector order[i] (NULL: i) becomes vertex vertices[i] (NULL: i), which no search can meet yet.
  */
-lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
-                          const uint32_t *order, const uint32_t *vertices);
+lk_status lk_graph_index_encode(lk_graph_index *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                                const uint32_t *order, const uint32_t *vertices);
 /* Live vertices spread over the graph: the first ones. The caller holds the lock for writing. */
-lk_status lk_graph_choose_entries(lk_graph *g);
+lk_status lk_graph_index_choose_entries(lk_graph_index *g);
 
 /* graph_walk.c */
 
 /* A scratch for walks with beams of at most `beam`; NULL when out of memory. Must be given back. */
-lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam);
-void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch);
-void lk_graph_free_scratches(lk_graph *g);
+lk_graph_index_scratch *lk_graph_index_borrow(const lk_graph_index *g, size_t beam);
+void lk_graph_index_give_back(const lk_graph_index *g, lk_graph_index_scratch *scratch);
+void lk_graph_index_free_scratches(lk_graph_index *g);
 /* Makes the query that a walk goes towards: a vector from outside, or a vertex. */
-lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *scratch, const float *vector);
-void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *scratch, uint32_t vertex);
+lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *scratch, const float *vector);
+void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratch *scratch, uint32_t vertex);
 /* Distances from the query to rows [n]. */
-void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *scratch, const uint32_t *rows, size_t n,
-                        uint32_t *out);
+void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *scratch, const uint32_t *rows,
+                              size_t n, uint32_t *out);
 /* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. Only vertices below `limit` are linked. */
-void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
+void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *scratch, size_t beam);
 
 /* graph_file.c */
-uint64_t lk_graph_file_bytes(const lk_graph *g);
+uint64_t lk_graph_index_file_bytes(const lk_graph_index *g);
 
 /* graph_build.c */
 
 /* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
  * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
-lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n);
+lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n);
 /* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
  * for the last time where there are too many and closes the gaps. */
-lk_status lk_graph_trim(lk_graph *g, lk_pool *pool);
+lk_status lk_graph_index_trim(lk_graph_index *g, lk_pool *pool);
 
 #endif

@@ -9,7 +9,7 @@
 #include <string.h>
 
 typedef struct searching {
-    const lk_graph *g;
+    const lk_graph_index *g;
     lk_context *context;
     size_t beam, k;
     const float *queries;
@@ -20,9 +20,9 @@ typedef struct searching {
 } searching;
 
 /* Squared distance between the unrounded query and a stored vector, in the units of the codes. */
-static float exact_distance(const lk_graph *g, const float *units, uint32_t vertex)
+static float exact_distance(const lk_graph_index *g, const float *units, uint32_t vertex)
 {
-    const uint8_t *code = lk_graph_code(g, vertex);
+    const uint8_t *code = lk_graph_index_code(g, vertex);
     size_t stride = g->quantiser.stride;
     float sums[16] = {0};
     if (g->residuals) {
@@ -45,7 +45,7 @@ static float exact_distance(const lk_graph *g, const float *units, uint32_t vert
 }
 
 /* The score that a caller sees, from the squared distance in the units of the codes. */
-static float score_of(const lk_graph *g, const lk_graph_scratch *s, uint32_t vertex, float distance,
+static float score_of(const lk_graph_index *g, const lk_graph_index_scratch *s, uint32_t vertex, float distance,
                       double query_squares)
 {
     double step = g->quantiser.step, squared = (double)distance * step * step;
@@ -64,23 +64,23 @@ static bool before(const lk_hit *a, const lk_hit *b, bool lower_is_better)
     return a->id < b->id;
 }
 
-static lk_status search_one(const searching *p, lk_graph_scratch *s, size_t q)
+static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_t q)
 {
-    const lk_graph *g = p->g;
+    const lk_graph_index *g = p->g;
     const float *query = p->queries + q * g->dim;
     lk_hit *hits = p->hits + q * p->k;
     size_t count = 0;
     bool lower = g->metric == LK_L2;
     double squares = 0;
-    lk_status status = lk_graph_aim(g, s, query);
+    lk_status status = lk_graph_index_aim(g, s, query);
     if (status != LK_OK) return status;
     for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
-    lk_graph_walk(g, s, p->beam);
+    lk_graph_index_walk(g, s, p->beam);
     size_t rescored = p->beam;
     if (rescored > 2 * p->k + 16) rescored = 2 * p->k + 16;
     for (size_t i = 0; i < s->beam_count && i < rescored; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
-        if (lk_graph_is_dead(g, vertex)) continue;
+        if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
         hit.score = score_of(g, s, vertex, exact_distance(g, s->units, vertex), squares);
@@ -98,7 +98,7 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     const searching *p = arg;
     lk_status status = LK_OK;
-    lk_graph_scratch *s = lk_graph_borrow(p->g, p->beam);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(p->g, p->beam);
     if (!s) return lk_fail_memory("graph search");
     for (size_t q = begin; q < end && status == LK_OK; q++) {
         if (p->context && lk_context_cancelled(p->context))
@@ -106,12 +106,13 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
         else
             status = search_one(p, s, q);
     }
-    lk_graph_give_back(p->g, s);
+    lk_graph_index_give_back(p->g, s);
     return status;
 }
 
-lk_status lk_graph_search(const lk_graph *g, lk_context *context, size_t effort, size_t n, const float *queries,
-                          size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                                const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                                size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     searching p = {g, context, effort > k ? effort : k, k, queries, filter, filter_user, hits, counts};

@@ -17,6 +17,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* UNIT_SOURCE, the root of the source tree, comes from the build. */
+#define UNIT_FIXTURES UNIT_SOURCE "/tests/fixtures"
+
 /* cmocka fixtures: *state becomes the path of a fresh folder (char *), removed with all it holds. */
 __attribute__((unused)) static int unit_folder(void **state)
 {

@@ -1,0 +1,70 @@
+#include "nn/executor.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static lk_status run_step(lk_executor *e, lk_step *step)
+{
+    switch (step->kind) {
+    case LK_STEP_DNN: return lk_dnn_op_run(&e->dnn, &step->dnn, step->node->name);
+    case LK_STEP_OPERATOR: return step->operator->forward(&step->call);
+    case LK_STEP_COPY:
+        lk_copy_strided(&e->team, &step->copy, &step->views[0], 0, &e->values[step->output].view, 0, false);
+        return LK_OK;
+    }
+    return LK_OK;
+}
+
+lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
+{
+    const lk_graph *graph = e->graph;
+    lk_status s = LK_OK;
+    if (batch < 1 || batch > e->options.batch)
+        return lk_fail(LK_INVALID, "a batch of %" PRId64 " rows does not fit an executor of %" PRId64, batch,
+                       e->options.batch);
+    for (size_t i = 0; i < graph->input_count; i++) {
+        const lk_view *view = &e->values[e->value_of[graph->inputs[i]]].view;
+        size_t row = lk_view_bytes(view) / (size_t)view->dims[0];
+        memcpy(view->data, inputs[i], row * (size_t)batch);
+        /* the rest of the batch is not looked at, but must be valid ids and ordinary numbers */
+        memset((char *)view->data + row * (size_t)batch, 0, row * (size_t)(e->options.batch - batch));
+    }
+    int before = lk_team_enter(e->team.threads);
+    for (size_t i = 0; s == LK_OK && i < e->step_count; i++) s = run_step(e, &e->steps[i]);
+    lk_team_enter(before);
+    e->ran = s == LK_OK ? batch : 0;
+    for (size_t i = 0; s == LK_OK && outputs && i < graph->output_count; i++)
+        if (outputs[i]) s = lk_executor_read(e, graph->outputs[i], outputs[i]);
+    return s;
+}
+
+lk_status lk_executor_read(const lk_executor *e, lk_node node, float *out)
+{
+    if (node < 0 || (size_t)node >= e->graph->node_count || e->value_of[node] < 0 || !e->pinned[node])
+        return lk_fail(LK_INVALID, "%s is neither an output nor kept",
+                       node < 0 || (size_t)node >= e->graph->node_count ? "no node" : lk_at(e->graph, node)->name);
+    if (e->ran < 1) return lk_fail(LK_INVALID, "nothing was run");
+    lk_view from = e->values[e->value_of[node]].view, to = from;
+    if (lk_shape_batched(&lk_at(e->graph, node)->shape)) from.dims[0] = to.dims[0] = e->ran;
+    to.type = LK_TYPE_F32;
+    to.scale = 1;
+    to.block = 0;
+    to.data = out;
+    lk_strided how = {.rank = from.rank};
+    lk_view_strides(&from, how.from);
+    lk_view_strides(&to, how.to);
+    memcpy(how.dims, from.dims, sizeof from.dims);
+    lk_copy_strided(&e->team, &how, &from, 0, &to, 0, false);
+    return LK_OK;
+}
+
+lk_executor_stats lk_executor_stats_of(const lk_executor *e)
+{
+    lk_executor_stats stats = {.activation_bytes = e->memory_bytes,
+                               .scratch_bytes = e->scratch_bytes,
+                               .unplanned_bytes = e->unplanned_bytes,
+                               .steps = (int)e->step_count,
+                               .reorders = e->reorders};
+    for (size_t i = 0; i < e->weights->count; i++) stats.weight_bytes += e->weights->pieces[i].bytes;
+    return stats;
+}

@@ -1,0 +1,105 @@
+/* Inside of an executor: values with places in memory, and steps that run one after another. */
+#ifndef LK_NN_EXECUTOR_H
+#define LK_NN_EXECUTOR_H
+
+#include "nn/dnn.h"
+#include "nn/fuse.h"
+
+typedef struct lk_value {
+    lk_view view; /* data NULL until memory is planned */
+    size_t bytes;
+    bool constant;   /* in the weights */
+    bool pinned;     /* read after the run: never overwritten */
+    int first, last; /* steps that write and last read it; -1 before */
+    int same_as;     /* shares the memory of an earlier value; -1 */
+    size_t offset;
+} lk_value;
+
+typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY } lk_step_kind;
+
+typedef struct lk_step {
+    lk_step_kind kind;
+    const lk_node_data *node; /* for messages */
+    int inputs[LK_MAX_INPUTS], input_count, output;
+    /* LK_STEP_OPERATOR */
+    lk_call call;
+    lk_view views[LK_MAX_INPUTS];
+    const lk_operator *operator;
+    size_t scratch; /* bytes */
+    /* LK_STEP_DNN */
+    lk_dnn_op dnn;
+    /* LK_STEP_COPY: the same elements in another layout or type */
+    lk_strided copy;
+} lk_step;
+
+/* Packed weights, shared by the executors cloned from one: pieces in the order in which compiling asks for them. */
+typedef struct lk_weights {
+    _Atomic int owners;
+    struct lk_piece {
+        void *data;
+        size_t bytes;
+    } * pieces;
+    size_t count, capacity;
+} lk_weights;
+
+struct lk_executor {
+    const lk_graph *graph;
+    lk_compile_options options; /* keep is a copy */
+    lk_team team;
+    lk_dnn dnn;
+    lk_weights *weights;
+    size_t next_piece; /* while compiling */
+    lk_fused *fused;   /* while compiling */
+    int *value_of;     /* [node_count]: -1 = none */
+    /* While compiling, per node: */
+    lk_node *memory_of; /* the node whose memory it shows (itself, but for reshapes and the like) */
+    int *last_read;     /* of that memory: where its last reader runs */
+    int *readers;       /* of that memory */
+    bool *pinned;       /* read after the run */
+    lk_type *types;     /* how the value is stored */
+    float *scales;      /* of integers */
+    lk_type *in_types;  /* of convolutions and linear layers: what they multiply */
+    float *in_scales;
+    lk_value *values;
+    size_t value_count, value_capacity;
+    lk_step *steps;
+    size_t step_count, step_capacity;
+    char *memory; /* activations */
+    size_t memory_bytes, unplanned_bytes;
+    char *scratch;
+    size_t scratch_bytes;
+    int reorders;
+    int64_t ran; /* rows of the last run */
+};
+
+/* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
+void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
+
+/* Makes a value; returns its number, -1 when out of memory. */
+int lk_executor_value(lk_executor *e, lk_view view);
+lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);
+
+/* Value of a node, made into the layout and type that an operator wants (a copy is inserted where it differs). */
+typedef enum lk_layout { LK_LAYOUT_ANY, LK_LAYOUT_PLAIN, LK_LAYOUT_LAST } lk_layout;
+lk_status lk_executor_want(lk_executor *e, int value, lk_layout layout, lk_type type, float scale, int *out);
+
+/* Whether the operator that runs at `position` may write its result over the value of `node`: nobody reads it later. */
+bool lk_executor_may_overwrite(const lk_executor *e, lk_node node, int position);
+/* Value of a node; parameters become constants on first asking. */
+lk_status lk_executor_value_of(lk_executor *e, lk_node node, int *out);
+
+/* Turns a group of the graph (see fuse.h) into one primitive. */
+lk_status lk_lower_conv(lk_executor *e, lk_node anchor);
+lk_status lk_lower_linear(lk_executor *e, lk_node anchor);
+lk_status lk_lower_matmul(lk_executor *e, lk_node node);
+
+/* Type that activations have between operators. */
+lk_type lk_executor_type(const lk_executor *e);
+
+/* Chooses which values are integers, and their scales (calibrate.c). */
+lk_status lk_calibration_apply(const lk_calibration *calibration, lk_executor *e);
+
+/* Gives every value an offset: those whose lives do not meet share memory. */
+lk_status lk_plan_memory(lk_executor *e);
+
+#endif

@@ -1,0 +1,53 @@
+/* Arithmetic on short runs of numbers, one table of functions per instruction set. kernels_simd.h is the one
+ * definition; each table is it compiled for other instructions, so that they agree but for rounding. Everything
+ * computes in f32: load widens what is stored, store narrows it again. */
+#ifndef LK_NN_KERNELS_H
+#define LK_NN_KERNELS_H
+
+#include "base/cpu.h"
+#include <likeness/nn.h>
+#include <stddef.h>
+
+enum { LK_RUN = 1024 }; /* callers work in pieces of at most this many numbers when they need a buffer */
+
+typedef struct lk_nn_kernels {
+    const char *name;
+    /* dst [n] = src [n], times scale for the integers. */
+    void (*load)(lk_type type, float scale, const void *src, size_t n, float *dst);
+    /* The other way: bf16 and integers round to nearest even, integers saturate. */
+    void (*store)(lk_type type, float scale, const float *src, size_t n, void *dst);
+
+    void (*activate)(lk_activation kind, float *x, size_t n);
+    /* gx += gy * f'(x) */
+    void (*activate_gradient)(lk_activation kind, const float *x, const float *gy, size_t n, float *gx);
+    /* x = exp(x * scale - max) / sum, in place. */
+    void (*softmax)(float *x, size_t n, float scale);
+    /* gx += scale * y * (gy - y.gy) */
+    void (*softmax_gradient)(const float *y, const float *gy, size_t n, float scale, float *gx);
+    /* Mean, and 1/sqrt(variance + eps), two passes. */
+    void (*moments)(const float *x, size_t n, float eps, float *mean, float *rstd);
+    /* y = (x - mean) * rstd * weight + bias */
+    void (*normalise)(const float *x, size_t n, float mean, float rstd, const float *weight, const float *bias,
+                      float *y);
+
+    float (*sum)(const float *x, size_t n);
+    float (*dot)(const float *a, const float *b, size_t n);
+    void (*add)(const float *a, const float *b, size_t n, float *y);          /* y = a + b */
+    void (*multiply)(const float *a, const float *b, size_t n, float *y);     /* y = a * b */
+    void (*multiply_add)(const float *a, const float *b, size_t n, float *y); /* y += a * b */
+    void (*axpy)(float a, const float *x, size_t n, float *y);                /* y += a x */
+    void (*scale)(float a, const float *x, size_t n, float *y);               /* y = a x */
+    void (*max)(const float *a, const float *b, size_t n, float *y);          /* y = max(a, b), NaN stays */
+    /* y [rows][n] = x * a [n] + b [n] for every row */
+    void (*affine)(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y);
+} lk_nn_kernels;
+
+/* The best table for these features; never NULL. */
+const lk_nn_kernels *lk_nn_kernels_for(lk_cpu_features features);
+
+extern const lk_nn_kernels lk_nn_plain;
+#if defined(__x86_64__)
+extern const lk_nn_kernels lk_nn_avx2, lk_nn_avx512;
+#endif
+
+#endif

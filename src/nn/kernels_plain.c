@@ -1,0 +1,3 @@
+#define NN_TABLE lk_nn_plain
+#define NN_NAME "plain"
+#include "nn/kernels_simd.h"

@@ -1,0 +1,329 @@
+/* The kernels, written so that compilers vectorise them; the including file names the table NN_TABLE and the set
+ * NN_NAME. Sums run in 16 lanes that are added in a fixed tree, whatever the width of registers: vectors of the
+ * compiler's own kind say so in plain C. */
+#include "nn/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef float lanes __attribute__((vector_size(64)));
+
+static inline lanes load_lanes(const float *x)
+{
+    lanes v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static inline float fold(lanes v)
+{
+    float s[16];
+    memcpy(s, &v, sizeof s);
+    for (int w = 8; w; w /= 2)
+        for (int i = 0; i < w; i++) s[i] += s[i + w];
+    return s[0];
+}
+
+static void load_bf16(const uint16_t *src, size_t n, float *dst)
+{
+    uint32_t *bits = (uint32_t *)dst;
+    for (size_t i = 0; i < n; i++) bits[i] = (uint32_t)src[i] << 16;
+}
+
+static void store_bf16(const float *src, size_t n, uint16_t *dst)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, src + i, 4);
+        uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+        dst[i] = (uint16_t)(((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded) >> 16);
+    }
+}
+
+static void k_load(lk_type type, float scale, const void *src, size_t n, float *dst)
+{
+    const uint8_t *u8 = src;
+    const int8_t *s8 = src;
+    const int32_t *s32 = src;
+    switch (type) {
+    case LK_TYPE_BF16: load_bf16(src, n, dst); break;
+    case LK_TYPE_U8:
+        for (size_t i = 0; i < n; i++) dst[i] = scale * (float)u8[i];
+        break;
+    case LK_TYPE_I8:
+        for (size_t i = 0; i < n; i++) dst[i] = scale * (float)s8[i];
+        break;
+    case LK_TYPE_I32:
+        for (size_t i = 0; i < n; i++) dst[i] = (float)s32[i];
+        break;
+    default: memcpy(dst, src, n * sizeof *dst);
+    }
+}
+
+/* Adding 1.5 * 2^23 leaves the number rounded to nearest even in the low bits. */
+static inline int32_t rounded(float x, float low, float high)
+{
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    x += 12582912.0f;
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits - 0x4b400000;
+}
+
+static void k_store(lk_type type, float scale, const float *src, size_t n, void *dst)
+{
+    uint8_t *u8 = dst;
+    int8_t *s8 = dst;
+    float inverse = 1.0f / scale;
+    switch (type) {
+    case LK_TYPE_BF16: store_bf16(src, n, dst); break;
+    case LK_TYPE_U8:
+        for (size_t i = 0; i < n; i++) u8[i] = (uint8_t)rounded(src[i] * inverse, 0, 255);
+        break;
+    case LK_TYPE_I8:
+        for (size_t i = 0; i < n; i++) s8[i] = (int8_t)rounded(src[i] * inverse, -128, 127);
+        break;
+    default: memcpy(dst, src, n * sizeof *src);
+    }
+}
+
+/* e^x = 2^n e^r with |r| <= ln(2)/2; e^r by its series to r^7 (error below 1e-8). Below -87.3 it is about 1e-38. */
+static inline float exp_f32(float x)
+{
+    x = x < -87.3f ? -87.3f : x;
+    x = x > 88.7f ? 88.7f : x;
+    float t = x * 1.44269504f + 12582912.0f, n = t - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9841270e-4f;
+    p = p * r + 1.3888889e-3f;
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666667e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &t, 4);
+    /* In two halves, so that 2^128 of the largest x does not overflow in between. */
+    int32_t whole = bits - 0x4b400000, half = whole >> 1;
+    int32_t a = (half + 127) << 23, b = (whole - half + 127) << 23;
+    float fa, fb;
+    memcpy(&fa, &a, 4);
+    memcpy(&fb, &b, 4);
+    return p * fa * fb;
+}
+
+static inline float sigmoid_f32(float x)
+{
+    return 1.0f / (1.0f + exp_f32(-x));
+}
+
+/* Near zero by the series, where 1 - 2/(e^2x + 1) would cancel. */
+static inline float tanh_f32(float x)
+{
+    float s = x * x,
+          near = x * (1.0f + s * (-0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f))));
+    float far = 1.0f - 2.0f / (exp_f32(2.0f * x) + 1.0f);
+    return s < 0.04f ? near : far;
+}
+
+/* Abramowitz & Stegun 7.1.26: |error| < 1.5e-7. *density receives e^(-x^2). */
+static inline float erf_f32(float x, float *density)
+{
+    float a = fabsf(x), t = 1.0f / (1.0f + 0.3275911f * a), e = exp_f32(-a * a);
+    float y =
+        1.0f -
+        e * t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    *density = e;
+    return x < 0 ? -y : y;
+}
+
+static inline float clamp(float x, float low, float high)
+{
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+#define EACH(value)                                                                                                    \
+    for (size_t i = 0; i < n; i++) {                                                                                   \
+        float v = x[i];                                                                                                \
+        x[i] = (value);                                                                                                \
+    }                                                                                                                  \
+    break
+
+static void k_activate(lk_activation kind, float *x, size_t n)
+{
+    switch (kind) {
+    case LK_RELU: EACH(v < 0 ? 0 : v);
+    case LK_RELU6: EACH(clamp(v, 0, 6));
+    case LK_GELU:
+        for (size_t i = 0; i < n; i++) {
+            float density;
+            x[i] = 0.5f * x[i] * (1.0f + erf_f32(x[i] * 0.70710678f, &density));
+        }
+        break;
+    case LK_GELU_TANH: EACH(v * sigmoid_f32(1.5957691216f * (v + 0.044715f * v * v * v)));
+    case LK_QUICK_GELU: EACH(v * sigmoid_f32(1.702f * v));
+    case LK_SILU: EACH(v * sigmoid_f32(v));
+    case LK_SIGMOID: EACH(sigmoid_f32(v));
+    case LK_HARD_SWISH: EACH(v * (clamp(v + 3, 0, 6) / 6));
+    case LK_HARD_SIGMOID: EACH(clamp(v + 3, 0, 6) / 6);
+    case LK_TANH: EACH(tanh_f32(v));
+    }
+}
+
+#undef EACH
+/* d is the derivative at v. */
+#define EACH(...)                                                                                                      \
+    for (size_t i = 0; i < n; i++) {                                                                                   \
+        float v = x[i], d;                                                                                             \
+        __VA_ARGS__;                                                                                                   \
+        gx[i] += gy[i] * d;                                                                                            \
+    }                                                                                                                  \
+    break
+
+static void k_activate_gradient(lk_activation kind, const float *x, const float *gy, size_t n, float *gx)
+{
+    switch (kind) {
+    case LK_RELU: EACH(d = v > 0 ? 1.0f : 0.0f);
+    case LK_RELU6: EACH(d = v > 0 && v < 6 ? 1.0f : 0.0f);
+    case LK_GELU: EACH(float e; d = 0.5f * (1.0f + erf_f32(v * 0.70710678f, &e)); d += v * 0.39894228f * e);
+    case LK_GELU_TANH:
+        /* v s(u), u = 2 sqrt(2/pi) (v + 0.044715 v^3): d = s + v s (1-s) u' */
+        EACH(float u = 1.5957691216f * (v + 0.044715f * v * v * v); float s = sigmoid_f32(u);
+             d = s + v * s * (1 - s) * 1.5957691216f * (1 + 0.134145f * v * v));
+    case LK_QUICK_GELU: EACH(float s = sigmoid_f32(1.702f * v); d = s + 1.702f * v * s * (1 - s));
+    case LK_SILU: EACH(float s = sigmoid_f32(v); d = s + v * s * (1 - s));
+    case LK_SIGMOID: EACH(float s = sigmoid_f32(v); d = s * (1 - s));
+    case LK_HARD_SWISH: EACH(d = v <= -3 ? 0.0f : v >= 3 ? 1.0f : (2 * v + 3) / 6);
+    case LK_HARD_SIGMOID: EACH(d = v > -3 && v < 3 ? 1.0f / 6 : 0.0f);
+    case LK_TANH: EACH(float t = tanh_f32(v); d = 1 - t * t);
+    }
+}
+#undef EACH
+
+static float k_sum(const float *x, size_t n)
+{
+    lanes s = {0};
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) s += load_lanes(x + i);
+    float total = fold(s);
+    for (; i < n; i++) total += x[i];
+    return total;
+}
+
+static float k_dot(const float *a, const float *b, size_t n)
+{
+    lanes s = {0}, t = {0};
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        s += load_lanes(a + i) * load_lanes(b + i);
+        t += load_lanes(a + i + 16) * load_lanes(b + i + 16);
+    }
+    if (i + 16 <= n) {
+        s += load_lanes(a + i) * load_lanes(b + i);
+        i += 16;
+    }
+    float total = fold(s + t);
+    for (; i < n; i++) total += a[i] * b[i];
+    return total;
+}
+
+static void k_softmax(float *x, size_t n, float scale)
+{
+    float m[16], top = -INFINITY;
+    for (int i = 0; i < 16; i++) m[i] = -INFINITY;
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) m[j] = x[i + (size_t)j] > m[j] ? x[i + (size_t)j] : m[j];
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (int j = 0; j < 16; j++) top = m[j] > top ? m[j] : top;
+    for (i = 0; i < n; i++) x[i] = exp_f32((x[i] - top) * scale);
+    float inverse = 1.0f / k_sum(x, n);
+    for (i = 0; i < n; i++) x[i] *= inverse;
+}
+
+static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
+{
+    float d = k_dot(y, gy, n);
+    for (size_t i = 0; i < n; i++) gx[i] += scale * y[i] * (gy[i] - d);
+}
+
+static void k_moments(const float *x, size_t n, float eps, float *mean, float *rstd)
+{
+    float m = k_sum(x, n) / (float)n;
+    lanes s = {0};
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        lanes d = load_lanes(x + i) - m;
+        s += d * d;
+    }
+    float total = fold(s);
+    for (; i < n; i++) total += (x[i] - m) * (x[i] - m);
+    *mean = m;
+    *rstd = 1.0f / sqrtf(total / (float)n + eps);
+}
+
+static void k_normalise(const float *x, size_t n, float mean, float rstd, const float *weight, const float *bias,
+                        float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
+}
+
+static void k_add(const float *a, const float *b, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+static void k_multiply(const float *a, const float *b, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+static void k_multiply_add(const float *a, const float *b, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += a[i] * b[i];
+}
+
+static void k_axpy(float a, const float *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static void k_scale(float a, const float *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = a * x[i];
+}
+
+static void k_max(const float *a, const float *b, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = a[i] > b[i] || a[i] != a[i] ? a[i] : b[i];
+}
+
+static void k_affine(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < n; i++) y[r * n + i] = x[r * n + i] * a[i] + b[i];
+}
+
+const lk_nn_kernels NN_TABLE = {
+    .name = NN_NAME,
+    .load = k_load,
+    .store = k_store,
+    .activate = k_activate,
+    .activate_gradient = k_activate_gradient,
+    .softmax = k_softmax,
+    .softmax_gradient = k_softmax_gradient,
+    .moments = k_moments,
+    .normalise = k_normalise,
+    .sum = k_sum,
+    .dot = k_dot,
+    .add = k_add,
+    .multiply = k_multiply,
+    .multiply_add = k_multiply_add,
+    .axpy = k_axpy,
+    .scale = k_scale,
+    .max = k_max,
+    .affine = k_affine,
+};

@@ -1,0 +1,190 @@
+/* Pooling over windows, bins and everything. Values are taken block by block (see lk_view), so that channels are next
+ * to each other in every layout. Backward passes run over (row, block) pairs: no two threads write the same gradient.
+ */
+#include "nn/op.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct window {
+    int64_t y0, y1, x0, x1; /* inside the picture */
+    float weight;           /* of each value in an average */
+} window;
+
+static window window_at(const lk_call *c, int64_t oy, int64_t ox)
+{
+    int64_t h = c->x->dims[2], w = c->x->dims[3];
+    window v;
+    if (c->node->op == LK_OP_ADAPTIVE_POOL) {
+        int64_t oh = c->y.dims[2], ow = c->y.dims[3];
+        v = (window){oy * h / oh, ((oy + 1) * h + oh - 1) / oh, ox * w / ow, ((ox + 1) * w + ow - 1) / ow, 0};
+        v.weight = 1.0f / (float)((v.y1 - v.y0) * (v.x1 - v.x0));
+        return v;
+    }
+    const lk_pool2d *p = &c->node->u.pool;
+    v.y0 = oy * p->stride[0] - p->pad[0];
+    v.x0 = ox * p->stride[1] - p->pad[1];
+    /* Counted padding ends where the padded picture does (a last window of ceil_mode may reach further). */
+    int64_t y1 = v.y0 + p->kernel[0], x1 = v.x0 + p->kernel[1];
+    if (y1 > h + p->pad[2]) y1 = h + p->pad[2];
+    if (x1 > w + p->pad[3]) x1 = w + p->pad[3];
+    int64_t padded = (y1 - v.y0) * (x1 - v.x0);
+    v.y0 = v.y0 < 0 ? 0 : v.y0;
+    v.x0 = v.x0 < 0 ? 0 : v.x0;
+    v.y1 = y1 > h ? h : y1;
+    v.x1 = x1 > w ? w : x1;
+    v.weight = 1.0f / (float)(p->count_pad ? padded : (v.y1 - v.y0) * (v.x1 - v.x0));
+    return v;
+}
+
+static void pool_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    const lk_nn_kernels *k = c->team->kernels;
+    int64_t w = c->x->dims[3], ow = c->y.dims[3];
+    bool max = c->node->op == LK_OP_MAX_POOL;
+    float v[LK_RUN], total[LK_RUN];
+    for (size_t item = begin; item < end; item++) {
+        size_t plane = item / gy.positions, o = item % gy.positions;
+        window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+        for (size_t j = 0; j < gy.block; j += LK_RUN) {
+            size_t n = gy.block - j < LK_RUN ? gy.block - j : LK_RUN;
+            for (size_t i = 0; i < n; i++) total[i] = max ? -INFINITY : 0;
+            for (int64_t y = at.y0; y < at.y1; y++) {
+                for (int64_t x = at.x0; x < at.x1; x++) {
+                    lk_get(c, c->x, (plane * gx.positions + (size_t)(y * w + x)) * gx.block + j, n, v);
+                    if (max)
+                        k->max(v, total, n, total);
+                    else
+                        k->add(total, v, n, total);
+                }
+            }
+            if (!max) k->scale(at.weight, total, n, total);
+            lk_set(c, &c->y, item * gy.block + j, n, total);
+        }
+    }
+}
+
+static size_t window_cost(const lk_call *c)
+{
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    size_t values = gx.positions / gy.positions;
+    if (c->node->op != LK_OP_ADAPTIVE_POOL) values = (size_t)(c->node->u.pool.kernel[0] * c->node->u.pool.kernel[1]);
+    return (values + 1) * gy.block;
+}
+
+static lk_status pool_forward(lk_call *c)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    lk_team_for(c->team, g.batch * g.blocks * g.positions, window_cost(c), pool_piece, c);
+    return LK_OK;
+}
+
+/* The gradient of a maximum goes to the first value that is the largest, as PyTorch counts: rows first. */
+static void max_gradient(lk_call *c, window at, size_t plane, size_t item, size_t j)
+{
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    const float *x = c->x->data;
+    float best = -INFINITY;
+    size_t where = SIZE_MAX;
+    for (int64_t y = at.y0; y < at.y1; y++) {
+        for (int64_t q = at.x0; q < at.x1; q++) {
+            size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block + j;
+            if (where != SIZE_MAX && !(x[i] > best || x[i] != x[i])) continue;
+            best = x[i];
+            where = i;
+        }
+    }
+    c->gx[0][where] += c->gy[item * gy.block + j];
+}
+
+/* Items are (row, block) planes. */
+static void pool_gradient_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    int64_t w = c->x->dims[3], ow = c->y.dims[3];
+    for (size_t item = begin * gy.positions; item < end * gy.positions; item++) {
+        size_t plane = item / gy.positions, o = item % gy.positions;
+        window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+        if (c->node->op == LK_OP_MAX_POOL) {
+            for (size_t j = 0; j < gy.block; j++) max_gradient(c, at, plane, item, j);
+            continue;
+        }
+        for (int64_t y = at.y0; y < at.y1; y++)
+            for (int64_t x = at.x0; x < at.x1; x++)
+                c->team->kernels->axpy(at.weight, c->gy + item * gy.block, gy.block,
+                                       c->gx[0] + (plane * gx.positions + (size_t)(y * w + x)) * gx.block);
+    }
+}
+
+static lk_status pool_backward(lk_call *c)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    if (c->gx[0]) lk_team_for(c->team, g.batch * g.blocks, window_cost(c) * g.positions, pool_gradient_piece, c);
+    return LK_OK;
+}
+
+const lk_operator lk_operator_max_pool = {pool_forward, pool_backward, NULL, NULL};
+const lk_operator lk_operator_avg_pool = {pool_forward, pool_backward, NULL, NULL};
+const lk_operator lk_operator_adaptive_pool = {pool_forward, pool_backward, NULL, NULL};
+
+/* Mean or maximum over all positions of a row (pictures: over H*W, tokens: over T) -> [N, C]. */
+
+static void global_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    lk_grid g = lk_grid_of(c->x);
+    const lk_nn_kernels *k = c->team->kernels;
+    bool max = c->node->op == LK_OP_GLOBAL_MAX;
+    size_t channels = (size_t)c->y.dims[1];
+    float v[LK_RUN], total[LK_RUN];
+    for (size_t item = begin; item < end; item++) {
+        size_t row = item / g.blocks, first = item % g.blocks * g.block;
+        for (size_t j = 0; j < g.block && first + j < channels; j += LK_RUN) {
+            size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
+            if (n > channels - first - j) n = channels - first - j;
+            for (size_t p = 0; p < g.positions; p++) {
+                lk_get(c, c->x, (item * g.positions + p) * g.block + j, n, p ? v : total);
+                if (p && max) k->max(v, total, n, total);
+                if (p && !max) k->add(total, v, n, total);
+            }
+            if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
+            lk_set(c, &c->y, row * channels + first + j, n, total);
+        }
+    }
+}
+
+static lk_status global_forward(lk_call *c)
+{
+    lk_grid g = lk_grid_of(c->x);
+    lk_team_for(c->team, g.batch * g.blocks, g.positions * g.block, global_piece, c);
+    return LK_OK;
+}
+
+static lk_status global_backward(lk_call *c)
+{
+    lk_grid g = lk_grid_of(c->x);
+    size_t channels = (size_t)c->y.dims[1];
+    const float *x = c->x->data;
+    if (!c->gx[0]) return LK_OK;
+    for (size_t item = 0; item < g.batch * g.blocks; item++) {
+        size_t row = item / g.blocks, first = item % g.blocks * g.block;
+        for (size_t j = 0; j < g.block && first + j < channels; j++) {
+            float gy = c->gy[row * channels + first + j];
+            size_t base = item * g.positions * g.block + j, best = 0;
+            if (c->node->op == LK_OP_GLOBAL_MAX) {
+                for (size_t p = 1; p < g.positions; p++)
+                    if (x[base + p * g.block] > x[base + best * g.block]) best = p;
+                c->gx[0][base + best * g.block] += gy;
+                continue;
+            }
+            for (size_t p = 0; p < g.positions; p++) c->gx[0][base + p * g.block] += gy / (float)g.positions;
+        }
+    }
+    return LK_OK;
+}
+
+const lk_operator lk_operator_global_avg = {global_forward, global_backward, NULL, NULL};
+const lk_operator lk_operator_global_max = {global_forward, global_backward, NULL, NULL};
