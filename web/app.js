@@ -145,8 +145,8 @@ $("preview").addEventListener("error", () => { $("preview").hidden = true; }); /
 $("again").addEventListener("click", () => { if (location.hash) location.hash = ""; else browse(); });
 $("more").addEventListener("click", () => browse(state.next));
 document.querySelector(".brand").addEventListener("click", (event) => { event.preventDefault(); $("again").click(); });
-// The link that skips to the results changes the address too, and asks for nothing new.
-addEventListener("hashchange", () => { if (location.hash !== "#results") route(); });
+// The link that skips to the results changes the address too: drawing them anew would take the focus away from them.
+addEventListener("hashchange", () => { if (!location.hash || location.hash.startsWith("#id=")) route(); });
 
 // Arrow keys move through the grid as they would through a table.
 results.addEventListener("keydown", (event) => {

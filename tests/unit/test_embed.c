@@ -175,10 +175,14 @@ static void clusters_without_points_are_filled(void **state)
         lk_kmeans_options options = {.seed = seed};
         OK(lk_kmeans(NULL, x, 30, 2, 5, &options, centroids, NULL, &inertia));
         assert_true(inertia < 1e-9);
+        int at_first = 0;
         for (int c = 0; c < 5; c++) { /* each is one of the three places */
             float at = centroids[c * 2];
             assert_true((at == 0 || at == 1 || at == 2) && centroids[c * 2 + 1] == (float)(at == 1));
+            at_first += at == x[0];
         }
+        /* All points lie equally far from their centroids, not at all: the two empty ones take the first of them. */
+        assert_int_equal(at_first, 3);
     }
 }
 
