@@ -33,9 +33,9 @@ check:
 check-unit: build
 	@python3 tests/run unit
 
-check-reference:
+check-reference: build
 	@tools/setup check
-	@tools/reference/run
+	@BUILD=$(BUILD) tools/reference/run
 
 bench: build
 	@tools/setup check
