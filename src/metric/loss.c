@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "metric/kinds.h"
 #include "metric/memory.h"
+#include "metric/miners.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +165,7 @@ lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings, size_
     lk_memory_undo undo = {0};
     uint32_t *own = NULL;
     lk_labels remembered;
+    lk_tuples mined = {0};
     *value = 0;
     if (loss->memory.capacity) {
         own = lk_alloc(n, sizeof *own);
@@ -174,12 +176,19 @@ lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings, size_
         p.m = loss->memory.count;
         p.reference_labels = &remembered;
         p.own = own;
+        if (loss->options.memory_miner != LK_MINER_ALL) {
+            lk_miner_options miner = lk_miner_defaults(loss->options.memory_miner);
+            LK_TRY(lk_mine_between(&miner, embeddings, n, labels, references, p.m, &remembered, own, dim,
+                                   loss->memory.next, &mined));
+            p.tuples = &mined;
+        }
     }
     LK_TRY(evaluate(loss, &p, embeddings, references, value, grad_embeddings, grad_parameters));
     loss->curriculum = p.curriculum;
 done:
     if (s && undo.embeddings) lk_memory_put_back(&loss->memory, &undo);
     lk_memory_keep(&undo);
+    lk_tuples_free(&mined);
     free(own);
     return s;
 }
