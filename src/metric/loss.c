@@ -113,16 +113,61 @@ static lk_status make_sets(const lk_loss *loss, lk_problem *p)
     return s;
 }
 
+/* Gradients of gathered rows [2 count][dim] back to where the rows came from. */
+static void scatter(const lk_gathered *gathered, const float *from, size_t dim, float *grad)
+{
+    for (size_t i = 0; i < 2 * gathered->count; i++)
+        for (size_t k = 0; k < dim; k++) grad[gathered->index[i] * dim + k] += from[i * dim + k];
+}
+
+/* For a loss that compares rows of its own choice. */
+static lk_status evaluate_gathered(lk_loss *loss, lk_problem *p, const float *embeddings, double *value, float *grad)
+{
+    lk_status s = LK_OK;
+    lk_gathered gathered = {0};
+    lk_matrix matrix = {0};
+    size_t n = p->n, dim = loss->dim;
+    float *part = NULL;
+    LK_TRY(lk_gather_n_pairs(p, embeddings, dim, &gathered));
+    p->n = p->m = gathered.count;
+    size_t half = gathered.count * dim;
+    LK_TRY(lk_matrix_new(loss->options.distance, gathered.rows, p->n, gathered.rows + half, p->m, dim, &matrix));
+    p->matrix = &matrix;
+    p->value = matrix.value;
+    p->slope = lk_alloc_zero(p->n * p->m, sizeof *p->slope);
+    p->norm_slope = lk_alloc_zero(p->n, sizeof *p->norm_slope);
+    part = lk_alloc(2 * half, sizeof *part);
+    if (!p->slope || !p->norm_slope || !part) {
+        s = lk_fail_memory("slopes");
+        goto done;
+    }
+    LK_TRY(loss->traits->run(p, value));
+    if (!grad) goto done;
+    memset(grad, 0, n * dim * sizeof *grad);
+    LK_TRY(lk_matrix_backward(&matrix, p->slope, NULL, part, part + half));
+    scatter(&gathered, part, dim, grad);
+done:
+    lk_matrix_free(&matrix);
+    free(gathered.index);
+    free(gathered.rows);
+    free(part);
+    return s;
+}
+
 static lk_status evaluate(lk_loss *loss, lk_problem *p, const float *embeddings, const float *references, double *value,
                           float *grad_embeddings, float *grad_parameters)
 {
     lk_status s = LK_OK;
     lk_matrix matrix = {0};
+    p->side = lk_is_similarity(loss->options.distance.kind) ? -1 : 1;
     LK_TRY(make_sets(loss, p));
+    if (loss->options.kind == LK_LOSS_N_PAIRS) {
+        s = evaluate_gathered(loss, p, embeddings, value, grad_embeddings);
+        goto done;
+    }
     LK_TRY(lk_matrix_new(loss->options.distance, embeddings, p->n, references, p->m, loss->dim, &matrix));
     p->matrix = &matrix;
     p->value = matrix.value;
-    p->side = lk_is_similarity(loss->options.distance.kind) ? -1 : 1;
     p->slope = lk_alloc_zero(p->n * p->m, sizeof *p->slope);
     p->norm_slope = lk_alloc_zero(p->n, sizeof *p->norm_slope);
     size_t betas = loss->rows || !loss->parameter_count ? 1 : loss->parameter_count;

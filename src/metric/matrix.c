@@ -192,7 +192,7 @@ lk_status lk_matrix_backward(const lk_matrix *s, double *slope, const double *no
 {
     if (!s->n || (!grad_x && !grad_r)) return LK_OK;
     if (s->m == 0) {
-        memset(grad_x, 0, s->n * s->dim * sizeof *grad_x);
+        if (grad_x) memset(grad_x, 0, s->n * s->dim * sizeof *grad_x);
         return LK_OK;
     }
     double *g = lk_alloc_aligned(s->n > s->m ? s->n : s->m, s->dim * sizeof *g);
