@@ -98,7 +98,8 @@ def main():
     rng = numpy.random.default_rng(1)
     classes = options.batch // options.per_class
     y = numpy.repeat(numpy.arange(classes, dtype=numpy.int32), options.per_class)
-    x = (rng.standard_normal((classes, options.dim))[y] * 0.5 + rng.standard_normal((len(y), options.dim))).astype("float32")
+    x = (rng.standard_normal((classes, options.dim))[y] * 0.5 + rng.standard_normal((len(y), options.dim)))
+    x = (x / numpy.linalg.norm(x, axis=1, keepdims=True)).astype("float32")  # both sides then mean the same by every loss
     peer, rows = Peer(x, y, classes), []
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("x", "y")]

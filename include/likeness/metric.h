@@ -109,6 +109,22 @@ typedef enum lk_loss_kind {
     LK_LOSS_KINDS /* how many there are */
 } lk_loss_kind;
 
+/* Ways of choosing tuples; section Miners below. */
+typedef enum lk_miner_kind {
+    LK_MINER_ALL,               /* every pair */
+    LK_MINER_BATCH_HARD,        /* per anchor the hardest positive with the hardest negative: triplets */
+    LK_MINER_BATCH_EASY_HARD,   /* per anchor one by `positive` and one by `negative`: pairs */
+    LK_MINER_SEMI_HARD,         /* triplets with 0 < d_an - d_ap <= margin */
+    LK_MINER_TRIPLET_MARGIN,    /* triplets with d_an - d_ap <= margin */
+    LK_MINER_HARD_POSITIVE,     /* per anchor the hardest positive; every negative pair */
+    LK_MINER_HARD_NEGATIVE,     /* per anchor the hardest negative; every positive pair */
+    LK_MINER_MULTI_SIMILARITY,  /* pairs harder than the hardest of the other kind, within epsilon */
+    LK_MINER_DISTANCE_WEIGHTED, /* triplets, negatives drawn so that every distance is equally likely */
+    LK_MINER_PAIR_MARGIN,       /* positives farther than positive_margin, negatives nearer than negative_margin */
+    LK_MINER_ANGULAR,           /* triplets whose angle at the negative exceeds `angle` */
+    LK_MINER_KINDS
+} lk_miner_kind;
+
 /* How the elements of a loss (pairs, triplets, anchors: docs/losses.md says which) become one number. Losses that
  * divide by counts of their own (proxy-anchor, margin) take the default only. */
 typedef enum lk_reducer {
@@ -140,14 +156,16 @@ typedef struct lk_loss_options {
                            the boundary, the starting value when it is learnt */
     double base;        /* multi-similarity */
     double nu;          /* margin: weight of the pull on beta */
-    lk_triplet_form form; /* triplet */
-    bool swap;            /* triplet: use the positive-negative distance where it is the harder one */
-    uint32_t bins;        /* fast-AP */
-    uint32_t subcenters;  /* sub-center ArcFace */
-    bool learn_beta;      /* margin */
-    bool beta_per_class;  /* margin: one boundary per class; needs `classes` */
-    uint32_t classes;     /* losses with weights of their own: labels are 0 .. classes-1 */
-    size_t memory;        /* cross-batch memory of so many embeddings around a pair loss; 0 = none */
+    lk_triplet_form form;       /* triplet */
+    bool swap;                  /* triplet: use the positive-negative distance where it is the harder one */
+    uint32_t bins;              /* fast-AP */
+    uint32_t subcenters;        /* sub-center ArcFace */
+    bool learn_beta;            /* margin */
+    bool beta_per_class;        /* margin: one boundary per class; needs `classes` */
+    uint32_t classes;           /* losses with weights of their own: labels are 0 .. classes-1 */
+    size_t memory;              /* cross-batch memory of so many embeddings around a pair loss; 0 = none */
+    lk_miner_kind memory_miner; /* which pairs of the batch with the memory count: LK_MINER_ALL, or what this miner
+                                   finds with its defaults (not the angular one) */
 } lk_loss_options;
 
 /* The published defaults of a kind. classes stays 0. */
@@ -194,21 +212,6 @@ LK_API lk_status lk_loss_state_restore(lk_loss *loss, const void *bytes, size_t 
 
 /* ---- Miners ---------------------------------------------------------------------------------------------------------
  */
-
-typedef enum lk_miner_kind {
-    LK_MINER_ALL,               /* every pair */
-    LK_MINER_BATCH_HARD,        /* per anchor the hardest positive with the hardest negative: triplets */
-    LK_MINER_BATCH_EASY_HARD,   /* per anchor one by `positive` and one by `negative`: pairs */
-    LK_MINER_SEMI_HARD,         /* triplets with 0 < d_an - d_ap <= margin */
-    LK_MINER_TRIPLET_MARGIN,    /* triplets with d_an - d_ap <= margin */
-    LK_MINER_HARD_POSITIVE,     /* per anchor the hardest positive; every negative pair */
-    LK_MINER_HARD_NEGATIVE,     /* per anchor the hardest negative; every positive pair */
-    LK_MINER_MULTI_SIMILARITY,  /* pairs harder than the hardest of the other kind, within epsilon */
-    LK_MINER_DISTANCE_WEIGHTED, /* triplets, negatives drawn so that every distance is equally likely */
-    LK_MINER_PAIR_MARGIN,       /* positives farther than positive_margin, negatives nearer than negative_margin */
-    LK_MINER_ANGULAR,           /* triplets whose angle at the negative exceeds `angle` */
-    LK_MINER_KINDS
-} lk_miner_kind;
 
 typedef enum lk_strategy { LK_STRATEGY_HARD, LK_STRATEGY_SEMI_HARD, LK_STRATEGY_EASY, LK_STRATEGY_ALL } lk_strategy;
 

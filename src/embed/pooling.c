@@ -26,16 +26,125 @@ static lk_status check(lk_map_shape s)
     return lk_fail(LK_INVALID, "a map of %zu x %zu x %zu cannot be pooled", s.batch, s.channels, s.positions);
 }
 
+/* Work goes in lanes that the compiler can put into vector registers: neighbouring positions of a map, neighbouring
+ * channels of tokens. Sums are f32 over at most RUN steps of a lane and f64 beyond. */
+enum { LANES = 16, RUN = 32 };
+
+/* x^p; whole exponents, which fixed GeM has, by multiplication: such loops need no library call. whole 0 = any p. */
+static inline __attribute__((always_inline)) float power(float x, float p, int whole)
+{
+    switch (whole) {
+    case 1: return x;
+    case 2: return x * x;
+    case 3: return x * x * x;
+    case 4: return (x * x) * (x * x);
+    default: return powf(x, p);
+    }
+}
+
+static int whole_power(float p)
+{
+    return p == 1 || p == 2 || p == 3 || p == 4 ? (int)p : 0;
+}
+
+static inline float larger(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* What is summed: power(max(x, floor) * scale). */
+typedef struct term {
+    float floor, p;
+} term;
+
+static inline __attribute__((always_inline)) double sum_map(const float *x, size_t n, term t, float scale, int whole)
+{
+    double total = 0;
+    for (size_t begin = 0; begin < n; begin += LANES * RUN) {
+        size_t end = n - begin < LANES * RUN ? n : begin + LANES * RUN, i = begin;
+        float part[LANES] = {0};
+        for (; i + LANES <= end; i += LANES)
+            for (size_t k = 0; k < LANES; k++) part[k] += power(larger(x[i + k], t.floor) * scale, t.p, whole);
+        for (size_t k = 0; i < end; i++, k++) part[k] += power(larger(x[i], t.floor) * scale, t.p, whole);
+        for (size_t k = 0; k < LANES; k++) total += (double)part[k];
+    }
+    return total;
+}
+
+/* The sums of `width` <= LANES neighbouring channels of tokens. */
+static inline __attribute__((always_inline)) void sum_tokens(const float *x, size_t n, size_t channels, size_t width,
+                                                             term t, const float *scale, int whole, double *total)
+{
+    for (size_t k = 0; k < width; k++) total[k] = 0;
+    for (size_t begin = 0; begin < n; begin += RUN) {
+        size_t end = n - begin < RUN ? n : begin + RUN;
+        float part[LANES] = {0};
+        for (size_t i = begin; i < end; i++)
+            for (size_t k = 0; k < width; k++)
+                part[k] += power(larger(x[i * channels + k], t.floor) * scale[k], t.p, whole);
+        for (size_t k = 0; k < width; k++) total[k] += (double)part[k];
+    }
+}
+
+/* Sums of `width` channels (1 for a map) that begin at x; the switch gives each exponent a loop of its own. */
+static void sum_terms(lk_map_shape s, const float *x, size_t width, term t, const float *scale, double *total)
+{
+    size_t n = s.positions;
+    if (s.tokens) {
+        switch (whole_power(t.p)) {
+        case 1: sum_tokens(x, n, s.channels, width, t, scale, 1, total); return;
+        case 2: sum_tokens(x, n, s.channels, width, t, scale, 2, total); return;
+        case 3: sum_tokens(x, n, s.channels, width, t, scale, 3, total); return;
+        case 4: sum_tokens(x, n, s.channels, width, t, scale, 4, total); return;
+        default: sum_tokens(x, n, s.channels, width, t, scale, 0, total); return;
+        }
+    }
+    switch (whole_power(t.p)) {
+    case 1: *total = sum_map(x, n, t, *scale, 1); return;
+    case 2: *total = sum_map(x, n, t, *scale, 2); return;
+    case 3: *total = sum_map(x, n, t, *scale, 3); return;
+    case 4: *total = sum_map(x, n, t, *scale, 4); return;
+    default: *total = sum_map(x, n, t, *scale, 0); return;
+    }
+}
+
+static void maxima(lk_map_shape s, const float *x, size_t width, float *most)
+{
+    float part[LANES];
+    if (s.tokens) {
+        for (size_t k = 0; k < width; k++) most[k] = x[k];
+        for (size_t i = 1; i < s.positions; i++)
+            for (size_t k = 0; k < width; k++) most[k] = larger(x[i * s.channels + k], most[k]);
+        return;
+    }
+    for (size_t k = 0; k < LANES; k++) part[k] = x[0];
+    size_t i = 0;
+    for (; i + LANES <= s.positions; i += LANES)
+        for (size_t k = 0; k < LANES; k++) part[k] = larger(x[i + k], part[k]);
+    for (; i < s.positions; i++) part[0] = larger(x[i], part[0]);
+    *most = part[0];
+    for (size_t k = 1; k < LANES; k++) *most = larger(part[k], *most);
+}
+
+/* Channels that are handled together: a lane of tokens' channels (all with one exponent), or one channel of a map. */
+static size_t width_at(lk_map_shape s, size_t c, size_t p_count)
+{
+    if (!s.tokens || p_count > 1) return 1;
+    return s.channels - c < LANES ? s.channels - c : LANES;
+}
+
 lk_status lk_average_forward(lk_map_shape s, const float *x, float *out)
 {
     lk_status bad = check(s);
     if (bad) return bad;
+    float ones[LANES];
+    double total[LANES];
+    for (size_t k = 0; k < LANES; k++) ones[k] = 1;
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            double sum = 0;
-            for (size_t i = 0; i < s.positions; i++) sum += (double)x[l.at + i * l.step];
-            out[b * s.channels + c] = (float)(sum / (double)s.positions);
+        for (size_t c = 0, width; c < s.channels; c += width) {
+            width = width_at(s, c, 1);
+            sum_terms(s, x + lane_of(s, b, c).at, width, (term){-INFINITY, 1}, ones, total);
+            for (size_t k = 0; k < width; k++) out[b * s.channels + c + k] = (float)(total[k] / (double)s.positions);
         }
     return LK_OK;
 }
@@ -45,20 +154,11 @@ lk_status lk_average_backward(lk_map_shape s, const float *grad_out, float *grad
     lk_status bad = check(s);
     if (bad) return bad;
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            float share = grad_out[b * s.channels + c] / (float)s.positions;
-            for (size_t i = 0; i < s.positions; i++) grad_x[l.at + i * l.step] = share;
+        for (size_t i = 0; i < s.positions * s.channels; i++) {
+            size_t c = s.tokens ? i % s.channels : i / s.positions;
+            grad_x[b * s.positions * s.channels + i] = grad_out[b * s.channels + c] / (float)s.positions;
         }
     return LK_OK;
-}
-
-static size_t first_maximum(const float *x, lane l, size_t positions)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < positions; i++)
-        if (x[l.at + i * l.step] > x[l.at + best * l.step]) best = i;
-    return best;
 }
 
 lk_status lk_maximum_forward(lk_map_shape s, const float *x, float *out)
@@ -66,9 +166,9 @@ lk_status lk_maximum_forward(lk_map_shape s, const float *x, float *out)
     lk_status bad = check(s);
     if (bad) return bad;
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            out[b * s.channels + c] = x[l.at + first_maximum(x, l, s.positions) * l.step];
+        for (size_t c = 0, width; c < s.channels; c += width) {
+            width = width_at(s, c, 1);
+            maxima(s, x + lane_of(s, b, c).at, width, out + b * s.channels + c);
         }
     return LK_OK;
 }
@@ -79,9 +179,16 @@ lk_status lk_maximum_backward(lk_map_shape s, const float *x, const float *grad_
     if (bad) return bad;
     memset(grad_x, 0, s.batch * s.channels * s.positions * sizeof *grad_x);
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            grad_x[l.at + first_maximum(x, l, s.positions) * l.step] = grad_out[b * s.channels + c];
+        for (size_t c = 0, width; c < s.channels; c += width) {
+            float most[LANES];
+            width = width_at(s, c, 1);
+            maxima(s, x + lane_of(s, b, c).at, width, most);
+            for (size_t k = 0; k < width; k++) {
+                lane l = lane_of(s, b, c + k);
+                size_t i = 0;
+                while (i + 1 < s.positions && x[l.at + i * l.step] != most[k]) i++;
+                grad_x[l.at + i * l.step] = grad_out[b * s.channels + c + k];
+            }
         }
     return LK_OK;
 }
@@ -99,55 +206,82 @@ static lk_status check_gem(lk_map_shape s, const float *p, size_t p_count, float
     return LK_OK;
 }
 
-/* x^p; whole exponents, which fixed GeM has, by multiplication: the loop over positions then needs no library call. */
-static inline float power(float x, float p, int whole)
-{
-    if (whole == 1) return x;
-    if (whole == 2) return x * x;
-    if (whole == 3) return x * x * x;
-    if (whole == 4) return (x * x) * (x * x);
-    return powf(x, p);
-}
-
-static inline int whole_power(float p)
-{
-    return p == 1 || p == 2 || p == 3 || p == 4 ? (int)p : 0;
-}
-
-/* Sum of powers divided by the largest value's, so that neither large exponents nor large values overflow. */
-static inline __attribute__((always_inline)) double sum_powers(const float *x, lane l, size_t positions, float p,
-                                                               int whole, float eps, float most)
-{
-    double total = 0;
-    float scale = 1 / most;
-    enum { BLOCK = 64 };
-    for (size_t i0 = 0; i0 < positions; i0 += BLOCK) { /* f32 within a block, f64 between */
-        size_t end = i0 + BLOCK < positions ? i0 + BLOCK : positions;
-        float sum = 0;
-        for (size_t i = i0; i < end; i++) sum += power(fmaxf(x[l.at + i * l.step], eps) * scale, p, whole);
-        total += (double)sum;
-    }
-    return total;
-}
-
+/* Everything is divided by the largest value first, so that neither large exponents nor large values overflow. */
 lk_status lk_gem_forward(lk_map_shape s, const float *x, const float *p, size_t p_count, float eps, float *out)
 {
     lk_status bad = check_gem(s, p, p_count, eps);
     if (bad) return bad;
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            float q = p[p_count == 1 ? 0 : c], most = fmaxf(x[l.at + first_maximum(x, l, s.positions) * l.step], eps);
-            double sum;
-            switch (whole_power(q)) { /* constants, so that each loop is compiled for its exponent */
-            case 1: sum = sum_powers(x, l, s.positions, q, 1, eps, most); break;
-            case 2: sum = sum_powers(x, l, s.positions, q, 2, eps, most); break;
-            case 3: sum = sum_powers(x, l, s.positions, q, 3, eps, most); break;
-            case 4: sum = sum_powers(x, l, s.positions, q, 4, eps, most); break;
-            default: sum = sum_powers(x, l, s.positions, q, 0, eps, most);
+        for (size_t c = 0, width; c < s.channels; c += width) {
+            const float *from = x + lane_of(s, b, c).at;
+            float q = p[p_count == 1 ? 0 : c], most[LANES], scale[LANES];
+            double total[LANES];
+            width = width_at(s, c, p_count);
+            maxima(s, from, width, most);
+            for (size_t k = 0; k < width; k++) {
+                most[k] = larger(most[k], eps);
+                scale[k] = 1 / most[k];
             }
-            out[b * s.channels + c] = (float)((double)most * pow(sum / (double)s.positions, 1 / (double)q));
+            sum_terms(s, from, width, (term){eps, q}, scale, total);
+            for (size_t k = 0; k < width; k++)
+                out[b * s.channels + c + k] =
+                    (float)((double)most[k] * pow(total[k] / (double)s.positions, 1 / (double)q));
         }
+    return LK_OK;
+}
+
+/* Gradient by x over one lane of count values, step 1, all with one exponent: share (u / y)^(p-1) where x is at or
+ * above the floor. For a map y and share are those of the channel; for tokens each value has its own. */
+static inline __attribute__((always_inline)) void spread(const float *x, size_t count, bool tokens, const float *y,
+                                                         const float *share, term t, int whole, float *grad)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t c = tokens ? i : 0;
+        float g = t.p == 0 ? share[c] : share[c] * power(x[i] * y[c], t.p, whole);
+        grad[i] = x[i] < t.floor ? 0 : g;
+    }
+}
+
+/* y: 1 / out. t.p: exponent less one. */
+static void spread_any(const float *x, size_t count, bool tokens, const float *y, const float *share, term t,
+                       float *grad)
+{
+    int whole = whole_power(t.p);
+    if (whole == 1 && !tokens)
+        spread(x, count, false, y, share, t, 1, grad);
+    else if (whole == 2 && !tokens)
+        spread(x, count, false, y, share, t, 2, grad);
+    else if (whole == 3 && !tokens)
+        spread(x, count, false, y, share, t, 3, grad);
+    else if (whole == 2)
+        spread(x, count, true, y, share, t, 2, grad);
+    else
+        spread(x, count, tokens, y, share, t, whole, grad);
+}
+
+static lk_status gem_grad_x(lk_map_shape s, const float *x, const float *out, const float *grad_out, const float *p,
+                            size_t p_count, float eps, float *grad_x)
+{
+    float *y = lk_alloc(s.channels, 2 * sizeof *y);
+    if (!y) return lk_fail_memory("generalised mean");
+    float *share = y + s.channels;
+    for (size_t b = 0; b < s.batch; b++) {
+        size_t picture = b * s.channels * s.positions;
+        for (size_t c = 0; c < s.channels; c++) {
+            y[c] = 1 / out[b * s.channels + c];
+            share[c] = grad_out[b * s.channels + c] / (float)s.positions;
+        }
+        for (size_t c = 0; !s.tokens && c < s.channels; c++)
+            spread_any(x + picture + c * s.positions, s.positions, false, y + c, share + c,
+                       (term){eps, p[p_count == 1 ? 0 : c] - 1}, grad_x + picture + c * s.positions);
+        for (size_t i = 0; s.tokens && i < s.positions; i++) {
+            size_t at = picture + i * s.channels;
+            for (size_t c = 0; c < s.channels; c += p_count == 1 ? s.channels : 1)
+                spread_any(x + at + c, p_count == 1 ? s.channels : 1, true, y + c, share + c, (term){eps, p[c] - 1},
+                           grad_x + at + c);
+        }
+    }
+    free(y);
     return LK_OK;
 }
 
@@ -158,30 +292,23 @@ lk_status lk_gem_backward(lk_map_shape s, const float *x, const float *out, cons
                           size_t p_count, float eps, float *grad_x, float *grad_p)
 {
     lk_status bad = check_gem(s, p, p_count, eps);
-    if (bad) return bad;
-    double *slope = grad_p ? lk_alloc_zero(p_count, sizeof *slope) : NULL;
-    if (grad_p && !slope) return lk_fail_memory("exponents");
+    if (!bad && grad_x) bad = gem_grad_x(s, x, out, grad_out, p, p_count, eps, grad_x);
+    if (bad || !grad_p) return bad;
+    double *slope = lk_alloc_zero(p_count, sizeof *slope);
+    if (!slope) return lk_fail_memory("exponents");
     for (size_t b = 0; b < s.batch; b++)
         for (size_t c = 0; c < s.channels; c++) {
             lane l = lane_of(s, b, c);
             size_t k = p_count == 1 ? 0 : c;
-            float y = out[b * s.channels + c], g = grad_out[b * s.channels + c], q = p[k],
-                  share = g / (float)s.positions;
-            int whole = whole_power(q - 1);
-            for (size_t i = 0; grad_x && i < s.positions; i++) {
-                float u = x[l.at + i * l.step];
-                grad_x[l.at + i * l.step] = u < eps ? 0 : q == 1 ? share : share * power(u / y, q - 1, whole);
-            }
-            if (!grad_p) continue;
-            double sum = 0, logs = 0;
+            double y = (double)out[b * s.channels + c], q = (double)p[k], sum = 0, logs = 0;
             for (size_t i = 0; i < s.positions; i++) {
-                double u = fmax((double)x[l.at + i * l.step], (double)eps) / (double)y, v = pow(u, (double)q);
+                double relative = fmax((double)x[l.at + i * l.step], (double)eps) / y, v = pow(relative, q);
                 sum += v;
-                logs += v * log(u);
+                logs += v * log(relative);
             }
-            slope[k] += (double)g * (double)y / (double)q * (logs / sum);
+            slope[k] += (double)grad_out[b * s.channels + c] * y / q * (logs / sum);
         }
-    for (size_t k = 0; grad_p && k < p_count; k++) grad_p[k] = (float)slope[k];
+    for (size_t k = 0; k < p_count; k++) grad_p[k] = (float)slope[k];
     free(slope);
     return LK_OK;
 }

@@ -20,20 +20,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adds one distance's share to the histogram. */
+/* Adds one distance's shares to the two edges it lies between. */
 static void pulse(double distance, double width, size_t edges, double *histogram)
 {
-    for (size_t b = 0; b < edges; b++) histogram[b] += fmax(0, 1 - fabs(distance - (double)b * width) / width);
+    double at = distance / width, part = at - floor(at);
+    size_t b = (size_t)at;
+    if (b < edges) histogram[b] += 1 - part;
+    if (b + 1 < edges) histogram[b + 1] += part;
 }
 
+/* Right on an edge the slope is 0, as the reference has it. */
 static double pulse_slope(double distance, double width, size_t edges, const double *slope)
 {
-    double sum = 0;
-    for (size_t b = 0; b < edges; b++) {
-        double offset = distance - (double)b * width;
-        if (fabs(offset) < width && offset != 0) sum -= (offset > 0 ? slope[b] : -slope[b]) / width;
-    }
-    return sum;
+    double at = distance / width, part = at - floor(at);
+    size_t b = (size_t)at;
+    if (b >= edges || part == 0) return 0;
+    return ((b + 1 < edges ? slope[b + 1] : 0) - slope[b]) / width;
 }
 
 /* sum_b h+_b H+_b / H_b with its slopes by h+_b (positive) and by h_b of negatives (negative). */

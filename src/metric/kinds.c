@@ -223,6 +223,9 @@ static lk_status check_parts(const lk_loss_traits *traits, const lk_loss_options
     if (o->rule.soft && !traits->weighted)
         return lk_fail(LK_INVALID, "%s: does not understand soft pairs; give a threshold", name);
     if (o->memory && !traits->memory) return lk_fail(LK_INVALID, "%s: no pair loss, takes no cross-batch memory", name);
+    if ((unsigned)o->memory_miner >= LK_MINER_KINDS || o->memory_miner == LK_MINER_ANGULAR ||
+        (o->memory_miner != LK_MINER_ALL && !o->memory))
+        return lk_fail(LK_INVALID, "%s: no such miner for a cross-batch memory, or no memory", name);
     if (o->memory && o->swap) return lk_fail(LK_INVALID, "%s: no swap with a cross-batch memory", name);
     return LK_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "metric/kinds.h"
 #include "metric/memory.h"
+#include "metric/miners.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -112,16 +113,61 @@ static lk_status make_sets(const lk_loss *loss, lk_problem *p)
     return s;
 }
 
+/* Gradients of gathered rows [2 count][dim] back to where the rows came from. */
+static void scatter(const lk_gathered *gathered, const float *from, size_t dim, float *grad)
+{
+    for (size_t i = 0; i < 2 * gathered->count; i++)
+        for (size_t k = 0; k < dim; k++) grad[gathered->index[i] * dim + k] += from[i * dim + k];
+}
+
+/* For a loss that compares rows of its own choice. */
+static lk_status evaluate_gathered(lk_loss *loss, lk_problem *p, const float *embeddings, double *value, float *grad)
+{
+    lk_status s = LK_OK;
+    lk_gathered gathered = {0};
+    lk_matrix matrix = {0};
+    size_t n = p->n, dim = loss->dim;
+    float *part = NULL;
+    LK_TRY(lk_gather_n_pairs(p, embeddings, dim, &gathered));
+    p->n = p->m = gathered.count;
+    size_t half = gathered.count * dim;
+    LK_TRY(lk_matrix_new(loss->options.distance, gathered.rows, p->n, gathered.rows + half, p->m, dim, &matrix));
+    p->matrix = &matrix;
+    p->value = matrix.value;
+    p->slope = lk_alloc_zero(p->n * p->m, sizeof *p->slope);
+    p->norm_slope = lk_alloc_zero(p->n, sizeof *p->norm_slope);
+    part = lk_alloc(2 * half, sizeof *part);
+    if (!p->slope || !p->norm_slope || !part) {
+        s = lk_fail_memory("slopes");
+        goto done;
+    }
+    LK_TRY(loss->traits->run(p, value));
+    if (!grad) goto done;
+    memset(grad, 0, n * dim * sizeof *grad);
+    LK_TRY(lk_matrix_backward(&matrix, p->slope, NULL, part, part + half));
+    scatter(&gathered, part, dim, grad);
+done:
+    lk_matrix_free(&matrix);
+    free(gathered.index);
+    free(gathered.rows);
+    free(part);
+    return s;
+}
+
 static lk_status evaluate(lk_loss *loss, lk_problem *p, const float *embeddings, const float *references, double *value,
                           float *grad_embeddings, float *grad_parameters)
 {
     lk_status s = LK_OK;
     lk_matrix matrix = {0};
+    p->side = lk_is_similarity(loss->options.distance.kind) ? -1 : 1;
     LK_TRY(make_sets(loss, p));
+    if (loss->options.kind == LK_LOSS_N_PAIRS) {
+        s = evaluate_gathered(loss, p, embeddings, value, grad_embeddings);
+        goto done;
+    }
     LK_TRY(lk_matrix_new(loss->options.distance, embeddings, p->n, references, p->m, loss->dim, &matrix));
     p->matrix = &matrix;
     p->value = matrix.value;
-    p->side = lk_is_similarity(loss->options.distance.kind) ? -1 : 1;
     p->slope = lk_alloc_zero(p->n * p->m, sizeof *p->slope);
     p->norm_slope = lk_alloc_zero(p->n, sizeof *p->norm_slope);
     size_t betas = loss->rows || !loss->parameter_count ? 1 : loss->parameter_count;
@@ -164,6 +210,7 @@ lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings, size_
     lk_memory_undo undo = {0};
     uint32_t *own = NULL;
     lk_labels remembered;
+    lk_tuples mined = {0};
     *value = 0;
     if (loss->memory.capacity) {
         own = lk_alloc(n, sizeof *own);
@@ -174,12 +221,19 @@ lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings, size_
         p.m = loss->memory.count;
         p.reference_labels = &remembered;
         p.own = own;
+        if (loss->options.memory_miner != LK_MINER_ALL) {
+            lk_miner_options miner = lk_miner_defaults(loss->options.memory_miner);
+            LK_TRY(lk_mine_between(&miner, embeddings, n, labels, references, p.m, &remembered, own, dim,
+                                   loss->memory.next, &mined));
+            p.tuples = &mined;
+        }
     }
     LK_TRY(evaluate(loss, &p, embeddings, references, value, grad_embeddings, grad_parameters));
     loss->curriculum = p.curriculum;
 done:
     if (s && undo.embeddings) lk_memory_put_back(&loss->memory, &undo);
     lk_memory_keep(&undo);
+    lk_tuples_free(&mined);
     free(own);
     return s;
 }

@@ -150,15 +150,36 @@ static void to_pulls(const lk_matrix *s, double *slope)
         for (size_t i = 0; i < count; i++) slope[i] = s->value[i] > 0 ? slope[i] / s->value[i] : 0;
 }
 
-/* g [rows][dim] = sign * pull . y, plus, for distances, each row's own part. transposed: the rows are the columns of
- * pull. */
+/* g [rows][dim] += the product where most of pull is 0, as after mining. */
+static void gather_sparse(const lk_matrix *s, const double *pull, bool transposed, double sign, const double *other,
+                          double *g)
+{
+    for (size_t i = 0; i < s->n; i++)
+        for (size_t j = 0; j < s->m; j++) {
+            double factor = sign * pull[i * s->m + j];
+            if (factor == 0) continue;
+            const double *from = other + (transposed ? i : j) * s->dim;
+            double *to = g + (transposed ? j : i) * s->dim;
+            for (size_t k = 0; k < s->dim; k++) to[k] += factor * from[k];
+        }
+}
+
+/* g [rows][dim] = sign * pull . other, plus, for distances, each row's own part. transposed: the rows are the columns
+ * of pull. */
 static void gather(const lk_matrix *s, const double *pull, bool transposed, const double *own, const double *other,
                    double *g)
 {
     bool similar = lk_is_similarity(s->distance.kind);
-    size_t rows = transposed ? s->m : s->n, inner = transposed ? s->n : s->m;
-    cblas_dgemm(CblasRowMajor, transposed ? CblasTrans : CblasNoTrans, CblasNoTrans, (blasint)rows, (blasint)s->dim,
-                (blasint)inner, similar ? 1 : -1, pull, (blasint)s->m, other, (blasint)s->dim, 0, g, (blasint)s->dim);
+    size_t rows = transposed ? s->m : s->n, inner = transposed ? s->n : s->m, filled = 0;
+    for (size_t i = 0; i < s->n * s->m; i++) filled += pull[i] != 0;
+    if (filled < s->n * s->m / 16) {
+        memset(g, 0, rows * s->dim * sizeof *g);
+        gather_sparse(s, pull, transposed, similar ? 1 : -1, other, g);
+    } else {
+        cblas_dgemm(CblasRowMajor, transposed ? CblasTrans : CblasNoTrans, CblasNoTrans, (blasint)rows, (blasint)s->dim,
+                    (blasint)inner, similar ? 1 : -1, pull, (blasint)s->m, other, (blasint)s->dim, 0, g,
+                    (blasint)s->dim);
+    }
     if (similar) return;
     for (size_t i = 0; i < rows; i++) {
         double sum = 0;
@@ -171,7 +192,7 @@ lk_status lk_matrix_backward(const lk_matrix *s, double *slope, const double *no
 {
     if (!s->n || (!grad_x && !grad_r)) return LK_OK;
     if (s->m == 0) {
-        memset(grad_x, 0, s->n * s->dim * sizeof *grad_x);
+        if (grad_x) memset(grad_x, 0, s->n * s->dim * sizeof *grad_x);
         return LK_OK;
     }
     double *g = lk_alloc_aligned(s->n > s->m ? s->n : s->m, s->dim * sizeof *g);

@@ -248,10 +248,10 @@ lk_status lk_mine_pair_margin(lk_mining *m)
     const lk_group *pos = &m->sets.positive, *neg = &m->sets.negative;
     for (size_t i = 0; i < m->n; i++) {
         for (size_t k = pos->at[i]; k < pos->at[i + 1]; k++)
-            if (m->side * (m->matrix.value[i * m->n + pos->other[k]] - m->options->positive_margin) > 0)
+            if (m->side * (m->matrix.value[i * m->m + pos->other[k]] - m->options->positive_margin) > 0)
                 LK_TRY(lk_mining_positive(m, i, pos->other[k]));
         for (size_t k = neg->at[i]; k < neg->at[i + 1]; k++)
-            if (m->side * (m->matrix.value[i * m->n + neg->other[k]] - m->options->negative_margin) < 0)
+            if (m->side * (m->matrix.value[i * m->m + neg->other[k]] - m->options->negative_margin) < 0)
                 LK_TRY(lk_mining_negative(m, i, neg->other[k]));
     }
 done:
@@ -280,23 +280,32 @@ static lk_status check(const lk_miner_options *o, const lk_labels *labels, size_
     return lk_labels_check(labels, n);
 }
 
-lk_status lk_mine(const lk_miner_options *options, const float *embeddings, size_t n, size_t dim,
-                  const lk_labels *labels, uint64_t seed, lk_tuples *out)
+lk_status lk_mine_between(const lk_miner_options *options, const float *embeddings, size_t n, const lk_labels *labels,
+                          const float *references, size_t m, const lk_labels *reference_labels, const uint32_t *own,
+                          size_t dim, uint64_t seed, lk_tuples *out)
 {
     *out = (lk_tuples){0};
     lk_status s = check(options, labels, n);
     if (s) return s;
+    if (references && options->kind == LK_MINER_ANGULAR)
+        return lk_fail(LK_UNSUPPORTED, "the angular miner compares the pictures of one batch alone");
     out->triplets = miners[options->kind].triplets;
-    lk_mining m = {.options = options, .n = n, .dim = dim, .seed = seed, .out = out};
+    lk_mining g = {.options = options, .n = n, .m = m, .dim = dim, .seed = seed, .out = out};
     lk_distance distance = options->distance;
     if (distance.kind == LK_DISTANCE_DEFAULT) distance.kind = miners[options->kind].defaults.distance.kind;
-    LK_TRY(lk_pair_sets_all(&options->rule, labels, n, labels, n, NULL, &m.sets));
-    LK_TRY(lk_matrix_new(distance, embeddings, n, NULL, 0, dim, &m.matrix));
-    m.side = lk_is_similarity(distance.kind) ? -1 : 1;
-    LK_TRY(miners[options->kind].run(&m));
+    LK_TRY(lk_pair_sets_all(&options->rule, labels, n, reference_labels, m, own, &g.sets));
+    LK_TRY(lk_matrix_new(distance, embeddings, n, references, m, dim, &g.matrix));
+    g.side = lk_is_similarity(distance.kind) ? -1 : 1;
+    LK_TRY(miners[options->kind].run(&g));
 done:
-    lk_pair_sets_free(&m.sets);
-    lk_matrix_free(&m.matrix);
+    lk_pair_sets_free(&g.sets);
+    lk_matrix_free(&g.matrix);
     if (s) lk_tuples_free(out);
     return s;
+}
+
+lk_status lk_mine(const lk_miner_options *options, const float *embeddings, size_t n, size_t dim,
+                  const lk_labels *labels, uint64_t seed, lk_tuples *out)
+{
+    return lk_mine_between(options, embeddings, n, labels, NULL, n, labels, NULL, dim, seed, out);
 }

@@ -7,7 +7,7 @@
 
 typedef struct lk_mining {
     const lk_miner_options *options;
-    size_t n, dim;
+    size_t n, m, dim; /* embeddings; references, which are the embeddings when matrix.self */
     uint64_t seed;
     lk_matrix matrix;
     double side; /* 1 for distances, -1 for similarities */
@@ -18,8 +18,13 @@ typedef struct lk_mining {
 
 static inline double lk_farness(const lk_mining *m, size_t i, size_t j)
 {
-    return m->side * m->matrix.value[i * m->n + j];
+    return m->side * m->matrix.value[i * m->m + j];
 }
+
+/* lk_mine against references of their own: references [m][dim], NULL = the embeddings; own as in lk_pair_sets_all. */
+lk_status lk_mine_between(const lk_miner_options *options, const float *embeddings, size_t n, const lk_labels *labels,
+                          const float *references, size_t m, const lk_labels *reference_labels, const uint32_t *own,
+                          size_t dim, uint64_t seed, lk_tuples *out);
 
 lk_status lk_mining_positive(lk_mining *m, size_t anchor, size_t other);
 lk_status lk_mining_negative(lk_mining *m, size_t anchor, size_t other);

@@ -33,7 +33,7 @@ lk_status lk_mine_distance_weighted(lk_mining *m)
 {
     lk_status s = LK_OK;
     const lk_group *pos = &m->sets.positive, *neg = &m->sets.negative;
-    double *weight = lk_alloc(m->n, sizeof *weight);
+    double *weight = lk_alloc(m->m, sizeof *weight);
     if (!weight) return lk_fail_memory("weights");
     lk_random random;
     lk_random_seed(&random, m->seed);

@@ -43,6 +43,15 @@ lk_status lk_run_smooth_ap(lk_problem *problem, double *value);
 lk_status lk_run_angular(lk_problem *problem, double *value);
 lk_status lk_run_margin(lk_problem *problem, double *value);
 
+/* Rows that a loss picks out of the batch to compare with one another: rows [0, count) with rows [count, 2 count). */
+typedef struct lk_gathered {
+    size_t count;
+    uint32_t *index; /* [2 count] rows of the batch */
+    float *rows;     /* [2 count][dim] */
+} lk_gathered;
+/* One positive pair per class. Both arrays are to be freed, on failure too. */
+lk_status lk_gather_n_pairs(const lk_problem *problem, const float *embeddings, size_t dim, lk_gathered *out);
+
 /* Elements on their way to one number. Slopes are gathered as if the elements were summed; the factor that
  * lk_reduced returns then scales them all. */
 typedef struct lk_reduction {

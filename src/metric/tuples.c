@@ -61,7 +61,7 @@ lk_status lk_pair_sets_all(const lk_pair_rule *rule, const lk_labels *anchors, s
 {
     lk_status s = LK_OK;
     *out = (lk_pair_sets){0};
-    bool weighted = rule->soft && anchors->kind != LK_LABELS_SINGLE;
+    bool single = anchors->kind == LK_LABELS_SINGLE, weighted = rule->soft && !single;
     out->positive.at = lk_alloc_zero(n + 1, sizeof *out->positive.at);
     out->negative.at = lk_alloc_zero(n + 1, sizeof *out->negative.at);
     if (!out->positive.at || !out->negative.at) {
@@ -74,7 +74,8 @@ lk_status lk_pair_sets_all(const lk_pair_rule *rule, const lk_labels *anchors, s
             size_t self = own ? own[i] : i;
             for (size_t j = 0; j < m; j++) {
                 if (j == self) continue;
-                lk_relation relation = lk_relate(rule, anchors, i, references, j);
+                bool same = single && anchors->classes[i] == references->classes[j]; /* the common kind, inline */
+                lk_relation relation = single ? (lk_relation){same, !same} : lk_relate(rule, anchors, i, references, j);
                 if (relation.positive > 0) {
                     if (pass) put(&out->positive, p, j, relation.positive);
                     p++;

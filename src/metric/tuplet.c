@@ -72,10 +72,12 @@ static int by_label(const void *a, const void *b)
     return x->order < y->order ? -1 : 1;
 }
 
-/* The first positive pair of each class, classes rising. */
-static lk_status first_pairs(const lk_problem *p, pair **out, size_t *count)
+lk_status lk_gather_n_pairs(const lk_problem *p, const float *embeddings, size_t dim, lk_gathered *out)
 {
     size_t all = p->sets.positive.count, kept = 0;
+    *out = (lk_gathered){0};
+    if (!p->labels || p->labels->kind != LK_LABELS_SINGLE)
+        return lk_fail(LK_INVALID, "the N-pairs loss takes one class per picture");
     pair *pairs = lk_alloc(all, sizeof *pairs);
     if (!pairs) return lk_fail_memory("pairs");
     for (size_t i = 0, k = 0; i < p->n && !p->tuples; i++)
@@ -87,37 +89,36 @@ static lk_status first_pairs(const lk_problem *p, pair **out, size_t *count)
         pairs[k].label = p->labels->classes[pairs[k].anchor];
     }
     qsort(pairs, all, sizeof *pairs, by_label);
-    for (size_t k = 0; k < all; k++)
+    for (size_t k = 0; k < all; k++) /* the first of each class */
         if (!k || pairs[k].label != pairs[k - 1].label) pairs[kept++] = pairs[k];
-    *out = pairs;
-    *count = kept;
+    out->count = kept;
+    out->index = lk_alloc(2 * kept, sizeof *out->index);
+    out->rows = lk_alloc(2 * kept, dim * sizeof *out->rows);
+    for (size_t k = 0; out->index && k < kept; k++) {
+        out->index[k] = pairs[k].anchor;
+        out->index[kept + k] = pairs[k].positive;
+    }
+    free(pairs);
+    if (!out->index || !out->rows) return lk_fail_memory("pairs");
+    for (size_t k = 0; k < 2 * kept; k++)
+        memcpy(out->rows + k * dim, embeddings + out->index[k] * dim, dim * sizeof *out->rows);
     return LK_OK;
 }
 
+/* Row i of the matrix is the anchor of pair i, column j the positive of pair j. */
 lk_status lk_run_n_pairs(lk_problem *p, double *value)
 {
-    *value = 0;
-    if (!p->labels || p->labels->kind != LK_LABELS_SINGLE)
-        return lk_fail(LK_INVALID, "the N-pairs loss takes one class per picture");
-    pair *pairs = NULL;
-    size_t count = 0;
-    lk_status s = first_pairs(p, &pairs, &count);
-    if (s) return s;
-    double *share = lk_alloc(count, sizeof *share);
-    if (!share) {
-        free(pairs);
-        return lk_fail_memory("pairs");
-    }
+    double *share = lk_alloc(p->n, sizeof *share);
+    if (!share) return lk_fail_memory("pairs");
     lk_reduction r = lk_reduction_of(p, LK_REDUCE_MEAN);
-    for (size_t i = 0; i < count; i++) {
-        for (size_t j = 0; j < count; j++) share[j] = -p->side * lk_at(p, pairs[i].anchor, pairs[j].positive);
-        double own = share[i], all = lk_log_sum_exp(share, NULL, count, 0);
+    for (size_t i = 0; i < p->n; i++) {
+        for (size_t j = 0; j < p->n; j++) share[j] = -p->side * lk_at(p, i, j);
+        double own = share[i], all = lk_log_sum_exp(share, NULL, p->n, 0);
         if (!lk_reduce(&r, all - own)) continue;
         share[i] -= 1;
-        for (size_t j = 0; j < count; j++) *lk_slope(p, pairs[i].anchor, pairs[j].positive) -= p->side * share[j];
+        for (size_t j = 0; j < p->n; j++) *lk_slope(p, i, j) -= p->side * share[j];
     }
     *value = lk_reduced(p, &r);
     free(share);
-    free(pairs);
     return LK_OK;
 }

@@ -99,6 +99,7 @@ static void cross_batch_memory_agrees_with_the_reference(void **state)
     for (size_t i = 0; i < COUNT(fixture_streams); i++) {
         lk_loss_options options = lk_loss_defaults(fixture_streams[i].kind);
         options.memory = STREAM_MEMORY;
+        options.memory_miner = fixture_streams[i].miner;
         lk_loss *loss;
         assert_int_equal(lk_loss_new(&options, FIXTURE_DIM, 1, &loss), LK_OK);
         for (int b = 0; b < 3; b++) {

@@ -35,6 +35,20 @@ static void average_and_maximum_agree_with_the_reference(void **state)
     NEAR(out, average_out);
     assert_int_equal(lk_average_backward(map_shape, average_back, grad), LK_OK);
     NEAR(grad, average_grad_x);
+    assert_int_equal(lk_average_backward(token_shape, average_back, grad), LK_OK);
+    for (size_t i = 0; i < MAP; i++) { /* the same, positions before channels */
+        size_t position = i / CHANNELS % (HEIGHT * WIDTH),
+               plane = i / (CHANNELS * HEIGHT * WIDTH) * CHANNELS + i % CHANNELS;
+        assert_true(fabsf(grad[i] - average_grad_x[plane * HEIGHT * WIDTH + position]) < 1e-6f);
+    }
+    assert_int_equal(lk_maximum_forward(token_shape, tokens, out), LK_OK);
+    NEAR(out, maximum_out);
+    assert_int_equal(lk_maximum_backward(token_shape, tokens, maximum_back, grad), LK_OK);
+    for (size_t i = 0; i < MAP; i++) {
+        size_t position = i / CHANNELS % (HEIGHT * WIDTH),
+               plane = i / (CHANNELS * HEIGHT * WIDTH) * CHANNELS + i % CHANNELS;
+        assert_true(fabsf(grad[i] - maximum_grad_x[plane * HEIGHT * WIDTH + position]) < 1e-6f);
+    }
     assert_int_equal(lk_maximum_forward(map_shape, map, out), LK_OK);
     NEAR(out, maximum_out);
     assert_int_equal(lk_maximum_backward(map_shape, map, maximum_back, grad), LK_OK);
@@ -65,6 +79,40 @@ static void generalised_mean_agrees_with_the_reference(void **state)
     assert_int_equal(lk_gem_backward(token_shape, tokens, out, patch_back, &three, 1, 1e-6f, grad, &grad_p), LK_OK);
     NEAR(grad, patch_grad_x);
     near_enough("patch_grad_p", &grad_p, patch_grad_p, 1);
+}
+
+/* Sizes around the width of lanes and runs, where the parts of a sum meet, against the plain definition. */
+static void every_size_and_layout_gives_the_plain_definition(void **state)
+{
+    (void)state;
+    enum { WIDEST = 1100 };
+    static float x[WIDEST * 3], out[WIDEST], grad[WIDEST * 3], back[WIDEST];
+    static const size_t sizes[][2] = {{1, 1},   {2, 15},   {3, 16}, {1, 17},  {2, 511},
+                                      {2, 513}, {1, 1100}, {17, 3}, {33, 40}, {16, 2}};
+    static const float exponents[] = {1, 2, 3, 4, 5, 2.5f};
+    lk_random random;
+    lk_random_seed(&random, 8);
+    for (size_t i = 0; i < COUNT(x); i++) x[i] = (float)lk_random_normal(&random) + 0.5f;
+    for (size_t i = 0; i < COUNT(back); i++) back[i] = (float)lk_random_normal(&random);
+    for (size_t k = 0; k < COUNT(sizes) * COUNT(exponents) * 2; k++) {
+        size_t channels = sizes[k / 12][0], n = sizes[k / 12][1];
+        lk_map_shape shape = {1, channels, n, k % 2};
+        float p = exponents[k / 2 % 6];
+        assert_int_equal(lk_gem_forward(shape, x, &p, 1, 1e-6f, out), LK_OK);
+        assert_int_equal(lk_gem_backward(shape, x, out, back, &p, 1, 1e-6f, grad, NULL), LK_OK);
+        for (size_t c = 0; c < channels; c++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++)
+                sum += pow(fmax((double)x[k % 2 ? i * channels + c : c * n + i], 1e-6), (double)p);
+            double y = pow(sum / (double)n, 1 / (double)p);
+            assert_true(fabs((double)out[c] - y) < 1e-5 * y);
+            for (size_t i = 0; i < n; i++) {
+                size_t at = k % 2 ? i * channels + c : c * n + i;
+                double g = x[at] < 1e-6f ? 0 : (double)back[c] / (double)n * pow((double)x[at] / y, (double)p - 1);
+                assert_true(fabs((double)grad[at] - g) < 1e-5 * fabs((double)back[c]) * (1 + fabs(g)));
+            }
+        }
+    }
 }
 
 static void extreme_exponents_and_values_stay_finite(void **state)
@@ -288,6 +336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(average_and_maximum_agree_with_the_reference),
         cmocka_unit_test(generalised_mean_agrees_with_the_reference),
+        cmocka_unit_test(every_size_and_layout_gives_the_plain_definition),
         cmocka_unit_test(extreme_exponents_and_values_stay_finite),
         cmocka_unit_test(regional_maxima_agree_with_the_reference),
         cmocka_unit_test(regions_lie_within_the_map),

@@ -326,24 +326,29 @@ def add_multi():
 def add_memory():
     size, memory = 6, 14  # wraps round
     stream, labels = close(18), torch.tensor([0, 1, 0, 2, 1, 3, 2, 0, 1, 1, 3, 3, 0, 0, 1, 2, 2, 2])
-    for name, kind, loss, options, prepare in (
-            ("contrastive", "CONTRASTIVE", losses.ContrastiveLoss(), "", None),
-            ("triplet", "TRIPLET", losses.TripletMarginLoss(), "", None),
-            ("multi-similarity", "MULTI_SIMILARITY", losses.MultiSimilarityLoss(), "", None),
-            ("nt-xent", "NT_XENT", losses.NTXentLoss(), "", None),
-            ("supcon", "SUPCON", losses.SupConLoss(), "", None),
-            ("circle", "CIRCLE", losses.CircleLoss(), "", None),
-            ("generalised lifted", "GENERALISED_LIFTED", losses.GeneralizedLiftedStructureLoss(), "", None),
-            ("margin", "MARGIN", losses.MarginLoss(), "", None),
-            ("angular", "ANGULAR", losses.AngularLoss(), "", torch.nn.functional.normalize)):
-        wrapped, values, grads = losses.CrossBatchMemory(loss, DIM, memory), [], []
+    plain = lambda x: x
+    for name, kind, loss, prepare, miner in (
+            ("contrastive", "CONTRASTIVE", losses.ContrastiveLoss(), plain, None),
+            ("triplet", "TRIPLET", losses.TripletMarginLoss(), plain, None),
+            ("multi-similarity", "MULTI_SIMILARITY", losses.MultiSimilarityLoss(), plain, None),
+            ("nt-xent", "NT_XENT", losses.NTXentLoss(), plain, None),
+            ("supcon", "SUPCON", losses.SupConLoss(), plain, None),
+            ("circle", "CIRCLE", losses.CircleLoss(), plain, None),
+            ("generalised lifted", "GENERALISED_LIFTED", losses.GeneralizedLiftedStructureLoss(), plain, None),
+            ("margin", "MARGIN", losses.MarginLoss(), plain, None),
+            ("angular", "ANGULAR", losses.AngularLoss(), torch.nn.functional.normalize, None),
+            ("mined multi-similarity", "MULTI_SIMILARITY", losses.MultiSimilarityLoss(), plain, "MULTI_SIMILARITY"),
+            ("mined contrastive", "CONTRASTIVE", losses.ContrastiveLoss(), plain, "PAIR_MARGIN"),
+            ("mined margin", "MARGIN", losses.MarginLoss(), plain, "SEMI_HARD")):
+        mine = {None: None, "MULTI_SIMILARITY": miners.MultiSimilarityMiner(), "PAIR_MARGIN": miners.PairMarginMiner(),
+                "SEMI_HARD": miners.TripletMarginMiner(type_of_triplets="semihard")}[miner]
+        wrapped, values, grads = losses.CrossBatchMemory(loss, DIM, memory, miner=mine), [], []
         for b in range(3):
             part = slice(b * size, (b + 1) * size)
-            call = wrapped if prepare is None else lambda e, *r: wrapped(prepare(e), *r)
-            value, grad, _ = run(call, stream[part], labels[part], None)
+            value, grad, _ = run(lambda e, *r: wrapped(prepare(e), *r), stream[part], labels[part], None)
             values.append(value)
             grads += numbers(grad)
-        sequences.append(dict(name=name, kind=kind, options=options, values=values, grad=grads))
+        sequences.append(dict(name=name, kind=kind, miner=miner or "ALL", values=values, grad=grads))
     return size, memory, stream, labels
 
 
@@ -404,9 +409,9 @@ def main():
     out += [array("float", "stream_x", numbers(stream), form), array("int32_t", "stream_y", stream_labels.tolist(), str)]
     for i, s in enumerate(sequences):
         out.append(array("float", f"stream_g{i}", s["grad"], form))
-    out.append("static const struct { const char *name; lk_loss_kind kind; double values[3]; const float *grad; } "
+    out.append("static const struct { const char *name; lk_loss_kind kind; lk_miner_kind miner; double values[3]; const float *grad; } "
                "fixture_streams[] = {\n" +
-               "".join(f"    {{\"{s['name']}\", LK_LOSS_{s['kind']}, {{{', '.join(map(repr, s['values']))}}}, stream_g{i}}},\n"
+               "".join(f"    {{\"{s['name']}\", LK_LOSS_{s['kind']}, LK_MINER_{s['miner']}, {{{', '.join(map(repr, s['values']))}}}, stream_g{i}}},\n"
                        for i, s in enumerate(sequences)) + "};\n")
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
     os.makedirs(os.path.join(root, "tests", "fixtures"), exist_ok=True)
