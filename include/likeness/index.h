@@ -118,6 +118,17 @@ LK_API lk_metric lk_graph_metric(const lk_graph *graph);
 /* Bytes that the index holds, all of it (for an opened one: of the file that searching may touch). */
 LK_API uint64_t lk_graph_bytes(const lk_graph *graph);
 
+/* Adds n vectors. LK_CONFLICT when an id is there already, and then none is added; LK_INVALID as for building; after
+ * LK_CANCELLED or LK_NO_MEMORY some may have been added. Searches go on meanwhile and find each once its batch is linked. */
+LK_API lk_status lk_graph_add(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids, const float *vectors);
+/* Takes a vector out: no search that begins afterwards finds it. LK_NOT_FOUND. */
+LK_API lk_status lk_graph_remove(lk_graph *graph, uint64_t id);
+/* Adds vectors, in place of those of the same ids where there are such; ids each once. */
+LK_API lk_status lk_graph_update(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids, const float *vectors);
+/* Relinks what was linked to removed vectors and frees their places. Adding does it by itself when an eighth is removed;
+ * a program may do it in the background, searches go on meanwhile. */
+LK_API lk_status lk_graph_consolidate(lk_graph *graph, lk_context *context);
+
 /* Writes the index as one file, replacing path atomically. */
 LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
 

@@ -75,8 +75,14 @@ struct lk_graph {
     uint32_t *entries;
     size_t entry_count;
 
-    pthread_rwlock_t lock; /* readers search; a writer holds it while it changes what they read */
-    pthread_mutex_t mutex; /* guards free_scratch */
+    /* Removed vertices that are still linked, and places of those that no longer are. */
+    size_t dead_count;
+    uint32_t *free_places;
+    size_t free_count, free_capacity;
+
+    pthread_mutex_t writer; /* held by whoever changes the graph */
+    pthread_rwlock_t lock;  /* readers search; a writer holds it while it changes what they read */
+    pthread_mutex_t mutex;  /* guards free_scratch */
     lk_graph_scratch *free_scratch;
     lk_id_map places;
     lk_map map; /* of the file that the arrays lie in; they are then not owned */
@@ -128,7 +134,18 @@ void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *scratch, uint32
 /* Distances from the query to rows [n]. */
 void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *scratch, const uint32_t *rows, size_t n,
                         uint32_t *out);
-/* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. Only vertices below `limit` are linked. */
+/* Marks a vertex; false when it was marked before. Precondition: room (lk_graph_reserve_visits). */
+static inline bool lk_graph_visit(lk_graph_scratch *s, uint32_t vertex)
+{
+    uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
+    if (word & bit) return false;
+    if (word == 0) s->touched[s->touched_count++] = vertex / 64;
+    s->visited[vertex / 64] = word | bit;
+    return true;
+}
+bool lk_graph_reserve_visits(lk_graph_scratch *scratch, size_t more);
+void lk_graph_forget_visits(lk_graph_scratch *scratch);
+/* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. */
 void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
 
 /* graph_file.c */
@@ -139,8 +156,20 @@ uint64_t lk_graph_file_bytes(const lk_graph *g);
 /* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
  * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
 lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n);
+/* Work space for choosing links, one for each of n threads; NULL when out of memory. */
+typedef struct lk_pruner lk_pruner;
+lk_pruner **lk_graph_pruners(size_t n);
+void lk_graph_free_pruners(lk_pruner **pruners, size_t n);
+/* Chooses a vertex's links [link_stride] among candidates [n], each there once. links may be the graph's own. */
+lk_status lk_graph_choose_among(const lk_graph *g, lk_pruner *pruner, uint32_t vertex, const uint32_t *candidates,
+                                size_t n, uint32_t *links);
 /* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
  * for the last time where there are too many and closes the gaps. */
 lk_status lk_graph_trim(lk_graph *g, lk_pool *pool);
+
+/* graph_update.c */
+
+/* lk_graph_consolidate for the writer. */
+lk_status lk_graph_repair(lk_graph *g, lk_context *context);
 
 #endif

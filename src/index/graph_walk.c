@@ -101,16 +101,12 @@ void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *s, const uint
     }
 }
 
-static inline bool visit(lk_graph_scratch *s, uint32_t vertex)
+bool lk_graph_reserve_visits(lk_graph_scratch *s, size_t more)
 {
-    uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
-    if (word & bit) return false;
-    if (word == 0) s->touched[s->touched_count++] = vertex / 64;
-    s->visited[vertex / 64] = word | bit;
-    return true;
+    return lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + more, sizeof *s->touched);
 }
 
-static void forget_visits(lk_graph_scratch *s)
+void lk_graph_forget_visits(lk_graph_scratch *s)
 {
     for (size_t i = 0; i < s->touched_count; i++) s->visited[s->touched[i]] = 0;
     s->touched_count = 0;
@@ -155,7 +151,7 @@ static void start(const lk_graph *g, lk_graph_scratch *s, size_t limit)
     for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
     s->beam_count = 0;
     if (n == 0) return;
-    visit(s, g->entries[best]);
+    lk_graph_visit(s, g->entries[best]);
     prefetch_links(g, g->entries[best]);
     insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
 }
@@ -173,11 +169,9 @@ void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
         const uint32_t *links = lk_graph_links(g, lk_near_vertex(s->beam[next]));
         s->beam[next] |= 1;
         size_t n = 0, first = next + 1;
-        if (s->touched_count + g->link_stride > s->touched_capacity &&
-            !lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + g->link_stride, sizeof *s->touched))
-            break;
+        if (!lk_graph_reserve_visits(s, g->link_stride)) break;
         for (size_t i = 0; i < g->link_stride && links[i] < g->count; i++) {
-            if (!visit(s, links[i])) continue;
+            if (!lk_graph_visit(s, links[i])) continue;
             prefetch_code(g, links[i]);
             s->rows[n++] = links[i];
         }
@@ -194,7 +188,7 @@ void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
             }
         }
     }
-    forget_visits(s);
+    lk_graph_forget_visits(s);
 }
 
 lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *s, const float *vector)
