@@ -16,6 +16,7 @@
 #include "index/quantise.h"
 #include <likeness/index.h>
 #include <pthread.h>
+#include <string.h>
 
 #define LK_NO_VERTEX UINT32_MAX
 enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256 };
@@ -35,6 +36,25 @@ static inline uint32_t lk_near_distance(lk_near near)
     return (uint32_t)(near >> 32);
 }
 
+/* Puts a candidate into the rising beam of at most `limit`; returns its position, or limit when it is too far. */
+static inline size_t lk_near_insert(lk_near *beam, size_t *count, size_t limit, lk_near near)
+{
+    size_t n = *count;
+    if (n == limit && near >= beam[n - 1]) return limit;
+    size_t low = 0, size = n;
+    while (size > 0) {
+        size_t half = size / 2;
+        bool right = beam[low + half] < near;
+        low = right ? low + half + 1 : low;
+        size = right ? size - half - 1 : half;
+    }
+    size_t moved = (n < limit ? n : limit - 1) - low;
+    memmove(beam + low + 1, beam + low, moved * sizeof *beam);
+    beam[low] = near;
+    *count = n < limit ? n + 1 : n;
+    return low;
+}
+
 /* What one walk needs; borrowed from the graph's store of them. */
 typedef struct lk_graph_scratch {
     struct lk_graph_scratch *next;
@@ -44,11 +64,12 @@ typedef struct lk_graph_scratch {
     size_t touched_count, touched_capacity;
     lk_near *beam; /* [beam_capacity + 1], rising */
     size_t beam_count, beam_capacity;
-    int16_t *query; /* [stride]: the query in the units of the codes, rounded */
-    float *units;   /* [stride]: the same unrounded */
-    float *vector;  /* [dim] */
-    float extra;    /* the query's additional coordinate, in the units of the codes */
-    uint32_t *rows; /* [rows_capacity] */
+    int16_t *query;  /* [stride]: the query in the units of the codes, rounded */
+    float *units;    /* [stride]: the same unrounded */
+    float *vector;   /* [dim] */
+    uint32_t hidden; /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
+    float extra;     /* the query's additional coordinate, in the units of the codes */
+    uint32_t *rows;  /* [rows_capacity] */
     uint32_t *distances;
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
@@ -75,6 +96,7 @@ struct lk_graph {
     uint32_t *entries;
     size_t entry_count;
 
+    uint64_t version; /* counts changes */
     /* Removed vertices that are still linked, and places of those that no longer are. */
     size_t dead_count;
     uint32_t *free_places;
@@ -99,6 +121,18 @@ static inline uint32_t *lk_graph_links(const lk_graph *g, uint32_t vertex)
 static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
 {
     return g->dead[vertex / 64] >> (vertex % 64) & 1;
+}
+
+static inline void lk_graph_prefetch_code(const lk_graph *g, uint32_t vertex)
+{
+    const uint8_t *code = lk_graph_code(g, vertex);
+    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
+}
+
+static inline void lk_graph_prefetch_links(const lk_graph *g, uint32_t vertex)
+{
+    const uint32_t *links = lk_graph_links(g, vertex);
+    for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
 }
 
 /* graph.c */
@@ -147,6 +181,18 @@ bool lk_graph_reserve_visits(lk_graph_scratch *scratch, size_t more);
 void lk_graph_forget_visits(lk_graph_scratch *scratch);
 /* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. */
 void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
+
+/* graph_filter.c */
+
+/* Which vertices may be found. */
+struct lk_graph_filter {
+    uint64_t *pass; /* bitmap over the vertices */
+    size_t vertices, count;
+    uint64_t version; /* of the graph that it was made for */
+};
+/* Leaves the nearest vertices that pass in scratch->beam: by looking at each where they are few, else by a walk among
+ * them. */
+void lk_graph_walk_filtered(const lk_graph *g, lk_graph_scratch *scratch, const lk_graph_filter *filter, size_t beam);
 
 /* graph_file.c */
 uint64_t lk_graph_file_bytes(const lk_graph *g);

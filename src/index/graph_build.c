@@ -266,6 +266,7 @@ static lk_status link_batch(linking *l, lk_pool *pool)
             if (vertex >= g->count) g->count = vertex + 1;
         }
         g->live += l->count;
+        g->version++;
         if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_choose_entries(g);
     }
     pthread_rwlock_unlock(&g->lock);

@@ -104,6 +104,7 @@ static lk_status remove_one(lk_graph *g, uint64_t id)
     g->dead[place / 64] |= (uint64_t)1 << (place % 64);
     g->dead_count++;
     g->live--;
+    g->version++;
     pthread_rwlock_unlock(&g->lock);
     return LK_OK;
 }

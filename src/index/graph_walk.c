@@ -38,7 +38,7 @@ static bool grow_scratch(const lk_graph *g, lk_graph_scratch *s, size_t beam)
     if (!s->units) s->units = lk_alloc_aligned(stride, sizeof *s->units);
     if (!s->vector) s->vector = lk_alloc_aligned(stride, sizeof *s->vector);
     if (!s->query || !s->units || !s->vector) return false;
-    size_t rows = g->link_stride + g->entry_count + 8;
+    size_t rows = 3 * g->link_stride + LK_GRAPH_ENTRIES;
     if (s->rows_capacity < rows) {
         free(s->rows);
         free(s->distances);
@@ -57,7 +57,7 @@ lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam)
     lk_graph_scratch *s = store->free_scratch;
     if (s) store->free_scratch = s->next;
     pthread_mutex_unlock(&store->mutex);
-    if (!s) s = lk_alloc_zero(1, sizeof *s);
+    if (!s && (s = lk_alloc_zero(1, sizeof *s))) s->hidden = LK_NO_VERTEX;
     if (s && !grow_scratch(g, s, beam)) {
         scratch_free(s);
         s = NULL;
@@ -112,37 +112,6 @@ void lk_graph_forget_visits(lk_graph_scratch *s)
     s->touched_count = 0;
 }
 
-/* Puts a candidate into the rising beam of at most `limit`; returns its position, or limit when it is too far. */
-static inline size_t insert(lk_near *beam, size_t *count, size_t limit, lk_near near)
-{
-    size_t n = *count;
-    if (n == limit && near >= beam[n - 1]) return limit;
-    size_t low = 0, size = n;
-    while (size > 0) {
-        size_t half = size / 2;
-        bool right = beam[low + half] < near;
-        low = right ? low + half + 1 : low;
-        size = right ? size - half - 1 : half;
-    }
-    size_t moved = (n < limit ? n : limit - 1) - low;
-    memmove(beam + low + 1, beam + low, moved * sizeof *beam);
-    beam[low] = near;
-    *count = n < limit ? n + 1 : n;
-    return low;
-}
-
-static inline void prefetch_code(const lk_graph *g, uint32_t vertex)
-{
-    const uint8_t *code = lk_graph_code(g, vertex);
-    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
-}
-
-static inline void prefetch_links(const lk_graph *g, uint32_t vertex)
-{
-    const uint32_t *links = lk_graph_links(g, vertex);
-    for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
-}
-
 static void start(const lk_graph *g, lk_graph_scratch *s, size_t limit)
 {
     size_t n = g->entry_count;
@@ -151,9 +120,11 @@ static void start(const lk_graph *g, lk_graph_scratch *s, size_t limit)
     for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
     s->beam_count = 0;
     if (n == 0) return;
+    if (s->hidden != LK_NO_VERTEX) lk_graph_visit(s, s->hidden);
+    if (!lk_graph_visit(s, g->entries[best])) best = best ? 0 : n - 1;
     lk_graph_visit(s, g->entries[best]);
-    prefetch_links(g, g->entries[best]);
-    insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
+    lk_graph_prefetch_links(g, g->entries[best]);
+    lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
 }
 
 void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
@@ -172,19 +143,19 @@ void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
         if (!lk_graph_reserve_visits(s, g->link_stride)) break;
         for (size_t i = 0; i < g->link_stride && links[i] < g->count; i++) {
             if (!lk_graph_visit(s, links[i])) continue;
-            prefetch_code(g, links[i]);
+            lk_graph_prefetch_code(g, links[i]);
             s->rows[n++] = links[i];
         }
-        if (first < s->beam_count) prefetch_links(g, lk_near_vertex(s->beam[first]));
+        if (first < s->beam_count) lk_graph_prefetch_links(g, lk_near_vertex(s->beam[first]));
         lk_graph_distances(g, s, s->rows, n, s->distances);
         s->hops++;
         s->comparisons += n;
         next = first;
         for (size_t i = 0; i < n; i++) {
-            size_t at = insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
+            size_t at = lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
             if (at < next) {
                 next = at;
-                prefetch_links(g, s->rows[i]);
+                lk_graph_prefetch_links(g, s->rows[i]);
             }
         }
     }

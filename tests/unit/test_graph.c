@@ -357,6 +357,157 @@ static void longer_vectors_may_come_later(void **state)
     test_free(queries);
 }
 
+typedef struct sieve {
+    double share;
+    int by_block; /* ids pass in runs, so that what passes lies where its neighbours in the order of ids lie */
+} sieve;
+
+static int sieve_passes(void *user, uint64_t id)
+{
+    const sieve *s = user;
+    uint64_t mixed = (s->by_block ? id / 64 : id) * 0x9e3779b97f4a7c15u;
+    return (double)(mixed >> 11) * 0x1p-53 < s->share;
+}
+
+static void recall_is_kept_whatever_share_passes_a_filter(void **state)
+{
+    (void)state;
+    enum { COUNT = 9000, DIM = 32 };
+    lk_random random;
+    lk_graph *graph;
+    lk_graph_filter *filter;
+    lk_hit hits[QUERIES], truth[QUERIES];
+    size_t counts[QUERIES];
+    lk_random_seed(&random, 9);
+    float *vectors = make_vectors(&random, COUNT, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
+    lk_flat *flat = make_flat(LK_L2, DIM, COUNT, NULL, vectors);
+    lk_graph_options options = {.degree = 16, .build_effort = 64};
+    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, DIM, COUNT, NULL, vectors, &graph), LK_OK);
+    static const double shares[] = {0.001, 0.01, 0.1, 0.45, 0.6, 0.9};
+    for (size_t i = 0; i < 2 * sizeof shares / sizeof *shares; i++) {
+        sieve s = {shares[i / 2], i % 2 != 0};
+        double found = recall(graph, flat, 60, queries, sieve_passes, &s, 0.02);
+        if (found < 0.97) fail_msg("share %g: recall %.3f", s.share, found);
+        /* Short beams, so that more than 3600 are walked through. */
+        size_t same = 0;
+        assert_int_equal(lk_graph_filter_new(graph, NULL, sieve_passes, &s, &filter), LK_OK);
+        assert_int_equal(lk_graph_search_filtered(graph, NULL, 1, QUERIES, queries, 1, filter, hits, counts), LK_OK);
+        assert_int_equal(lk_flat_search(flat, NULL, QUERIES, queries, 1, sieve_passes, &s, truth, counts), LK_OK);
+        for (size_t q = 0; q < QUERIES; q++) {
+            assert_true(sieve_passes(&s, hits[q].id));
+            same += hits[q].id == truth[q].id;
+        }
+        if (same < QUERIES * 95 / 100) fail_msg("share %g: the best of %zu of %d", s.share, same, QUERIES);
+        lk_graph_filter_free(filter);
+    }
+    lk_graph_free(graph);
+    lk_flat_free(flat);
+    test_free(vectors);
+    test_free(queries);
+}
+
+static void sets_of_ids_filter_and_go_stale_when_the_graph_changes(void **state)
+{
+    enum { DIM = 10 };
+    lk_random random;
+    lk_graph *graph, *opened;
+    lk_graph_filter *filter;
+    lk_hit hits[K];
+    size_t count;
+    char path[256];
+    uint64_t ids[5] = {11, 2999, 77, 11, 123456};
+    lk_random_seed(&random, 10);
+    float *vectors = make_vectors(&random, N, DIM, 0);
+    snprintf(path, sizeof path, "%s/graph", (char *)*state);
+    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_save(graph, path), LK_OK);
+    assert_int_equal(lk_graph_open(path, 0, &opened), LK_OK);
+    for (int i = 0; i < 2; i++) {
+        const lk_graph *g = i ? opened : graph;
+        assert_int_equal(lk_graph_filter_ids(g, 5, ids, &filter), LK_OK);
+        assert_int_equal(lk_graph_filter_count(filter), 3);
+        assert_int_equal(lk_graph_search_filtered(g, NULL, 1, 1, vectors + 77 * DIM, K, filter, hits, &count), LK_OK);
+        assert_int_equal(count, 3);
+        assert_int_equal(hits[0].id, 77);
+        if (i) lk_graph_free(opened);
+        if (i) break;
+        lk_graph_filter_free(filter);
+    }
+    assert_int_equal(lk_graph_remove(graph, 5), LK_OK);
+    lk_graph_filter_free(filter);
+    assert_int_equal(lk_graph_filter_ids(graph, 5, ids, &filter), LK_OK);
+    assert_int_equal(lk_graph_remove(graph, 11), LK_OK);
+    assert_int_equal(lk_graph_search_filtered(graph, NULL, 1, 1, vectors, K, filter, hits, &count), LK_CONFLICT);
+    lk_graph_filter_free(filter);
+    lk_graph_free(graph);
+    test_free(vectors);
+}
+
+static void range_search_finds_what_lies_within(void **state)
+{
+    (void)state;
+    enum { DIM = 20 };
+    lk_random random;
+    lk_random_seed(&random, 11);
+    float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
+    lk_hit *hits = test_malloc(N * sizeof *hits), *truth = test_malloc(N * sizeof *truth);
+    for (int metric = LK_COSINE; metric <= LK_L2; metric++) {
+        lk_flat *flat = make_flat((lk_metric)metric, DIM, N, NULL, vectors);
+        lk_graph *graph;
+        size_t found = 0, all = 0, count, truth_count;
+        assert_int_equal(lk_graph_build(NULL, NULL, (lk_metric)metric, DIM, N, NULL, vectors, &graph), LK_OK);
+        for (size_t q = 0; q < 20; q++) {
+            const float *query = queries + q * DIM;
+            assert_int_equal(lk_flat_search(flat, NULL, 1, query, N, NULL, NULL, truth, &truth_count), LK_OK);
+            size_t within = q * q;
+            float bound = (truth[within].score + truth[within + 1].score) / 2;
+            assert_int_equal(lk_graph_range(graph, 20, query, bound, N, hits, &count), LK_OK);
+            for (size_t i = 0; i < count; i++) {
+                assert_true(metric == LK_L2 ? hits[i].score <= bound : hits[i].score >= bound);
+                for (size_t j = 0; j <= within; j++) found += truth[j].id == hits[i].id;
+            }
+            all += within + 1;
+            assert_int_equal(lk_graph_range(graph, 20, query, bound, 3, hits, &count), LK_OK);
+            assert_true(count <= 3);
+        }
+        if ((double)found < 0.98 * (double)all) fail_msg("metric %d: %zu of %zu", metric, found, all);
+        lk_graph_free(graph);
+        lk_flat_free(flat);
+    }
+    test_free(hits);
+    test_free(truth);
+    test_free(vectors);
+    test_free(queries);
+}
+
+static void tuned_effort_reaches_the_recall_on_other_queries(void **state)
+{
+    (void)state;
+    enum { DIM = 64 };
+    lk_random random;
+    lk_graph *graph;
+    size_t effort, before = 0;
+    lk_random_seed(&random, 12);
+    float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
+    lk_flat *flat = make_flat(LK_L2, DIM, N, NULL, vectors);
+    lk_graph_options options = {.degree = 8, .build_effort = 32};
+    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    for (double target = 0.8; target < 1; target += 0.09) {
+        assert_int_equal(lk_graph_tune(graph, NULL, 200, NULL, K, target, &effort), LK_OK);
+        double reached = recall(graph, flat, effort, queries, NULL, NULL, 0.02);
+        print_message("recall %.2f asked for: effort %zu gives %.3f\n", target, effort, reached);
+        assert_true(reached >= target - 0.04);
+        assert_true(effort >= before);
+        before = effort;
+    }
+    assert_int_equal(lk_graph_tune(graph, NULL, 50, queries, K, 0.9, &effort), LK_OK);
+    assert_int_equal(lk_graph_tune(graph, NULL, 50, queries, K, 1.1, &effort), LK_INVALID);
+    lk_graph_free(graph);
+    lk_flat_free(flat);
+    test_free(vectors);
+    test_free(queries);
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -397,6 +548,11 @@ int main(void)
         cmocka_unit_test(recall_survives_replacing_half_ten_times),
         cmocka_unit_test(removed_vectors_are_never_found_and_ids_are_kept_apart),
         cmocka_unit_test(longer_vectors_may_come_later),
+        cmocka_unit_test(recall_is_kept_whatever_share_passes_a_filter),
+        cmocka_unit_test_setup_teardown(sets_of_ids_filter_and_go_stale_when_the_graph_changes, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test(range_search_finds_what_lies_within),
+        cmocka_unit_test(tuned_effort_reaches_the_recall_on_other_queries),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
