@@ -239,6 +239,28 @@ static void ids_of_every_width_come_back(void **state)
     }
 }
 
+static void bytes_are_refined_without_loss(void **state)
+{
+    (void)state;
+    static float bytes[N * DIM];
+    for (int sign = 0; sign < 2; sign++) {
+        lk_hit found[K], truth[K];
+        size_t count, expected;
+        lk_flat *flat;
+        lk_partitioned *index;
+        for (int i = 0; i < N * DIM; i++) bytes[i] = (float)(i * 7919 % (i % 1000 ? 100 : 256) - 128 * sign);
+        assert_int_equal(lk_flat_new(DIM, LK_L2, LK_F32, &flat), LK_OK);
+        assert_int_equal(lk_flat_add(flat, N, ids, bytes), LK_OK);
+        assert_int_equal(lk_partitioned_build_memory(NULL, N, DIM, bytes, ids, LK_L2, NULL, &index), LK_OK);
+        lk_partitioned_effort all = {SIZE_MAX, SIZE_MAX};
+        assert_int_equal(lk_partitioned_search(index, NULL, all, 1, bytes + 5, K, NULL, NULL, found, &count), LK_OK);
+        assert_int_equal(lk_flat_search(flat, NULL, 1, bytes + 5, K, NULL, NULL, truth, &expected), LK_OK);
+        for (size_t i = 0; i < K; i++) assert_true(found[i].id == truth[i].id && found[i].score == truth[i].score);
+        lk_partitioned_free(index);
+        lk_flat_free(flat);
+    }
+}
+
 static void what_cannot_be_indexed_or_searched_is_refused(void **state)
 {
     (void)state;
@@ -378,6 +400,7 @@ int main(void)
         cmocka_unit_test(a_filter_lets_only_its_ids_through_and_enough_of_them),
         cmocka_unit_test(a_batch_on_many_threads_finds_what_single_queries_find),
         cmocka_unit_test(ids_of_every_width_come_back),
+        cmocka_unit_test(bytes_are_refined_without_loss),
         cmocka_unit_test(what_cannot_be_indexed_or_searched_is_refused),
         cmocka_unit_test_setup_teardown(a_damaged_cut_or_newer_file_is_refused, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(a_file_whose_numbers_lie_is_refused_though_its_checksums_fit, unit_folder,
