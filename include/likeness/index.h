@@ -123,6 +123,50 @@ LK_API lk_metric lk_graph_index_metric(const lk_graph_index *graph);
 /* Bytes that the index holds, all of it (for an opened one: of the file that searching may touch). */
 LK_API uint64_t lk_graph_index_bytes(const lk_graph_index *graph);
 
+/* Which vectors may be found, worked out once for any number of searches: about n/8 bytes. It is good until the graph
+ * changes, then searches with it fail with LK_CONFLICT. */
+typedef struct lk_graph_index_filter lk_graph_index_filter;
+/* Asks fn about every live vector. */
+LK_API lk_status lk_graph_index_filter_new(const lk_graph_index *graph, lk_context *context, lk_id_filter fn,
+                                           void *user, lk_graph_index_filter **out);
+/* The vectors of these ids [n]; ids that are not there are passed over. */
+LK_API lk_status lk_graph_index_filter_ids(const lk_graph_index *graph, size_t n, const uint64_t *ids,
+                                           lk_graph_index_filter **out);
+LK_API size_t lk_graph_index_filter_count(const lk_graph_index_filter *filter);
+LK_API void lk_graph_index_filter_free(lk_graph_index_filter *filter);
+/* lk_graph_index_search among the vectors that pass. Recall stays as without a filter, whatever share passes: few are
+ * compared one by one, among more the walk steps over those that do not pass. (lk_graph_index_search with a function
+ * makes such a filter for the one call when less than a quarter of a sample passes.) */
+LK_API lk_status lk_graph_index_search_filtered(const lk_graph_index *graph, lk_context *context, size_t effort,
+                                                size_t n, const float *queries, size_t k,
+                                                const lk_graph_index_filter *filter, lk_hit *hits, size_t *counts);
+
+/* All vectors whose score is `bound` or better (L2: at most, else: at least), best first, but at most `most` of them:
+ * hits [most]; *count says how many. Approximate as a search is; effort as there. */
+LK_API lk_status lk_graph_index_range(const lk_graph_index *graph, size_t effort, const float *query, float bound,
+                                      size_t most, lk_hit *hits, size_t *count);
+
+/* The least effort at which searches for k results find the share `recall` (0..1) of them, measured on n queries
+ * [n][dim]; queries NULL: on up to n of the index's own vectors, each hidden while it is searched for. Queries that are
+ * unlike the collection need more than its own vectors say. Truth is found by looking at everything: n times the time
+ * of an exact search. LK_LIMIT when no effort up to 4096 reaches it: *effort is then 4096. */
+LK_API lk_status lk_graph_index_tune(const lk_graph_index *graph, lk_context *context, size_t n, const float *queries,
+                                     size_t k, double recall, size_t *effort);
+
+/* Adds n vectors. LK_CONFLICT when an id is there already, and then none is added; LK_INVALID as for building; after
+ * LK_CANCELLED or LK_NO_MEMORY some may have been added. Searches go on meanwhile and find each once its batch is
+ * linked. */
+LK_API lk_status lk_graph_index_add(lk_graph_index *graph, lk_context *context, size_t n, const uint64_t *ids,
+                                    const float *vectors);
+/* Takes a vector out: no search that begins afterwards finds it. LK_NOT_FOUND. */
+LK_API lk_status lk_graph_index_remove(lk_graph_index *graph, uint64_t id);
+/* Adds vectors, in place of those of the same ids where there are such; ids each once. */
+LK_API lk_status lk_graph_index_update(lk_graph_index *graph, lk_context *context, size_t n, const uint64_t *ids,
+                                       const float *vectors);
+/* Relinks what was linked to removed vectors and frees their places. Adding does it by itself when an eighth is
+ * removed; a program may do it in the background, searches go on meanwhile. */
+LK_API lk_status lk_graph_index_consolidate(lk_graph_index *graph, lk_context *context);
+
 /* Writes the index as one file, replacing path atomically. */
 LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *path);
 

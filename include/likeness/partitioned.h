@@ -27,8 +27,8 @@ typedef enum lk_refine { LK_REFINE_I8 = 0, LK_REFINE_F16 = 1, LK_REFINE_F32 = 2,
 typedef struct lk_partitioned_options {
     size_t partitions; /* cells; 0 = about 2 sqrt(n) */
     size_t groups;     /* codes of 4 bits per vector; 0 = one for two components */
-    lk_refine refine;  /* int8 by default: under half a per cent of the recall of f32, a quarter of its bytes */
-    float anisotropy;  /* >= 1: weight of errors along a vector (LK_COSINE and LK_INNER_PRODUCT); 0 = 3 */
+    lk_refine refine;  /* int8 by default: a quarter of the bytes of f32, and nearly its order */
+    float anisotropy;  /* >= 1: weight of errors along a vector, LK_INNER_PRODUCT only; 0 = 4 */
     uint64_t seed;
     size_t memory; /* bytes that building may take, the index itself included unless it goes into a file; 0 = no
                     * ceiling. A low one makes the training sample smaller; LK_LIMIT when even the least does not fit */

@@ -117,8 +117,15 @@ lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *o, lk_metric 
     g->seed = o->seed;
     g->link_stride = g->degree + g->degree / 2;
     g->kernels = lk_code_kernels_for(lk_cpu_detect());
-    pthread_rwlock_init(&g->lock, NULL);
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+#ifdef __GLIBC__ /* a stream of searches must not keep the writer out */
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+    pthread_rwlock_init(&g->lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
     pthread_mutex_init(&g->mutex, NULL);
+    pthread_mutex_init(&g->writer, NULL);
     return g;
 }
 
@@ -137,10 +144,12 @@ void lk_graph_index_free(lk_graph_index *g)
         free(g->dead);
         free(g->entries);
     }
+    free(g->free_places);
     lk_sq8_free(&g->quantiser);
     lk_id_map_free(&g->places);
     pthread_rwlock_destroy(&g->lock);
     pthread_mutex_destroy(&g->mutex);
+    pthread_mutex_destroy(&g->writer);
     free(g);
 }
 

@@ -16,6 +16,7 @@
 #include "index/quantise.h"
 #include <likeness/index.h>
 #include <pthread.h>
+#include <string.h>
 
 #define LK_NO_VERTEX UINT32_MAX
 enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256 };
@@ -35,6 +36,25 @@ static inline uint32_t lk_near_distance(lk_near near)
     return (uint32_t)(near >> 32);
 }
 
+/* Puts a candidate into the rising beam of at most `limit`; returns its position, or limit when it is too far. */
+static inline size_t lk_near_insert(lk_near *beam, size_t *count, size_t limit, lk_near near)
+{
+    size_t n = *count;
+    if (n == limit && near >= beam[n - 1]) return limit;
+    size_t low = 0, size = n;
+    while (size > 0) {
+        size_t half = size / 2;
+        bool right = beam[low + half] < near;
+        low = right ? low + half + 1 : low;
+        size = right ? size - half - 1 : half;
+    }
+    size_t moved = (n < limit ? n : limit - 1) - low;
+    memmove(beam + low + 1, beam + low, moved * sizeof *beam);
+    beam[low] = near;
+    *count = n < limit ? n + 1 : n;
+    return low;
+}
+
 /* What one walk needs; borrowed from the graph's store of them. */
 typedef struct lk_graph_index_scratch {
     struct lk_graph_index_scratch *next;
@@ -44,11 +64,12 @@ typedef struct lk_graph_index_scratch {
     size_t touched_count, touched_capacity;
     lk_near *beam; /* [beam_capacity + 1], rising */
     size_t beam_count, beam_capacity;
-    int16_t *query; /* [stride]: the query in the units of the codes, rounded */
-    float *units;   /* [stride]: the same unrounded */
-    float *vector;  /* [dim] */
-    float extra;    /* the query's additional coordinate, in the units of the codes */
-    uint32_t *rows; /* [rows_capacity] */
+    int16_t *query;  /* [stride]: the query in the units of the codes, rounded */
+    float *units;    /* [stride]: the same unrounded */
+    float *vector;   /* [dim] */
+    uint32_t hidden; /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
+    float extra;     /* the query's additional coordinate, in the units of the codes */
+    uint32_t *rows;  /* [rows_capacity] */
     uint32_t *distances;
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
@@ -75,8 +96,15 @@ struct lk_graph_index {
     uint32_t *entries;
     size_t entry_count;
 
-    pthread_rwlock_t lock; /* readers search; a writer holds it while it changes what they read */
-    pthread_mutex_t mutex; /* guards free_scratch */
+    uint64_t version; /* counts changes */
+    /* Removed vertices that are still linked, and places of those that no longer are. */
+    size_t dead_count;
+    uint32_t *free_places;
+    size_t free_count, free_capacity;
+
+    pthread_mutex_t writer; /* held by whoever changes the graph */
+    pthread_rwlock_t lock;  /* readers search; a writer holds it while it changes what they read */
+    pthread_mutex_t mutex;  /* guards free_scratch */
     lk_graph_index_scratch *free_scratch;
     lk_id_map places;
     lk_map map; /* of the file that the arrays lie in; they are then not owned */
@@ -93,6 +121,18 @@ static inline uint32_t *lk_graph_index_links(const lk_graph_index *g, uint32_t v
 static inline bool lk_graph_index_is_dead(const lk_graph_index *g, uint32_t vertex)
 {
     return g->dead[vertex / 64] >> (vertex % 64) & 1;
+}
+
+static inline void lk_graph_index_prefetch_code(const lk_graph_index *g, uint32_t vertex)
+{
+    const uint8_t *code = lk_graph_index_code(g, vertex);
+    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
+}
+
+static inline void lk_graph_index_prefetch_links(const lk_graph_index *g, uint32_t vertex)
+{
+    const uint32_t *links = lk_graph_index_links(g, vertex);
+    for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
 }
 
 /* graph.c */
@@ -128,8 +168,32 @@ void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratc
 /* Distances from the query to rows [n]. */
 void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *scratch, const uint32_t *rows,
                               size_t n, uint32_t *out);
-/* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. Only vertices below `limit` are linked. */
+/* Marks a vertex; false when it was marked before. Precondition: room (lk_graph_index_reserve_visits). */
+static inline bool lk_graph_index_visit(lk_graph_index_scratch *s, uint32_t vertex)
+{
+    uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
+    if (word & bit) return false;
+    if (word == 0) s->touched[s->touched_count++] = vertex / 64;
+    s->visited[vertex / 64] = word | bit;
+    return true;
+}
+bool lk_graph_index_reserve_visits(lk_graph_index_scratch *scratch, size_t more);
+void lk_graph_index_forget_visits(lk_graph_index_scratch *scratch);
+/* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. */
 void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *scratch, size_t beam);
+
+/* graph_filter.c */
+
+/* Which vertices may be found. */
+struct lk_graph_index_filter {
+    uint64_t *pass; /* bitmap over the vertices */
+    size_t vertices, count;
+    uint64_t version; /* of the graph that it was made for */
+};
+/* Leaves the nearest vertices that pass in scratch->beam: by looking at each where they are few, else by a walk among
+ * them. */
+void lk_graph_index_walk_filtered(const lk_graph_index *g, lk_graph_index_scratch *scratch,
+                                  const lk_graph_index_filter *filter, size_t beam);
 
 /* graph_file.c */
 uint64_t lk_graph_index_file_bytes(const lk_graph_index *g);
@@ -139,8 +203,20 @@ uint64_t lk_graph_index_file_bytes(const lk_graph_index *g);
 /* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
  * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
 lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n);
+/* Work space for choosing links, one for each of n threads; NULL when out of memory. */
+typedef struct lk_pruner lk_pruner;
+lk_pruner **lk_graph_index_pruners(size_t n);
+void lk_graph_index_free_pruners(lk_pruner **pruners, size_t n);
+/* Chooses a vertex's links [link_stride] among candidates [n], each there once. links may be the graph's own. */
+lk_status lk_graph_index_choose_among(const lk_graph_index *g, lk_pruner *pruner, uint32_t vertex,
+                                      const uint32_t *candidates, size_t n, uint32_t *links);
 /* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
  * for the last time where there are too many and closes the gaps. */
 lk_status lk_graph_index_trim(lk_graph_index *g, lk_pool *pool);
+
+/* graph_update.c */
+
+/* lk_graph_index_consolidate for the writer. */
+lk_status lk_graph_index_repair(lk_graph_index *g, lk_context *context);
 
 #endif

@@ -16,25 +16,25 @@
 /* Batches are at most this part of the graph before them. */
 enum { BATCH_PART = 50, BATCH_MOST = 20000 };
 
-typedef struct pruner {
+struct lk_pruner {
     lk_near *near;    /* candidates, rising */
     float *occlusion; /* largest distance(vertex, candidate) / distance(chosen, candidate) */
     uint32_t *rows, *places, *distances, *chosen;
     size_t capacity;
     int16_t *query; /* [stride] */
-} pruner;
+};
 
 typedef struct linking {
     lk_graph_index *g;
     const uint32_t *vertices; /* of the batch */
     size_t count;
-    pruner *pruners; /* one per worker */
+    lk_pruner **pruners; /* one per worker */
     /* Links back: target << 32 | source, sorted. groups: where each target's begin, and one past the last. */
     uint64_t *back, *sorted;
     size_t back_count, *groups, group_count;
 } linking;
 
-static bool pruner_reserve(pruner *p, const lk_graph_index *g, size_t n)
+static bool pruner_reserve(lk_pruner *p, const lk_graph_index *g, size_t n)
 {
     if (!p->query) p->query = lk_alloc_aligned(g->quantiser.stride, sizeof *p->query);
     if (!p->query) return false;
@@ -52,10 +52,27 @@ static bool pruner_reserve(pruner *p, const lk_graph_index *g, size_t n)
     return ok;
 }
 
-static void pruner_free(pruner *p)
+void lk_graph_index_free_pruners(lk_pruner **pruners, size_t n)
 {
-    free(p->near), free(p->occlusion), free(p->rows), free(p->places), free(p->distances), free(p->chosen);
-    free(p->query);
+    for (size_t i = 0; pruners && i < n; i++) {
+        lk_pruner *p = pruners[i];
+        if (!p) continue;
+        free(p->near), free(p->occlusion), free(p->rows), free(p->places), free(p->distances), free(p->chosen);
+        free(p->query);
+        free(p);
+    }
+    free(pruners);
+}
+
+lk_pruner **lk_graph_index_pruners(size_t n)
+{
+    lk_pruner **pruners = lk_alloc_zero(n, sizeof *pruners);
+    for (size_t i = 0; pruners && i < n; i++) {
+        if ((pruners[i] = lk_alloc_zero(1, sizeof **pruners))) continue;
+        lk_graph_index_free_pruners(pruners, n);
+        return NULL;
+    }
+    return pruners;
 }
 
 static void widen(const lk_graph_index *g, uint32_t vertex, int16_t *out)
@@ -65,7 +82,7 @@ static void widen(const lk_graph_index *g, uint32_t vertex, int16_t *out)
 }
 
 /* Distances from vertex to p->rows [n]. */
-static void measure(const lk_graph_index *g, pruner *p, uint32_t vertex, size_t n)
+static void measure(const lk_graph_index *g, lk_pruner *p, uint32_t vertex, size_t n)
 {
     lk_graph_index_scratch from = {.query = p->query, .extra = g->extra ? g->extra[vertex] : 0};
     widen(g, vertex, p->query);
@@ -75,7 +92,7 @@ static void measure(const lk_graph_index *g, pruner *p, uint32_t vertex, size_t 
 /* Chooses up to `most` of the candidates p->near [n], rising, into links. A candidate is passed over when one chosen
  * before is `spread` times nearer to it than the vertex is; what is then free goes by the same rule to those passed
  * over with spread 1 < s <= spread (two rounds, the first with 1). */
-static size_t choose(const lk_graph_index *g, pruner *p, size_t n, size_t most, uint32_t *links)
+static size_t choose(const lk_graph_index *g, lk_pruner *p, size_t n, size_t most, uint32_t *links)
 {
     size_t count = 0;
     for (size_t i = 0; i < n; i++) p->occlusion[i] = 0;
@@ -116,7 +133,7 @@ static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
     lk_graph_index *g = l->g;
-    pruner *p = &l->pruners[worker];
+    lk_pruner *p = l->pruners[worker];
     lk_graph_index_scratch *s = lk_graph_index_borrow(g, g->build_effort);
     lk_status status = LK_OK;
     if (!s || !pruner_reserve(p, g, g->build_effort + 1)) {
@@ -144,20 +161,35 @@ static int compare_near(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Chooses vertex's links anew among those it has and `more` others. */
-static lk_status choose_again(lk_graph_index *g, pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count,
-                              size_t most)
+/* Chooses a vertex's links among p->rows [n]. */
+static void choose_rows(const lk_graph_index *g, lk_pruner *p, uint32_t vertex, size_t n, uint32_t *links)
 {
-    const uint32_t *links = lk_graph_index_links(g, vertex);
+    measure(g, p, vertex, n);
+    for (size_t i = 0; i < n; i++) p->near[i] = lk_near_of(p->distances[i], p->rows[i]);
+    qsort(p->near, n, sizeof *p->near, compare_near);
+    n = choose(g, p, n, g->degree, p->chosen);
+    memcpy(links, p->chosen, n * sizeof *links);
+    for (size_t i = n; i < g->link_stride; i++) links[i] = LK_NO_VERTEX;
+}
+
+lk_status lk_graph_index_choose_among(const lk_graph_index *g, lk_pruner *p, uint32_t vertex,
+                                      const uint32_t *candidates, size_t n, uint32_t *links)
+{
+    if (!pruner_reserve(p, g, n)) return lk_fail_memory("graph building");
+    memcpy(p->rows, candidates, n * sizeof *p->rows);
+    choose_rows(g, p, vertex, n, links);
+    return LK_OK;
+}
+
+/* Chooses vertex's links anew among those it has and `more` others. */
+static lk_status choose_again(lk_graph_index *g, lk_pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count)
+{
+    uint32_t *links = lk_graph_index_links(g, vertex);
     size_t n = 0;
     if (!pruner_reserve(p, g, g->link_stride + more_count)) return lk_fail_memory("graph building");
     for (; n < g->link_stride && links[n] != LK_NO_VERTEX; n++) p->rows[n] = links[n];
     for (size_t i = 0; i < more_count; i++) p->rows[n++] = (uint32_t)more[i];
-    measure(g, p, vertex, n);
-    for (size_t i = 0; i < n; i++) p->near[i] = lk_near_of(p->distances[i], p->rows[i]);
-    qsort(p->near, n, sizeof *p->near, compare_near);
-    n = choose(g, p, n, most, p->chosen);
-    put_links(g, vertex, p->chosen, n);
+    choose_rows(g, p, vertex, n, links);
     return LK_OK;
 }
 
@@ -174,7 +206,7 @@ static lk_status link_back(void *arg, size_t begin, size_t end, int worker)
             for (size_t i = 0; i < n; i++) links[have + i] = (uint32_t)back[i];
             continue;
         }
-        lk_status s = choose_again(g, &l->pruners[worker], vertex, back, n, g->degree);
+        lk_status s = choose_again(g, l->pruners[worker], vertex, back, n);
         if (s != LK_OK) return s;
     }
     return LK_OK;
@@ -234,6 +266,7 @@ static lk_status link_batch(linking *l, lk_pool *pool)
             if (vertex >= g->count) g->count = vertex + 1;
         }
         g->live += l->count;
+        g->version++;
         if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_index_choose_entries(g);
     }
     pthread_rwlock_unlock(&g->lock);
@@ -247,7 +280,7 @@ lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint
     size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
     size_t most = n < BATCH_MOST ? n : BATCH_MOST;
     linking l = {.g = g};
-    l.pruners = lk_alloc_zero(threads, sizeof *l.pruners);
+    l.pruners = lk_graph_index_pruners(threads);
     l.back = lk_alloc(most * g->degree, sizeof *l.back);
     l.sorted = lk_alloc(most * g->degree, sizeof *l.sorted);
     l.groups = lk_alloc(most * g->degree + 1, sizeof *l.groups);
@@ -269,8 +302,7 @@ lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint
         LK_TRY(link_batch(&l, pool));
     }
 done:
-    for (size_t i = 0; l.pruners && i < threads; i++) pruner_free(&l.pruners[i]);
-    free(l.pruners);
+    lk_graph_index_free_pruners(l.pruners, threads);
     free(l.back);
     free(l.sorted);
     free(l.groups);
@@ -283,7 +315,7 @@ static lk_status trim(void *arg, size_t begin, size_t end, int worker)
     for (size_t v = begin; v < end; v++) {
         const uint32_t *links = lk_graph_index_links(l->g, (uint32_t)v);
         if (links[l->g->degree] == LK_NO_VERTEX) continue;
-        lk_status s = choose_again(l->g, &l->pruners[worker], (uint32_t)v, NULL, 0, l->g->degree);
+        lk_status s = choose_again(l->g, l->pruners[worker], (uint32_t)v, NULL, 0);
         if (s != LK_OK) return s;
     }
     return LK_OK;
@@ -292,11 +324,10 @@ static lk_status trim(void *arg, size_t begin, size_t end, int worker)
 lk_status lk_graph_index_trim(lk_graph_index *g, lk_pool *pool)
 {
     size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
-    linking l = {.g = g, .pruners = lk_alloc_zero(threads, sizeof *l.pruners)};
+    linking l = {.g = g, .pruners = lk_graph_index_pruners(threads)};
     if (!l.pruners) return lk_fail_memory("graph building");
     lk_status s = lk_parallel_for(pool, g->count, 256, trim, &l);
-    for (size_t i = 0; i < threads; i++) pruner_free(&l.pruners[i]);
-    free(l.pruners);
+    lk_graph_index_free_pruners(l.pruners, threads);
     if (s != LK_OK) return s;
     for (size_t v = 0; v < g->count; v++)
         memmove(g->links + v * g->degree, g->links + v * g->link_stride, g->degree * sizeof *g->links);

@@ -13,7 +13,8 @@ typedef struct searching {
     lk_context *context;
     size_t beam, k;
     const float *queries;
-    lk_id_filter filter;
+    const lk_graph_index_filter *among; /* NULL = all */
+    lk_id_filter filter;                /* asked about what the walk finds; NULL = all */
     void *filter_user;
     lk_hit *hits;
     size_t *counts;
@@ -45,15 +46,13 @@ static float exact_distance(const lk_graph_index *g, const float *units, uint32_
 }
 
 /* The score that a caller sees, from the squared distance in the units of the codes. */
-static float score_of(const lk_graph_index *g, const lk_graph_index_scratch *s, uint32_t vertex, float distance,
-                      double query_squares)
+static float score_of(const lk_graph_index *g, uint32_t vertex, float distance, double query_squares)
 {
     double step = g->quantiser.step, squared = (double)distance * step * step;
     if (g->metric == LK_L2) return (float)squared;
     if (g->metric == LK_COSINE) return (float)(1 - squared / 2);
     /* The walk's query was brought to the length of the longest vector. */
     double extra = (double)g->extra[vertex] * step, own = (double)g->longest - extra * extra;
-    (void)s;
     double dot = ((double)g->longest + own - squared) / 2;
     return (float)(dot * sqrt(query_squares / (double)g->longest));
 }
@@ -75,15 +74,18 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
     lk_status status = lk_graph_index_aim(g, s, query);
     if (status != LK_OK) return status;
     for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
-    lk_graph_index_walk(g, s, p->beam);
-    size_t rescored = p->beam;
-    if (rescored > 2 * p->k + 16) rescored = 2 * p->k + 16;
-    for (size_t i = 0; i < s->beam_count && i < rescored; i++) {
+    if (p->among)
+        lk_graph_index_walk_filtered(g, s, p->among, p->beam);
+    else
+        lk_graph_index_walk(g, s, p->beam);
+    size_t rescored = 0, most = 2 * p->k + 16;
+    for (size_t i = 0; i < s->beam_count && rescored < most; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
-        hit.score = score_of(g, s, vertex, exact_distance(g, s->units, vertex), squares);
+        rescored++;
+        hit.score = score_of(g, vertex, exact_distance(g, s->units, vertex), squares);
         if (count == p->k && !before(&hit, &hits[count - 1], lower)) continue;
         size_t at = count < p->k ? count++ : count - 1;
         for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];
@@ -110,14 +112,139 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     return status;
 }
 
+/* A beam that holds as many that count as one of `effort` does when all count. */
+static size_t beam_for(const lk_graph_index *g, size_t effort, size_t k)
+{
+    size_t beam = effort > k ? effort : k;
+    if (g->dead_count > 0 && g->live > 0) beam += beam * g->dead_count / g->live + 1;
+    return beam < 2 * g->count + 16 ? beam : 2 * g->count + 16;
+}
+
+/* The caller holds the lock. */
+static lk_status search_all(size_t n, searching *p)
+{
+    return lk_parallel_for(lk_context_pool(p->context), n, 16, search_some, p);
+}
+
+/* Share of a sample of vectors that passes. */
+static double share_passing(const lk_graph_index *g, lk_id_filter filter, void *user)
+{
+    enum { SAMPLE = 200 };
+    size_t asked = 0, passed = 0;
+    for (size_t i = 0; i < SAMPLE; i++) {
+        size_t v = i * g->count / SAMPLE;
+        if (lk_graph_index_is_dead(g, (uint32_t)v)) continue;
+        asked++;
+        passed += filter(user, g->ids[v]) != 0;
+    }
+    return asked ? (double)passed / (double)asked : 0;
+}
+
+static lk_status search_by_function(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                                    const float *queries, size_t k, lk_id_filter filter, void *user, lk_hit *hits,
+                                    size_t *counts)
+{
+    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
+    pthread_rwlock_rdlock(lock);
+    double share = share_passing(g, filter, user);
+    if (share >= 0.25) {
+        size_t beam = beam_for(g, effort, k);
+        beam = (size_t)((double)beam / share) + 1;
+        searching p = {g, context, beam, k, queries, NULL, filter, user, hits, counts};
+        lk_status s = search_all(n, &p);
+        pthread_rwlock_unlock(lock);
+        return s;
+    }
+    pthread_rwlock_unlock(lock);
+    /* The graph may change between making the filter and using it: then once more. */
+    for (;;) {
+        lk_graph_index_filter *among;
+        lk_status s = lk_graph_index_filter_new(g, context, filter, user, &among);
+        if (s != LK_OK) return s;
+        s = lk_graph_index_search_filtered(g, context, effort, n, queries, k, among, hits, counts);
+        lk_graph_index_filter_free(among);
+        if (s != LK_CONFLICT) return s;
+    }
+}
+
 lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
                                 const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
                                 size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
-    searching p = {g, context, effort > k ? effort : k, k, queries, filter, filter_user, hits, counts};
+    if (filter) return search_by_function(g, context, effort, n, queries, k, filter, filter_user, hits, counts);
     pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
-    lk_status s = lk_parallel_for(lk_context_pool(context), n, 16, search_some, &p);
+    searching p = {g, context, beam_for(g, effort, k), k, queries, NULL, NULL, NULL, hits, counts};
+    lk_status s = search_all(n, &p);
     pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
     return s;
+}
+
+lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                                         const float *queries, size_t k, const lk_graph_index_filter *filter,
+                                         lk_hit *hits, size_t *counts)
+{
+    if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
+    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    lk_status s;
+    if (filter->version != g->version || filter->vertices != g->count) {
+        s = lk_fail(LK_CONFLICT, "the graph index has changed since the filter was made");
+    } else {
+        size_t beam = effort > 2 * k + 16 ? effort : 2 * k + 16; /* the beam is what is scored again */
+        searching p = {g, context, beam, k, queries, filter, NULL, NULL, hits, counts};
+        s = search_all(n, &p);
+    }
+    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    return s;
+}
+
+static bool within(const lk_graph_index *g, float score, float bound)
+{
+    return g->metric == LK_L2 ? score <= bound : score >= bound;
+}
+
+/* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
+static bool collect_within(const searching *p, lk_graph_index_scratch *s, float bound, double squares, size_t *count)
+{
+    const lk_graph_index *g = p->g;
+    bool last = false, lower = g->metric == LK_L2;
+    *count = 0;
+    for (size_t i = 0; i < s->beam_count; i++) {
+        uint32_t vertex = lk_near_vertex(s->beam[i]);
+        lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), squares)};
+        last = within(g, hit.score, bound);
+        if (!last || lk_graph_index_is_dead(g, vertex)) continue;
+        if (*count == p->k && !before(&hit, &p->hits[*count - 1], lower)) continue;
+        size_t at = *count < p->k ? (*count)++ : *count - 1;
+        for (; at > 0 && before(&hit, &p->hits[at - 1], lower); at--) p->hits[at] = p->hits[at - 1];
+        p->hits[at] = hit;
+    }
+    return last;
+}
+
+lk_status lk_graph_index_range(const lk_graph_index *g, size_t effort, const float *query, float bound, size_t most,
+                               lk_hit *hits, size_t *count)
+{
+    lk_status status = LK_OK;
+    double squares = 0;
+    *count = 0;
+    if (most == 0) return lk_fail(LK_INVALID, "0 results were asked for");
+    for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
+    searching p = {.g = g, .k = most, .hits = hits};
+    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    /* A beam that ends outside of the bound has seen its edge; one that does not is doubled. */
+    for (size_t beam = beam_for(g, effort, 32);; beam *= 2) {
+        lk_graph_index_scratch *s = lk_graph_index_borrow(g, beam);
+        if (!s) {
+            status = lk_fail_memory("graph search");
+            break;
+        }
+        status = lk_graph_index_aim(g, s, query);
+        if (status == LK_OK) lk_graph_index_walk(g, s, beam);
+        bool more = status == LK_OK && collect_within(&p, s, bound, squares, count) && s->beam_count == beam;
+        lk_graph_index_give_back(g, s);
+        if (!more || beam >= 2 * most) break;
+    }
+    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    return status;
 }

@@ -38,7 +38,7 @@ static bool grow_scratch(const lk_graph_index *g, lk_graph_index_scratch *s, siz
     if (!s->units) s->units = lk_alloc_aligned(stride, sizeof *s->units);
     if (!s->vector) s->vector = lk_alloc_aligned(stride, sizeof *s->vector);
     if (!s->query || !s->units || !s->vector) return false;
-    size_t rows = g->link_stride + g->entry_count + 8;
+    size_t rows = 3 * g->link_stride + LK_GRAPH_ENTRIES;
     if (s->rows_capacity < rows) {
         free(s->rows);
         free(s->distances);
@@ -57,7 +57,7 @@ lk_graph_index_scratch *lk_graph_index_borrow(const lk_graph_index *g, size_t be
     lk_graph_index_scratch *s = store->free_scratch;
     if (s) store->free_scratch = s->next;
     pthread_mutex_unlock(&store->mutex);
-    if (!s) s = lk_alloc_zero(1, sizeof *s);
+    if (!s && (s = lk_alloc_zero(1, sizeof *s))) s->hidden = LK_NO_VERTEX;
     if (s && !grow_scratch(g, s, beam)) {
         scratch_free(s);
         s = NULL;
@@ -102,50 +102,15 @@ void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scra
     }
 }
 
-static inline bool visit(lk_graph_index_scratch *s, uint32_t vertex)
+bool lk_graph_index_reserve_visits(lk_graph_index_scratch *s, size_t more)
 {
-    uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
-    if (word & bit) return false;
-    if (word == 0) s->touched[s->touched_count++] = vertex / 64;
-    s->visited[vertex / 64] = word | bit;
-    return true;
+    return lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + more, sizeof *s->touched);
 }
 
-static void forget_visits(lk_graph_index_scratch *s)
+void lk_graph_index_forget_visits(lk_graph_index_scratch *s)
 {
     for (size_t i = 0; i < s->touched_count; i++) s->visited[s->touched[i]] = 0;
     s->touched_count = 0;
-}
-
-/* Puts a candidate into the rising beam of at most `limit`; returns its position, or limit when it is too far. */
-static inline size_t insert(lk_near *beam, size_t *count, size_t limit, lk_near near)
-{
-    size_t n = *count;
-    if (n == limit && near >= beam[n - 1]) return limit;
-    size_t low = 0, size = n;
-    while (size > 0) {
-        size_t half = size / 2;
-        bool right = beam[low + half] < near;
-        low = right ? low + half + 1 : low;
-        size = right ? size - half - 1 : half;
-    }
-    size_t moved = (n < limit ? n : limit - 1) - low;
-    memmove(beam + low + 1, beam + low, moved * sizeof *beam);
-    beam[low] = near;
-    *count = n < limit ? n + 1 : n;
-    return low;
-}
-
-static inline void prefetch_code(const lk_graph_index *g, uint32_t vertex)
-{
-    const uint8_t *code = lk_graph_index_code(g, vertex);
-    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
-}
-
-static inline void prefetch_links(const lk_graph_index *g, uint32_t vertex)
-{
-    const uint32_t *links = lk_graph_index_links(g, vertex);
-    for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
 }
 
 static void start(const lk_graph_index *g, lk_graph_index_scratch *s, size_t limit)
@@ -156,9 +121,11 @@ static void start(const lk_graph_index *g, lk_graph_index_scratch *s, size_t lim
     for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
     s->beam_count = 0;
     if (n == 0) return;
-    visit(s, g->entries[best]);
-    prefetch_links(g, g->entries[best]);
-    insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
+    if (s->hidden != LK_NO_VERTEX) lk_graph_index_visit(s, s->hidden);
+    if (!lk_graph_index_visit(s, g->entries[best])) best = best ? 0 : n - 1;
+    lk_graph_index_visit(s, g->entries[best]);
+    lk_graph_index_prefetch_links(g, g->entries[best]);
+    lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
 }
 
 void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, size_t limit)
@@ -174,28 +141,26 @@ void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, siz
         const uint32_t *links = lk_graph_index_links(g, lk_near_vertex(s->beam[next]));
         s->beam[next] |= 1;
         size_t n = 0, first = next + 1;
-        if (s->touched_count + g->link_stride > s->touched_capacity &&
-            !lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + g->link_stride, sizeof *s->touched))
-            break;
+        if (!lk_graph_index_reserve_visits(s, g->link_stride)) break;
         for (size_t i = 0; i < g->link_stride && links[i] < g->count; i++) {
-            if (!visit(s, links[i])) continue;
-            prefetch_code(g, links[i]);
+            if (!lk_graph_index_visit(s, links[i])) continue;
+            lk_graph_index_prefetch_code(g, links[i]);
             s->rows[n++] = links[i];
         }
-        if (first < s->beam_count) prefetch_links(g, lk_near_vertex(s->beam[first]));
+        if (first < s->beam_count) lk_graph_index_prefetch_links(g, lk_near_vertex(s->beam[first]));
         lk_graph_index_distances(g, s, s->rows, n, s->distances);
         s->hops++;
         s->comparisons += n;
         next = first;
         for (size_t i = 0; i < n; i++) {
-            size_t at = insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
+            size_t at = lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
             if (at < next) {
                 next = at;
-                prefetch_links(g, s->rows[i]);
+                lk_graph_index_prefetch_links(g, s->rows[i]);
             }
         }
     }
-    forget_visits(s);
+    lk_graph_index_forget_visits(s);
 }
 
 lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *s, const float *vector)

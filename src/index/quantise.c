@@ -39,7 +39,8 @@ static int compare_floats(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The grid covers all but the outermost 1 in 10,000 components of a sample of rotated vectors. */
+/* The grid covers a sample of rotated vectors with some room, but never spends more than half of its steps on the
+ * outermost 1 in 10,000 components. */
 static lk_status fit_grid(lk_sq8 *q, size_t n, const float *vectors)
 {
     lk_status s = LK_OK;
@@ -63,7 +64,8 @@ static lk_status fit_grid(lk_sq8 *q, size_t n, const float *vectors)
         spread[p] = fabsf(sample[at] - (float)mean[at % dim]);
     }
     qsort(spread, probes, sizeof *spread, compare_floats);
-    float reach = spread[probes - 1 - probes / 10000];
+    float inner = spread[probes - 1 - probes / 10000], reach = 1.1f * spread[probes - 1];
+    if (reach > 2 * inner && inner > 0) reach = 2 * inner;
     if (reach < 1e-30f) reach = 1;
     q->step = 2 * reach / 255;
     for (size_t i = 0; i < dim; i++) q->offset[i] = (float)mean[i] - 127.5f * q->step;

@@ -64,6 +64,12 @@ struct lk_partitioned {
     lk_list *lists;
 };
 
+/* Vectors of length one are ranked by their distance: from codes that is estimated better than the product. */
+static inline int lk_partitioned_by_distance(lk_metric metric)
+{
+    return metric != LK_INNER_PRODUCT;
+}
+
 size_t lk_refine_bytes(lk_refine refine); /* of a component */
 
 /* Sizes of sections from the header's numbers and the count of blocks; offsets are set, file_size too. */

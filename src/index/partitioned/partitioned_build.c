@@ -40,7 +40,7 @@ typedef struct build {
     float *centroids, *half_norms, *refine_place;
     uint32_t *cells;     /* [n]: cell of each row */
     uint32_t *positions; /* [n] */
-    float *corrections;  /* [n] by position, before they are rounded; LK_L2 only */
+    float *corrections;  /* [n] by position, before they are rounded */
     float *scratch;      /* per thread */
     size_t scratch_size;
     uint32_t *piece_order; /* rows of the block in hand, by cell */
@@ -97,21 +97,43 @@ static void subtract_centroids(const build *b, float *rows, const uint32_t *cell
         for (size_t c = 0; c < b->dim; c++) rows[i * b->dim + c] -= b->centroids[cells[i] * b->dim + c];
 }
 
-/* Middle and step of each int8 component from the range within the sample. Rare components beyond are clamped. */
+/* Ranges of the components within the sample, [dim] pairs; says whether all of them are whole numbers. */
+static bool measure_ranges(const build *b, float *ranges)
+{
+    bool whole = true;
+    for (size_t c = 0; c < b->dim; c++) {
+        ranges[2 * c] = FLT_MAX;
+        ranges[2 * c + 1] = -FLT_MAX;
+    }
+    for (size_t i = 0; i < b->sampled; i++) {
+        for (size_t c = 0; c < b->dim; c++) {
+            float x = b->sample[i * b->dim + c], *range = ranges + 2 * c;
+            range[0] = x < range[0] ? x : range[0];
+            range[1] = x > range[1] ? x : range[1];
+            whole &= x == rintf(x);
+        }
+    }
+    return whole;
+}
+
+/* Middle and step of each int8 component. One step for all, so that distances need no weights: that of the widest range
+ * in the sample; rare components beyond it are clamped. Vectors of bytes (SIFT descriptors, say) are kept exactly. */
 static void place_refinement(build *b)
 {
-    float widest = 0;
+    float *ranges = b->refine_place, least = FLT_MAX, most = -FLT_MAX, widest = 0;
+    bool whole = measure_ranges(b, ranges);
     for (size_t c = 0; c < b->dim; c++) {
-        float least = FLT_MAX, most = -FLT_MAX;
-        for (size_t i = 0; i < b->sampled; i++) {
-            float x = b->sample[i * b->dim + c];
-            least = x < least ? x : least;
-            most = x > most ? x : most;
-        }
-        b->refine_place[2 * c] = (least + most) / 2;
-        widest = most - least > widest ? most - least : widest;
+        least = ranges[2 * c] < least ? ranges[2 * c] : least;
+        most = ranges[2 * c + 1] > most ? ranges[2 * c + 1] : most;
+        widest = ranges[2 * c + 1] - ranges[2 * c] > widest ? ranges[2 * c + 1] - ranges[2 * c] : widest;
     }
-    for (size_t c = 0; c < b->dim; c++) b->refine_place[2 * c + 1] = widest > 0 ? widest / 254 : 1;
+    bool bytes = whole && least >= 0 && most <= 255, signed_bytes = whole && least >= -128 && most <= 127;
+    float step = bytes || signed_bytes || widest == 0 ? 1 : widest / 255;
+    for (size_t c = 0; c < b->dim; c++) {
+        float *range = ranges + 2 * c;
+        range[0] = bytes ? 128 : signed_bytes ? 0 : range[0] + step * ceilf((range[1] - range[0]) / step / 2);
+        range[1] = step;
+    }
 }
 
 static lk_status learn(build *b, float *words, float *coarse_words)
@@ -234,7 +256,7 @@ static lk_status encode_centroids(build *b)
         lk_pq_decode(&index->coarse, codes, decoded);
         lk_pq_pack(&index->coarse, codes, i % LK_SCAN_BLOCK,
                    index->coarse_codes + i / LK_SCAN_BLOCK * lk_pq_block(&index->coarse));
-        squares[i] = b->metric == LK_L2 ? lk_dot_f32(index->kernels, decoded, decoded, b->dim) : 0;
+        squares[i] = lk_partitioned_by_distance(b->metric) ? lk_dot_f32(index->kernels, decoded, decoded, b->dim) : 0;
     }
     if (s == LK_OK)
         index->header->coarse_step =
@@ -258,8 +280,25 @@ static void refine_row(const build *b, const float *row, uint64_t position)
     }
     for (size_t c = 0; c < dim && b->header.refine == LK_REFINE_I8; c++) {
         float code = rintf((row[c] - b->refine_place[2 * c]) / b->refine_place[2 * c + 1]);
-        at[c] = (uint8_t)(int8_t)(code > 127 ? 127 : code < -127 ? -127 : code);
+        at[c] = (uint8_t)(int8_t)(code > 127 ? 127 : code < -128 ? -128 : code);
     }
+}
+
+/* |q - c - r|^2 = |q - c|^2 - 2 q.r + (|r|^2 + 2 c.r): what is in brackets is the row's alone. Of r the scan knows its
+ * codes' s; |r|^2 may be taken from either. What the codes miss of (q - c).r is to be made up for, and q - c points
+ * along r as far as q is near: on average (q - c).(r - s) = share (|r|^2 - |s|^2) / 2. With a share of 3/4 more of the
+ * nearest were among the first on descriptors of photographs than with 1/2 or with 1, which is the distance to what the
+ * codes stand for. */
+static float correction_of(size_t dim, const float *rest, const float *decoded, const float *centroid)
+{
+    const float share = 0.75f;
+    float own = 0, coded = 0, along = 0;
+    for (size_t c = 0; c < dim; c++) {
+        own += rest[c] * rest[c];
+        coded += decoded[c] * decoded[c];
+        along += decoded[c] * centroid[c];
+    }
+    return 2 * along + share * coded + (1 - share) * own;
 }
 
 /* Puts one row into its place. rest and decoded are scratch [dim], codes [groups]. */
@@ -273,15 +312,12 @@ static void fill_row(const build *b, uint64_t row_number, const float *row, floa
     uint64_t id = b->rows->ids ? b->rows->ids[row_number] : row_number, block = list->block + place / LK_SCAN_BLOCK;
     for (size_t c = 0; c < b->dim; c++) rest[c] = row[c] - centroid[c];
     lk_pq_encode(&index->pq, rest, 1, codes);
-    if (b->metric != LK_L2 && b->options.anisotropy > 1)
+    if (b->metric == LK_INNER_PRODUCT && b->options.anisotropy > 1)
         lk_pq_bend(&index->pq, rest, row, b->options.anisotropy, codes);
     lk_pq_pack(&index->pq, codes, place % LK_SCAN_BLOCK, index->codes + block * lk_pq_block(&index->pq));
-    if (b->metric == LK_L2) {
-        /* |q - c - r|^2 = |q - c|^2 - 2 q.r + (|r|^2 + 2 c.r): what is in brackets is the row's alone. */
+    if (lk_partitioned_by_distance(b->metric)) {
         lk_pq_decode(&index->pq, codes, decoded);
-        float sum = 0;
-        for (size_t c = 0; c < b->dim; c++) sum += decoded[c] * (decoded[c] + 2 * centroid[c]);
-        b->corrections[position] = sum;
+        b->corrections[position] = correction_of(b->dim, rest, decoded, centroid);
     }
     memcpy(index->ids + (size_t)position * b->header.id_bytes, &id, b->header.id_bytes);
     refine_row(b, row, position);
@@ -342,7 +378,7 @@ static lk_status fill(build *b)
 static void finish_lists(build *b)
 {
     lk_partitioned *index = b->index;
-    for (size_t i = 0; i < b->header.partitions && b->metric == LK_L2; i++) {
+    for (size_t i = 0; i < b->header.partitions && lk_partitioned_by_distance(b->metric); i++) {
         lk_list *list = &index->lists[i];
         list->step = round_corrections(b->corrections + list->first, (size_t)(list[1].first - list->first),
                                        &list->middle, index->corrections + list->block * LK_SCAN_BLOCK);
@@ -373,7 +409,7 @@ static lk_status plan(build *b)
     if (o->partitions > rows->n) o->partitions = (size_t)rows->n;
     if (o->groups == 0) o->groups = (rows->dim + 1) / 2;
     if (o->groups > rows->dim) o->groups = rows->dim;
-    if (o->anisotropy == 0) o->anisotropy = 3;
+    if (o->anisotropy == 0) o->anisotropy = 4;
     b->header = (lk_partitioned_header){.magic = LK_PARTITIONED_MAGIC,
                                         .version = LK_PARTITIONED_VERSION,
                                         .endian = 0x01020304,
@@ -393,8 +429,7 @@ static uint64_t fixed_bytes(const build *b, bool in_file)
 {
     lk_partitioned_header h = b->header;
     lk_partitioned_lay_out(&h, h.n / LK_SCAN_BLOCK + h.partitions);
-    return (in_file ? 0 : h.file_size) + h.n * (b->metric == LK_L2 ? 12 : 8) + h.partitions * b->dim * 8 +
-           b->threads * b->scratch_size * 4;
+    return (in_file ? 0 : h.file_size) + h.n * 12 + h.partitions * b->dim * 8 + b->threads * b->scratch_size * 4;
 }
 
 static lk_status allocate(build *b, bool in_file)
@@ -438,9 +473,8 @@ static lk_status allocate_block(build *b)
     b->block = lk_alloc(b->block_rows, b->dim * sizeof *b->block);
     b->piece_order = lk_alloc(b->block_rows, sizeof *b->piece_order);
     b->runs = lk_alloc(b->block_rows + 1, sizeof *b->runs);
-    if (b->metric == LK_L2) b->corrections = lk_alloc(b->rows->n, sizeof *b->corrections);
-    return b->block && b->piece_order && b->runs && (b->corrections || b->metric != LK_L2) ? LK_OK
-                                                                                           : lk_fail_memory("index");
+    b->corrections = lk_alloc(b->rows->n, sizeof *b->corrections);
+    return b->block && b->piece_order && b->runs && b->corrections ? LK_OK : lk_fail_memory("index");
 }
 
 static lk_status publish(build *b, const char *path)

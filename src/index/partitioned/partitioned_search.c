@@ -92,8 +92,9 @@ static void scan_all(const lk_scan_kernels *kernels, lk_scan *scan, const uint8_
 
 static float key_of(const lk_partitioned *index, const float *query, const float *centroid)
 {
-    return index->header->metric == LK_L2 ? -lk_l2_f32(index->kernels, query, centroid, index->header->dim)
-                                          : lk_dot_f32(index->kernels, query, centroid, index->header->dim);
+    return lk_partitioned_by_distance((lk_metric)index->header->metric)
+               ? -lk_l2_f32(index->kernels, query, centroid, index->header->dim)
+               : lk_dot_f32(index->kernels, query, centroid, index->header->dim);
 }
 
 static int best_first(const void *a, const void *b)
@@ -120,7 +121,7 @@ static void sort_best_first(uint64_t *x, size_t n)
 static void choose_cells(const lk_partitioned *index, workspace *w, size_t probes)
 {
     const lk_partitioned_header *h = index->header;
-    float scale, bias, sign = h->metric == LK_L2 ? 2 : 1;
+    float scale, bias, sign = lk_partitioned_by_distance((lk_metric)h->metric) ? 2 : 1;
     candidates *c = &w->cells;
     c->count = 0;
     c->threshold = -FLT_MAX;
@@ -155,7 +156,7 @@ static void scan_cell(const lk_partitioned *index, workspace *w, size_t probe, s
 {
     const lk_list *list = &index->lists[w->probes[probe]];
     if (probe + 1 < probes) prefetch_cell(index, &index->lists[w->probes[probe + 1]]);
-    float sign = index->header->metric == LK_L2 ? 2 : 1;
+    float sign = lk_partitioned_by_distance((lk_metric)index->header->metric) ? 2 : 1;
     lk_scan scan = {.tables = w->tables,
                     .groups = index->pq.padded,
                     .scale = sign * scale,
@@ -227,6 +228,7 @@ static size_t refine(const lk_partitioned *index, workspace *w, size_t k, lk_hit
     for (size_t i = 0; i < count; i++) {
         hits[i] = w->hits[i];
         if (index->header->metric == LK_L2) hits[i].score = -hits[i].score;
+        if (index->header->metric == LK_COSINE && !finer) hits[i].score = 1 + hits[i].score / 2;
     }
     return count;
 }
