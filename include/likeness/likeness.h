@@ -9,6 +9,7 @@
 #include <likeness/eval.h>
 #include <likeness/image.h>
 #include <likeness/index.h>
+#include <likeness/model.h>
 #include <likeness/nn.h>
 #include <likeness/server.h>
 #include <likeness/status.h>

@@ -10,9 +10,9 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_search_command = {"search", "COLLECTION.lk QUERY... [-k N] [--json | --html FILE] [options]",
+const cli_command cli_search_command = {"search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json | --html FILE] [options]",
                                         "Find the pictures most like a picture file, a picture of the collection (its path or "
-                                        "id:NUMBER)",
+                                        "id:NUMBER), or like what a text says",
                                         run};
 
 /* Decodes the query as the embedder wants it, cut to a rectangle of the full picture if asked. */
@@ -112,30 +112,33 @@ static int run(int argc, char **argv)
 {
     cli_common common = {0};
     uint64_t k = 10;
-    const char *crop = NULL, *html = NULL;
+    const char *crop = NULL, *html = NULL, *text = NULL;
     bool json = false;
     const cli_option options[] = {
         {.name = "--count", .letter = 'k', .value = "N", .help = "results (default 10)", .number = &k, .least = 1, .most = 100000},
         {.name = "--crop", .value = "L,T,W,H", .help = "search with this rectangle of the picture, in its pixels", .text = &crop},
+        {.name = "--text", .value = "WORDS", .help = "search with words: collections of a model such as CLIP", .text = &text},
         {.name = "--json", .help = "print {\"results\":[...]}", .flag = &json},
         {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &html},
         CLI_COMMON_OPTIONS(common),
     };
     int count, status = cli_parse(&cli_search_command, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (count < 2) return cli_usage(&cli_search_command, "a collection and a query picture are wanted");
+    if (text && (count != 1 || crop || html)) return cli_usage(&cli_search_command, "--text goes with a collection alone: no picture, --crop or --html");
+    if (!text && count < 2) return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
     if (count > 2 && !html) return cli_usage(&cli_search_command, "several queries go together with --html only");
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;
-    size_t queries = (size_t)count - 1;
+    size_t queries = text ? 1 : (size_t)count - 1;
     lk_searcher *searcher = NULL;
     cli_page_row *rows = lk_alloc_zero(queries, sizeof *rows);
     lk_results *results = lk_alloc_zero(queries, sizeof *results);
     lk_status s = rows && results ? LK_OK : lk_fail_memory("results");
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
     for (size_t i = 0; s == LK_OK && i < queries; i++) {
-        char *shown;
-        s = cli_search(searcher, argv[i + 1], crop, k, &results[i], &shown);
+        char *shown = NULL;
+        s = text ? lk_search_text(searcher, text, &(lk_search_options){.k = k}, &results[i])
+                 : cli_search(searcher, argv[i + 1], crop, k, &results[i], &shown);
         rows[i] = (cli_page_row){shown, &results[i]};
     }
     if (s == LK_OK && html) s = cli_write_page(html, argv[0], rows, queries);
