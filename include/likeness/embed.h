@@ -1,11 +1,13 @@
-/* An embedder turns pictures into vectors. This header knows no particular kind except the classical one, which needs
- * no pre-trained weights: SIFT local descriptors gathered into one vector over a visual vocabulary learnt from
- * pictures. */
+/* An embedder turns pictures into vectors. There are two kinds: the classical one needs no pre-trained weights (SIFT
+ * local descriptors gathered into one vector over a visual vocabulary learnt from pictures); the neural one runs a
+ * model's directory as it was downloaded (model.h). */
 #ifndef LIKENESS_EMBED_H
 #define LIKENESS_EMBED_H
 
 #include <likeness/context.h>
 #include <likeness/image.h>
+#include <likeness/nn.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,7 +17,8 @@ extern "C" {
 
 typedef struct lk_embedder lk_embedder;
 
-/* Reads an embedder from a directory (config.json and its data files). LK_NOT_FOUND, LK_CORRUPT, LK_UNSUPPORTED. */
+/* Reads an embedder from a directory: one that lk_embedder_save wrote, or a model as it was downloaded, with the
+ * pooling and precision that lk_neural_open has by default. LK_NOT_FOUND, LK_CORRUPT, LK_UNSUPPORTED. */
 LK_API lk_status lk_embedder_open(const char *directory, lk_embedder **out);
 /* Writes it to a directory, which is created; files are replaced atomically. LK_IO. */
 LK_API lk_status lk_embedder_save(const lk_embedder *embedder, const char *directory);
@@ -33,8 +36,44 @@ LK_API lk_image_options lk_embedder_image_options(const lk_embedder *embedder);
 
 /* Embeds n decoded pictures: out [n][dim], each row L2-normalised and finite. Several threads may call it at once on
  * one embedder; the bytes do not depend on n, on order or on threads. LK_INVALID (picture of the wrong colour),
- * LK_NO_MEMORY. */
+ * LK_CORRUPT (a picture yields NaN, infinity or nothing but zeros: the message gives its number; no row is to be used),
+ * LK_NO_MEMORY, LK_UNSUPPORTED (this processor lacks the precision). */
 LK_API lk_status lk_embedder_embed(const lk_embedder *embedder, const lk_image *images, size_t n, float *out);
+/* How many pictures a call had best be given when many are to be embedded, at least 1. */
+LK_API size_t lk_embedder_batch(const lk_embedder *embedder);
+
+/* Whether texts can be embedded into the same space (CLIP and SigLIP with the model's own head and a known tokenizer).
+ */
+LK_API bool lk_embedder_has_text(const lk_embedder *embedder);
+/* Embeds n UTF-8 texts: out [n][dim] as for pictures. What does not fit into the model's length is cut off. Several
+ * threads may call it at once. LK_UNSUPPORTED (pictures alone), LK_INVALID (not UTF-8), LK_LIMIT (above 64 KiB),
+ * LK_NOT_FOUND or LK_CORRUPT (the files of the text tower, which are read when they are first needed). */
+LK_API lk_status lk_embedder_embed_text(const lk_embedder *embedder, const char *const *texts, size_t n, float *out);
+
+/* What of a network becomes the vector. */
+typedef enum lk_pooling {
+    LK_POOL_MODEL, /* the model's own head, without the classifier */
+    LK_POOL_AVG,   /* average of the last features over the places of the picture */
+    LK_POOL_MAX,   /* maximum */
+    LK_POOL_GEM,   /* generalised mean (Radenovic et al., 2018), exponent 3 unless said otherwise */
+    LK_POOL_CLS    /* class token of the last features: transformers that have one */
+} lk_pooling;
+
+typedef struct lk_neural_options {
+    lk_pooling pool;
+    float gem_p; /* exponent of LK_POOL_GEM; 0 = 3 */
+    lk_precision precision;
+} lk_neural_options;
+
+/* Opens a model's directory (see lk_model_open for what may be wrong with it). options NULL = {0}. With
+ * LK_PRECISION_INT8 lk_neural_calibrate must follow. LK_INVALID (a pooling that this model cannot have). */
+LK_API lk_status lk_neural_open(const char *directory, const lk_neural_options *options, lk_embedder **out);
+/* Measures on n pictures the ranges that int8 arithmetic needs; some tens are enough. Before the first embedding; the
+ * id changes. LK_INVALID when the embedder is no int8 one or has its ranges already. */
+LK_API lk_status lk_neural_calibrate(lk_embedder *embedder, const lk_image *images, size_t n);
+LK_API bool lk_neural_needs_calibration(const lk_embedder *embedder);
+/* Whether both run the same files with the same pooling and precision, whatever ranges int8 has. */
+LK_API bool lk_neural_same(const lk_embedder *a, const lk_embedder *b);
 
 typedef enum lk_classical_kind {
     LK_CLASSICAL_BOVW, /* bag of visual words, tf-idf (Sivic & Zisserman, 2003) */

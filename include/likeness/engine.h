@@ -148,6 +148,9 @@ LK_API lk_status lk_search_vector(lk_searcher *searcher, const float *vector, co
                                   lk_results *out);
 LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
                                  lk_results *out);
+/* A text as the query: collections of a model that has both (lk_embedder_has_text). LK_UNSUPPORTED else. */
+LK_API lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_search_options *options,
+                                lk_results *out);
 /* A picture of the collection as the query. It is left out of the results. */
 LK_API lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out);
 

@@ -10,6 +10,7 @@
 #include <likeness/image.h>
 #include <likeness/index.h>
 #include <likeness/metric.h>
+#include <likeness/model.h>
 #include <likeness/nn.h>
 #include <likeness/partitioned.h>
 #include <likeness/pooling.h>

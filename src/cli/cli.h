@@ -82,6 +82,13 @@ void cli_free_lines(cli_lines *lines);
 /* A metric's score in words: "cosine", "inner product", "squared distance". */
 const char *cli_score_name(lk_metric metric);
 
+/* --pool and --precision of a model's directory; NULL = not given. LK_INVALID. */
+lk_status cli_model_options(const char *pool, const char *precision, lk_neural_options *out);
+/* Opens a model's directory for a list of pictures; for int8 a few of them, evenly spread, are decoded and measured
+ * first. */
+lk_status cli_open_network(const char *directory, const lk_neural_options *options,
+                           const lk_source *(*at)(void *user, size_t i), void *user, size_t count, lk_embedder **out);
+
 /* Writes a self-contained page of queries and their results. */
 typedef struct cli_page_row {
     const char *query; /* file */
@@ -90,6 +97,6 @@ typedef struct cli_page_row {
 lk_status cli_write_page(const char *path, const char *title, const cli_page_row *rows, size_t count);
 
 extern const cli_command cli_index, cli_search_command, cli_match, cli_neighbours, cli_augment, cli_info, cli_remove,
-    cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench;
+    cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench, cli_model;
 
 #endif

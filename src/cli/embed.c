@@ -11,7 +11,7 @@
 
 static int run(int argc, char **argv);
 const cli_command cli_embed = {
-    "embed", "--model DIR|COLLECTION.lk --out V.npy LIST|-",
+    "embed", "--model DIR|COLLECTION.lk [--pool P] [--precision F] --out V.npy LIST|-",
     "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
 
 /* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64
@@ -37,16 +37,26 @@ static lk_status write_npy(const char *path, const float *vectors, size_t rows, 
     return s;
 }
 
-/* A model directory, or a collection whose model is meant. */
-static lk_status open_model(const char *path, lk_embedder **out)
+static const lk_source *source_at(void *user, size_t i)
 {
+    return (const lk_source *)user + i;
+}
+
+/* A model directory, or a collection whose model is meant. */
+static lk_status open_model(const char *path, const char *pool, const char *precision, lk_source *sources, size_t count,
+                            lk_embedder **out)
+{
+    lk_neural_options options;
+    lk_status s = cli_model_options(pool, precision, &options);
+    if (s != LK_OK) return s;
+    if (pool || precision) return cli_open_network(path, &options, source_at, sources, count, out);
     char *manifest = lk_path_join(path, "MANIFEST"), *inside = lk_path_join(path, "model");
     if (!manifest || !inside) {
         free(manifest);
         free(inside);
         return lk_fail_memory("model");
     }
-    lk_status s = lk_embedder_open(lk_path_exists(manifest) ? inside : path, out);
+    s = lk_embedder_open(lk_path_exists(manifest) ? inside : path, out);
     free(manifest);
     free(inside);
     return s;
@@ -55,9 +65,14 @@ static lk_status open_model(const char *path, lk_embedder **out)
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    const char *model = NULL, *out = NULL;
+    const char *model = NULL, *out = NULL, *pool = NULL, *precision = NULL;
     const cli_option options[] = {
         {.name = "--model", .value = "DIR", .help = "a model, or a collection whose model is taken", .text = &model},
+        {.name = "--pool",
+         .value = "P",
+         .help = "of a network: model (its own head, default), avg, max, gem[:P] or cls",
+         .text = &pool},
+        {.name = "--precision", .value = "F", .help = "of a network: f32 (default), bf16 or int8", .text = &precision},
         {.name = "--out", .value = "FILE", .help = "the .npy file to write", .text = &out},
         CLI_COMMON_OPTIONS(common),
     };
@@ -73,17 +88,21 @@ static int run(int argc, char **argv)
     uint8_t *ok = NULL;
     size_t bad = 0;
     lk_status s;
-    LK_TRY(open_model(model, &embedder));
     LK_TRY(cli_read_lines(argv[0], &lines));
-    size_t dim = lk_embedder_dim(embedder);
     sources = lk_alloc_zero(lines.count, sizeof *sources);
-    vectors = lk_alloc_zero(lines.count * dim, sizeof *vectors);
-    ok = lk_alloc_zero(lines.count, 1);
-    if (!sources || !vectors || !ok) {
-        s = lk_fail_memory("vectors");
+    if (!sources) {
+        s = lk_fail_memory("list");
         goto done;
     }
     for (size_t i = 0; i < lines.count; i++) sources[i].path = lines.items[i];
+    LK_TRY(open_model(model, pool, precision, sources, lines.count, &embedder));
+    size_t dim = lk_embedder_dim(embedder);
+    vectors = lk_alloc_zero(lines.count * dim, sizeof *vectors);
+    ok = lk_alloc_zero(lines.count, 1);
+    if (!vectors || !ok) {
+        s = lk_fail_memory("vectors");
+        goto done;
+    }
     LK_TRY(lk_embed_sources(context, embedder, sources, lines.count, vectors, ok));
     LK_TRY(write_npy(out, vectors, lines.count, dim));
     for (size_t i = 0; i < lines.count; i++) bad += !ok[i];

@@ -18,7 +18,8 @@ const cli_command cli_index = {
 
 typedef struct index_options {
     cli_common common;
-    const char *into, *kind, *dtype, *csv, *index, *recall;
+    const char *into, *kind, *dtype, *csv, *model, *pool, *precision, *index, *recall;
+    lk_neural_options network;
     uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory;
     bool retry, rebuild, json;
 } index_options;
@@ -56,17 +57,47 @@ static lk_status load_sample(void *user, size_t index, const lk_image_options *o
     return lk_image_load(lk_sources_at(user, index)->path, options, out);
 }
 
-/* Learns the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so
- * a run that is killed in between leaves nothing that looks like a collection. */
+static const lk_source *source_at(void *user, size_t i)
+{
+    return lk_sources_at(user, i);
+}
+
+/* A network from its directory, or a classical embedder learnt from the pictures. */
+static lk_status make_embedder(lk_context *context, const index_options *o, lk_source_list *list,
+                               lk_embedder **embedder)
+{
+    const lk_classical_options learning = {.kind = o->kind && strcmp(o->kind, "bovw") == 0 ? LK_CLASSICAL_BOVW
+                                                                                           : LK_CLASSICAL_VLAD,
+                                           .words = (uint32_t)o->words,
+                                           .dim = (uint32_t)o->dim,
+                                           .sample_images = (uint32_t)o->sample,
+                                           .seed = o->seed};
+    size_t count = lk_sources_count(list);
+    if (o->model) return cli_open_network(o->model, &o->network, source_at, list, count, embedder);
+    return lk_classical_train(context, &learning, count, load_sample, list, embedder);
+}
+
+/* With --model, a collection that exists must be of that model. */
+static lk_status check_model(const index_options *o, const lk_embedder *embedder)
+{
+    lk_embedder *given;
+    if (!o->model) return LK_OK;
+    lk_status s = lk_neural_open(o->model, &o->network, &given);
+    if (s != LK_OK) return s;
+    if (!lk_neural_same(given, embedder))
+        s = lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)",
+                    o->into, lk_embedder_name(embedder), lk_embedder_id(embedder), lk_embedder_name(given),
+                    lk_embedder_id(given));
+    lk_embedder_free(given);
+    return s;
+}
+
+/* Makes the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a
+ * run that is killed in between leaves nothing that looks like a collection. */
 static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
                         lk_collection **collection)
 {
     static const char *const dtypes[] = {"f32", "f16", "i8"};
-    lk_classical_options learning = {.kind = strcmp(o->kind, "bovw") == 0 ? LK_CLASSICAL_BOVW : LK_CLASSICAL_VLAD,
-                                     .words = (uint32_t)o->words,
-                                     .dim = (uint32_t)o->dim,
-                                     .sample_images = (uint32_t)o->sample,
-                                     .seed = o->seed};
     char *model = NULL, *trimmed = strdup(o->into);
     lk_status s = trimmed ? LK_OK : lk_fail_memory("path");
     if (s != LK_OK) return s;
@@ -78,7 +109,7 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
         s = lk_fail_memory("path");
         goto done;
     }
-    LK_TRY(lk_classical_train(context, &learning, lk_sources_count(list), load_sample, list, embedder));
+    LK_TRY(make_embedder(context, o, list, embedder));
     LK_TRY(lk_embedder_save(*embedder, model));
     lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
                                    .metric = LK_COSINE,
@@ -122,13 +153,25 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
 
 static int run(int argc, char **argv)
 {
-    index_options o = {.kind = "vlad", .dtype = "f32"};
+    index_options o = {.dtype = "f32"};
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
+        {.name = "--model",
+         .value = "DIR",
+         .help = "of a new collection: a network's directory as downloaded (see likeness model list)",
+         .text = &o.model},
+        {.name = "--pool",
+         .value = "P",
+         .help = "what of the network: model (its own head, default), avg, max, gem[:P] or cls",
+         .text = &o.pool},
+        {.name = "--precision",
+         .value = "F",
+         .help = "how the network calculates: f32 (default), bf16 or int8",
+         .text = &o.precision},
         {.name = "--kind",
          .value = "KIND",
-         .help = "of a new collection's embedder: vlad (default) or bovw",
+         .help = "of a new collection without a network: vlad (default) or bovw",
          .text = &o.kind},
         {.name = "--words",
          .value = "N",
@@ -194,7 +237,12 @@ static int run(int argc, char **argv)
     if (status) return status < 0 ? EXIT_DONE : status;
     if (!o.into) return cli_usage(&cli_index, "where to? name the collection: --into photos.lk");
     if (count == 0 && !o.csv) return cli_usage(&cli_index, "which pictures? name folders, files or a CSV");
-    if (strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0)
+    if (o.model && o.kind) return cli_usage(&cli_index, "--model and --kind exclude each other");
+    if (!o.model && (o.pool || o.precision))
+        return cli_usage(&cli_index, "--pool and --precision go together with --model");
+    if (cli_model_options(o.pool, o.precision, &o.network) != LK_OK)
+        return cli_usage(&cli_index, "%s", lk_error_message());
+    if (o.kind && strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0)
         return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
     if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
         return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
@@ -222,6 +270,7 @@ static int run(int argc, char **argv)
     if (lk_path_exists(o.into)) {
         LK_TRY(lk_collection_open(o.into, LK_WRITE, &collection));
         LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(collection), &embedder), "%s: its model", o.into));
+        LK_TRY(check_model(&o, embedder));
     } else {
         LK_TRY(create(context, &o, list, &embedder, &collection));
     }

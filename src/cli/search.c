@@ -12,9 +12,9 @@
 
 static int run(int argc, char **argv);
 const cli_command cli_search_command = {
-    "search", "COLLECTION.lk QUERY... [-k N] [--json | --html FILE] [options]",
+    "search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json | --html FILE] [options]",
     "Find the pictures most like a picture file, a picture of the collection (its path or "
-    "id:NUMBER)",
+    "id:NUMBER), or like what a text says",
     run};
 
 /* What the pictures named on the command line become: files decoded, pictures of the collection by their id. */
@@ -152,7 +152,7 @@ static void print_table(const lk_results *results)
 /* Options as they are typed. */
 typedef struct typed {
     uint64_t k, shortlist, expand_k;
-    const char *crop, *where, *html, *rerank, *expand, *yes, *no;
+    const char *crop, *text, *where, *html, *rerank, *expand, *yes, *no;
     bool json, together, exact;
 } typed;
 
@@ -180,6 +180,10 @@ static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts
     lk_search_options options;
     lk_status s;
     LK_TRY(read_options(in, &options, crop, &yes, &no));
+    if (in->text) {
+        s = lk_search_text(searcher, in->text, &options, &results[0]);
+        goto done;
+    }
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
         LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, &queries[i], &exclude));
@@ -209,6 +213,10 @@ static int run(int argc, char **argv)
          .value = "L,T,W,H",
          .help = "search with this rectangle of the picture, in its pixels",
          .text = &in.crop},
+        {.name = "--text",
+         .value = "WORDS",
+         .help = "search with words: collections of a model such as CLIP",
+         .text = &in.text},
         {.name = "--where",
          .value = "TEXT",
          .help = "only pictures such as \"label in (coffee, tea) and year > 2020\"",
@@ -249,12 +257,16 @@ static int run(int argc, char **argv)
     };
     int count, status = cli_parse(&cli_search_command, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (count < 2) return cli_usage(&cli_search_command, "a collection and a query picture are wanted");
+    if (in.text && (count != 1 || in.crop || in.html || in.together))
+        return cli_usage(&cli_search_command,
+                         "--text goes with a collection alone: no picture, --crop, --together or --html");
+    if (!in.text && count < 2)
+        return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
     if (count > 2 && !in.html && !in.together)
         return cli_usage(&cli_search_command, "several queries go with --together (as one) or --html (a row for each)");
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;
-    size_t n = (size_t)count - 1, rows = in.together ? 1 : n;
+    size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
     lk_searcher *searcher = NULL;
     query *queries = lk_alloc_zero(n, sizeof *queries);
     cli_page_row *page = lk_alloc_zero(n, sizeof *page);

@@ -266,8 +266,11 @@ static lk_status classical_open(const char *directory, json_t *config, lk_embedd
     return s;
 }
 
-const lk_embedder_kind lk_embedder_classical = {"classical", classical_open, classical_save, classical_embed,
-                                                classical_free};
+const lk_embedder_kind lk_embedder_classical = {.name = "classical",
+                                                .open = classical_open,
+                                                .save = classical_save,
+                                                .embed = classical_embed,
+                                                .free = classical_free};
 
 /* ---- learning ---- */
 

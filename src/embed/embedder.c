@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const lk_embedder_kind *const kinds[] = {&lk_embedder_classical};
+static const lk_embedder_kind *const kinds[] = {&lk_embedder_classical, &lk_embedder_neural};
 
 lk_status lk_embedder_open(const char *directory, lk_embedder **out)
 {
@@ -26,6 +26,10 @@ lk_status lk_embedder_open(const char *directory, lk_embedder **out)
         goto done;
     }
     const char *kind = json_string_value(json_object_get(config, "kind"));
+    if (!kind && (json_object_get(config, "architecture") || json_object_get(config, "model_type"))) {
+        s = lk_neural_open(directory, NULL, out); /* as it was downloaded */
+        goto done;
+    }
     s = lk_fail(LK_UNSUPPORTED, "%s: the model kind %s is not known to this version", path, kind ? kind : "(none)");
     for (size_t i = 0; kind && i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i]->name, kind) == 0) s = kinds[i]->open(directory, config, out);
@@ -70,4 +74,23 @@ lk_image_options lk_embedder_image_options(const lk_embedder *embedder)
 lk_status lk_embedder_embed(const lk_embedder *embedder, const lk_image *images, size_t n, float *out)
 {
     return embedder->kind->embed(embedder, images, n, out);
+}
+
+size_t lk_embedder_batch(const lk_embedder *embedder)
+{
+    return embedder->batch ? embedder->batch : 1;
+}
+
+bool lk_embedder_has_text(const lk_embedder *embedder)
+{
+    return embedder->kind->has_text && embedder->kind->has_text(embedder);
+}
+
+lk_status lk_embedder_embed_text(const lk_embedder *embedder, const char *const *texts, size_t n, float *out)
+{
+    if (!lk_embedder_has_text(embedder))
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: texts cannot be embedded: that wants a model such as CLIP with its own head",
+                       embedder->name);
+    return embedder->kind->embed_text(embedder, texts, n, out);
 }

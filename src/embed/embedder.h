@@ -11,6 +11,9 @@ typedef struct lk_embedder_kind {
     lk_status (*open)(const char *directory, json_t *config, lk_embedder **out);
     lk_status (*save)(const lk_embedder *embedder, const char *directory);
     lk_status (*embed)(const lk_embedder *embedder, const lk_image *images, size_t n, float *out);
+    lk_status (*embed_text)(const lk_embedder *embedder, const char *const *texts, size_t n,
+                            float *out);           /* NULL = none */
+    bool (*has_text)(const lk_embedder *embedder); /* NULL = none */
     void (*free)(lk_embedder *embedder);
 } lk_embedder_kind;
 
@@ -18,11 +21,12 @@ typedef struct lk_embedder_kind {
 struct lk_embedder {
     const lk_embedder_kind *kind;
     size_t dim;
+    size_t batch; /* 0 = 1 */
     lk_image_options decoding;
     char id[33];
-    char name[160];
+    char name[160]; /* for people */
 };
 
-extern const lk_embedder_kind lk_embedder_classical;
+extern const lk_embedder_kind lk_embedder_classical, lk_embedder_neural;
 
 #endif

@@ -1,9 +1,12 @@
-/* Pictures into a collection: read, hash, decode and embed on the pool; store in order in one thread. */
+/* Pictures into a collection: read, hash, decode and embed on the pool; store in order in one thread. A job is a group
+ * of as many pictures as the embedder likes at once; while one worker's group runs through the network, another's is
+ * decoded. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "engine/group.h"
 #include <likeness/engine.h>
 
 #include <errno.h>
@@ -13,53 +16,65 @@
 
 enum { JOBS_PER_THREAD = 4, DEFAULT_BATCH = 256 };
 
-/* One picture on its way. Memory in flight is bounded by the number of jobs: each holds one file or one picture. */
-typedef struct picture_job {
-    const lk_embedder *embedder;
-    const lk_image_options *decoding;
+/* One picture on its way. */
+typedef struct picture {
     const lk_source *source;
     lk_record known; /* what the catalog has of this path; id 0 = nothing */
     uint64_t size;
     int64_t mtime_ns;
     lk_hash128 hash;
     uint32_t width, height;
-    float *vector; /* [dim] */
-    bool same;     /* the bytes are those the catalog knows: nothing was embedded */
-    lk_status status;
-    char message[LK_ERROR_SIZE];
-    double decode_seconds, embed_seconds;
-} picture_job;
+    bool same; /* the bytes are those the catalog knows: nothing was embedded */
+} picture;
 
-static lk_status work_on(picture_job *job)
+/* Pictures that travel together. Decoded ones exist only while a worker has the group, so memory is bounded by the
+ * threads. */
+typedef struct group {
+    const lk_embedder *embedder;
+    const lk_image_options *decoding;
+    picture *pictures;    /* [batch] */
+    lk_group_item *items; /* [batch], in step with pictures */
+    float *vectors;       /* [batch][dim] */
+    size_t count;
+    double decode_seconds, embed_seconds;
+} group;
+
+static lk_status read_picture(const group *g, picture *p, lk_image *image)
 {
     uint8_t *bytes = NULL;
     size_t size = 0;
-    lk_image image = {0};
-    double start = lk_now();
-    lk_status s = lk_file_read(job->source->path, job->decoding->max_bytes, &bytes, &size);
+    lk_status s = lk_file_read(p->source->path, g->decoding->max_bytes, &bytes, &size);
     if (s != LK_OK) return s;
-    job->size = size;
-    job->hash = lk_hash(bytes, size);
-    job->same = job->known.id && job->known.state == LK_PICTURE_INDEXED && job->known.hash[0] == job->hash.low &&
-                job->known.hash[1] == job->hash.high;
-    if (!job->same) s = lk_image_load_memory(bytes, size, job->source->path, job->decoding, &image);
+    p->size = size;
+    p->hash = lk_hash(bytes, size);
+    p->same = p->known.id && p->known.state == LK_PICTURE_INDEXED && p->known.hash[0] == p->hash.low &&
+              p->known.hash[1] == p->hash.high;
+    if (!p->same) s = lk_image_load_memory(bytes, size, p->source->path, g->decoding, image);
     free(bytes);
-    job->decode_seconds = lk_now() - start;
-    if (s != LK_OK || job->same) return s;
-    job->width = image.source_width;
-    job->height = image.source_height;
-    start = lk_now();
-    s = lk_fail_in(lk_embedder_embed(job->embedder, &image, 1, job->vector), "%s", job->source->path);
-    job->embed_seconds = lk_now() - start;
-    lk_image_free(&image);
+    p->width = image->source_width;
+    p->height = image->source_height;
     return s;
 }
 
-static void run_job(void *arg)
+static void run_group(void *arg)
 {
-    picture_job *job = arg;
-    job->status = work_on(job);
-    if (job->status != LK_OK) strcpy(job->message, lk_error_message());
+    group *g = arg;
+    double start = lk_now();
+    size_t same = 0;
+    for (size_t i = 0; i < g->count; i++) {
+        lk_group_item *item = &g->items[i];
+        *item = (lk_group_item){.name = g->pictures[i].source->path};
+        lk_status s = read_picture(g, &g->pictures[i], &item->image);
+        if (s != LK_OK) lk_group_fail(item, s);
+        item->leave_out = g->pictures[i].same;
+        same += g->pictures[i].same;
+    }
+    g->decode_seconds = lk_now() - start;
+    g->embed_seconds = 0;
+    if (same == g->count) return;
+    start = lk_now();
+    lk_group_embed(g->embedder, g->items, g->count, g->vectors);
+    g->embed_seconds = lk_now() - start;
 }
 
 typedef struct ingest {
@@ -68,8 +83,8 @@ typedef struct ingest {
     lk_image_options decoding;
     const lk_ingest_options *options;
     lk_ingest_report *report;
-    picture_job *jobs; /* [capacity] ring, in step with the pipeline */
-    size_t capacity, submitted, since_commit;
+    group *groups; /* [capacity] ring, in step with the pipeline */
+    size_t capacity, batch, submitted, since_commit;
 } ingest;
 
 static bool same_labels(const lk_source *source, const lk_record *known)
@@ -86,7 +101,7 @@ static lk_status commit_if(ingest *in, size_t at_least)
 
 /* Records that a picture cannot be used. What the catalog knew of it is replaced: its vector would be of other bytes.
  */
-static lk_status store_skipped(ingest *in, const picture_job *job)
+static lk_status store_skipped(ingest *in, const picture *job, const char *message)
 {
     lk_record record = {.id = job->known.id,
                         .path = job->source->path,
@@ -95,15 +110,15 @@ static lk_status store_skipped(ingest *in, const picture_job *job)
                         .hash = {job->hash.low, job->hash.high},
                         .labels = job->source->labels ? job->source->labels : job->known.labels,
                         .state = LK_PICTURE_SKIPPED,
-                        .error = job->message};
+                        .error = message};
     in->report->skipped++;
-    lk_log(in->context, LK_LOG_WARN, "skipped %s", job->message);
+    lk_log(in->context, LK_LOG_WARN, "skipped %s", message);
     return lk_collection_put(in->collection, &record, NULL, NULL);
 }
 
 /* Whether these bytes belong to a picture whose file is gone: then it has moved here and keeps its id. *moved is empty
  * (id 0) when there is none; else the caller frees it. */
-static lk_status find_moved(ingest *in, const picture_job *job, lk_record *moved)
+static lk_status find_moved(ingest *in, const picture *job, lk_record *moved)
 {
     uint64_t hash[2] = {job->hash.low, job->hash.high};
     lk_status s;
@@ -117,7 +132,7 @@ static lk_status find_moved(ingest *in, const picture_job *job, lk_record *moved
     }
 }
 
-static lk_status store_picture(ingest *in, const picture_job *job)
+static lk_status store_picture(ingest *in, const picture *job, const float *vector)
 {
     lk_ingest_report *report = in->report;
     lk_record record = {.id = job->known.id,
@@ -155,26 +170,38 @@ static lk_status store_picture(ingest *in, const picture_job *job)
         report->updated++;
     else
         report->added++;
-    return lk_collection_put(in->collection, &record, job->vector, NULL);
+    return lk_collection_put(in->collection, &record, vector, NULL);
 }
 
-static lk_status finish_job(ingest *in, picture_job *job)
+static lk_status finish_picture(ingest *in, picture *p, lk_group_item *item, const float *vector)
 {
-    in->report->decode_seconds += job->decode_seconds;
-    in->report->embed_seconds += job->embed_seconds;
     lk_status s;
-    if (job->status == LK_NO_MEMORY)
-        s = lk_fail(job->status, "%s", job->message); /* the machine's fault, not the picture's */
+    if (item->fatal)
+        s = lk_fail(item->status, "%s", item->message);
     else
-        s = job->status == LK_OK ? store_picture(in, job) : store_skipped(in, job);
-    lk_record_free(&job->known);
+        s = item->status == LK_OK ? store_picture(in, p, vector) : store_skipped(in, p, item->message);
+    lk_record_free(&p->known);
     if (s != LK_OK) return s;
     in->since_commit++;
     return commit_if(in, in->options->commit_every ? in->options->commit_every : DEFAULT_BATCH);
 }
 
+static lk_status finish_group(ingest *in, group *g)
+{
+    size_t dim = lk_embedder_dim(g->embedder);
+    lk_status s = LK_OK;
+    in->report->decode_seconds += g->decode_seconds;
+    in->report->embed_seconds += g->embed_seconds;
+    for (size_t i = 0; i < g->count; i++)
+        if (s == LK_OK)
+            s = finish_picture(in, &g->pictures[i], &g->items[i], g->vectors + i * dim);
+        else
+            lk_record_free(&g->pictures[i].known);
+    return s;
+}
+
 /* Looks at the file and the catalog; true when the picture must be worked on. Everything else is settled here. */
-static lk_status look_at(ingest *in, const lk_source *source, picture_job *job, bool *work)
+static lk_status look_at(ingest *in, const lk_source *source, picture *job, bool *work)
 {
     struct stat st;
     *work = true;
@@ -207,34 +234,49 @@ static lk_status look_at(ingest *in, const lk_source *source, picture_job *job, 
     return s;
 }
 
-static lk_status run(ingest *in, const lk_embedder *embedder, lk_source_list *sources, lk_ordered *pipeline)
+/* Fills the next group of the ring with pictures that must be worked on; *next moves past those looked at. */
+static lk_status fill_group(ingest *in, lk_source_list *sources, size_t *next, size_t count, size_t *done, group *g)
+{
+    g->count = 0;
+    while (g->count < in->batch && *next < count) {
+        picture *p = &g->pictures[g->count];
+        const lk_source *source = lk_sources_at(sources, (*next)++);
+        bool work;
+        *p = (picture){.source = source};
+        lk_status s = look_at(in, source, p, &work);
+        if (s != LK_OK) {
+            for (size_t i = 0; i < g->count; i++) lk_record_free(&g->pictures[i].known);
+            return s;
+        }
+        if (work)
+            g->count++;
+        else
+            ++*done;
+    }
+    return LK_OK;
+}
+
+static lk_status run(ingest *in, lk_source_list *sources, lk_ordered *pipeline)
 {
     size_t count = lk_sources_count(sources), next = 0, done = 0;
     lk_status s = LK_OK;
     while (next < count || lk_ordered_pending(pipeline)) {
         while (next < count && lk_ordered_room(pipeline) && !lk_context_cancelled(in->context)) {
-            picture_job *job = &in->jobs[in->submitted % in->capacity];
-            const lk_source *source = lk_sources_at(sources, next++);
-            float *vector = job->vector;
-            *job = (picture_job){.embedder = embedder, .decoding = &in->decoding, .source = source, .vector = vector};
-            bool work;
-            s = look_at(in, source, job, &work);
+            group *g = &in->groups[in->submitted % in->capacity];
+            s = fill_group(in, sources, &next, count, &done, g);
             if (s != LK_OK) return s;
-            if (work) {
-                in->submitted++;
-                lk_ordered_submit(pipeline, job);
-            } else {
-                done++;
-            }
+            if (g->count == 0) continue;
+            in->submitted++;
+            lk_ordered_submit(pipeline, g);
         }
-        picture_job *job = lk_ordered_take(pipeline);
-        if (job) {
-            s = finish_job(in, job);
+        group *g = lk_ordered_take(pipeline);
+        if (g) {
+            done += g->count;
+            s = finish_group(in, g);
             if (s != LK_OK) return s;
-            done++;
         }
         lk_report_progress(in->context, "indexing", done, count);
-        if (!job && lk_context_cancelled(in->context)) break;
+        if (!g && lk_context_cancelled(in->context)) break;
     }
     s = commit_if(in, 1);
     if (s == LK_OK && next < count)
@@ -242,6 +284,39 @@ static lk_status run(ingest *in, const lk_embedder *embedder, lk_source_list *so
                     "stopped after %zu of %zu pictures: what is done is kept, the same command goes on from there",
                     done, count);
     return s;
+}
+
+/* As many as the embedder likes, but no worker is to be left without. */
+static size_t group_size(lk_context *context, const lk_embedder *embedder, size_t pictures)
+{
+    size_t share = pictures / (size_t)lk_context_threads(context) + 1, batch = lk_embedder_batch(embedder);
+    return share < batch ? share : batch;
+}
+
+static lk_status make_groups(ingest *in, const lk_embedder *embedder)
+{
+    size_t dim = lk_embedder_dim(embedder);
+    in->groups = lk_alloc_zero(in->capacity, sizeof *in->groups);
+    for (size_t i = 0; in->groups && i < in->capacity; i++) {
+        group *g = &in->groups[i];
+        g->embedder = embedder;
+        g->decoding = &in->decoding;
+        g->pictures = lk_alloc_zero(in->batch, sizeof *g->pictures);
+        g->items = lk_alloc_zero(in->batch, sizeof *g->items);
+        g->vectors = lk_alloc(in->batch * dim, sizeof *g->vectors);
+        if (!g->pictures || !g->items || !g->vectors) return lk_fail_memory("pipeline");
+    }
+    return in->groups ? LK_OK : lk_fail_memory("pipeline");
+}
+
+static void free_groups(ingest *in)
+{
+    for (size_t i = 0; in->groups && i < in->capacity; i++) {
+        free(in->groups[i].pictures);
+        free(in->groups[i].items);
+        free(in->groups[i].vectors);
+    }
+    free(in->groups);
 }
 
 lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
@@ -262,28 +337,25 @@ lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_emb
                  .decoding = lk_embedder_image_options(embedder),
                  .options = options,
                  .report = report,
-                 .capacity = (size_t)lk_context_threads(context) * JOBS_PER_THREAD};
+                 .capacity = (size_t)lk_context_threads(context) * JOBS_PER_THREAD,
+                 .batch = group_size(context, embedder, lk_sources_count(sources))};
     if (options->max_bytes) in.decoding.max_bytes = options->max_bytes;
     if (options->max_pixels) in.decoding.max_pixels = options->max_pixels;
     double start = lk_now();
-    size_t dim = lk_embedder_dim(embedder);
     lk_ordered *pipeline = NULL;
-    float *vectors = lk_alloc(in.capacity * dim, sizeof *vectors);
-    in.jobs = lk_alloc_zero(in.capacity, sizeof *in.jobs);
-    lk_status s = vectors && in.jobs ? LK_OK : lk_fail_memory("pipeline");
-    for (size_t i = 0; s == LK_OK && i < in.capacity; i++) in.jobs[i].vector = vectors + i * dim;
-    if (s == LK_OK) s = lk_ordered_new(lk_context_pool(context), in.capacity, run_job, &pipeline);
-    if (s == LK_OK) s = run(&in, embedder, sources, pipeline);
+    lk_status s = make_groups(&in, embedder);
+    if (s == LK_OK) s = lk_ordered_new(lk_context_pool(context), in.capacity, run_group, &pipeline);
+    if (s == LK_OK) s = run(&in, sources, pipeline);
     if (s != LK_OK && pipeline) { /* drop what is still under way; keep the message of what went wrong */
         char message[LK_ERROR_SIZE];
         strcpy(message, lk_error_message());
-        for (picture_job *job; (job = lk_ordered_take(pipeline));) lk_record_free(&job->known);
+        for (group *g; (g = lk_ordered_take(pipeline));)
+            for (size_t i = 0; i < g->count; i++) lk_record_free(&g->pictures[i].known);
         if (s != LK_CANCELLED) lk_collection_rollback(collection);
         lk_fail(s, "%s", message);
     }
     lk_ordered_free(pipeline);
-    free(vectors);
-    free(in.jobs);
+    free_groups(&in);
     report->wall_seconds = lk_now() - start;
     return s;
 }
@@ -305,24 +377,29 @@ static lk_status embed_range(void *arg, size_t begin, size_t end, int worker)
 {
     embedding *all = arg;
     (void)worker;
-    for (size_t i = begin; i < end; i++) {
-        if (lk_context_cancelled(all->context)) return lk_fail(LK_CANCELLED, "stopped");
-        lk_image image;
-        float *out = all->out + i * all->dim;
-        lk_status s = lk_image_load(all->sources[i].path, &all->decoding, &image);
-        if (s == LK_OK) {
-            s = lk_fail_in(lk_embedder_embed(all->embedder, &image, 1, out), "%s", all->sources[i].path);
-            lk_image_free(&image);
+    size_t n = end - begin;
+    float *out = all->out + begin * all->dim;
+    if (lk_context_cancelled(all->context)) return lk_fail(LK_CANCELLED, "stopped");
+    lk_group_item *items = lk_alloc_zero(n, sizeof *items);
+    if (!items) return lk_fail_memory("pictures");
+    for (size_t i = 0; i < n; i++) {
+        items[i].name = all->sources[begin + i].path;
+        lk_status s = lk_image_load(all->sources[begin + i].path, &all->decoding, &items[i].image);
+        if (s != LK_OK) lk_group_fail(&items[i], s);
+    }
+    lk_group_embed(all->embedder, items, n, out);
+    lk_status s = LK_OK;
+    for (size_t i = 0; i < n; i++) {
+        if (items[i].fatal && s == LK_OK) s = lk_fail(items[i].status, "%s", items[i].message);
+        if (items[i].status != LK_OK) {
+            memset(out + i * all->dim, 0, all->dim * sizeof *out);
+            lk_log(all->context, LK_LOG_WARN, "skipped %s", items[i].message);
         }
-        if (s == LK_NO_MEMORY) return s;
-        if (s != LK_OK) {
-            memset(out, 0, all->dim * sizeof *out);
-            lk_log(all->context, LK_LOG_WARN, "skipped %s", lk_error_message());
-        }
-        if (all->ok) all->ok[i] = s == LK_OK;
+        if (all->ok) all->ok[begin + i] = items[i].status == LK_OK;
         lk_report_progress(all->context, "embedding", ++all->done, all->count);
     }
-    return LK_OK;
+    free(items);
+    return s;
 }
 
 lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources, size_t count,
@@ -336,5 +413,5 @@ lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, con
                      .dim = lk_embedder_dim(embedder),
                      .out = out,
                      .ok = ok};
-    return lk_parallel_for(lk_context_pool(context), count, 1, embed_range, &all);
+    return lk_parallel_for(lk_context_pool(context), count, group_size(context, embedder, count), embed_range, &all);
 }

@@ -300,6 +300,17 @@ lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk
     return lk_search(searcher, &(lk_query){.images = image, .n_images = 1}, options, out);
 }
 
+lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_search_options *options, lk_results *out)
+{
+    *out = (lk_results){0};
+    float *vector = lk_alloc(lk_embedder_dim(lk_searcher_embedder(searcher)), sizeof *vector);
+    if (!vector) return lk_fail_memory("query");
+    lk_status s = lk_embedder_embed_text(lk_searcher_embedder(searcher), &text, 1, vector);
+    if (s == LK_OK) s = lk_search_vector(searcher, vector, options, out);
+    free(vector);
+    return s;
+}
+
 lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out)
 {
     return lk_search(searcher, &(lk_query){.ids = &id, .n_ids = 1}, options, out);
