@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from common import LIKENESS, SHAPES, Case, huge_png, logo, logos, png, run, run_json
+from common import LIKENESS, ROOT, SHAPES, Case, huge_png, logo, logos, png, run, run_json
 
 
 def read_npy(path):
@@ -324,6 +324,9 @@ class Damage(Case):
             who = {"user": 65534, "group": 65534, "extra_groups": []}
             self.folder.chmod(0o755)
             program = shutil.copy(LIKENESS, self.folder / "likeness")
+            for library in (ROOT / "build" / "deps" / "onednn" / "lib").glob("libdnnl.so.3"):
+                shutil.copy(library, self.folder)
+            who["env"] = {**os.environ, "LD_LIBRARY_PATH": str(self.folder)}
         done = subprocess.run([program, "search", self.collection, "id:1", "-k", "3", "--json"], capture_output=True, text=True, cwd="/",
                               timeout=300, **who)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
