@@ -161,6 +161,7 @@ def main():
     parser.add_argument("--digits", action="store_true")
     parser.add_argument("--collection")
     parser.add_argument("--queries", help="COLUMN=VALUE of the labels")
+    parser.add_argument("--sample", type=int, default=0, help="so many of the queries, evenly spread (default: all)")
     parser.add_argument("--shortlist", type=int, default=200)
     parser.add_argument("--table", type=int, default=50)
     parser.add_argument("--methods", default="none,aqe:3,rank:3,alpha:3,dba:3,kreciprocal,alone,full,diffusion,superglobal")
@@ -175,6 +176,8 @@ def main():
         column, _, value = (options.queries or "=").partition("=")
         wanted = [i for i, r in enumerate(rows) if "label" in r and (not column or str(r.get(column)) == value)]
         data = Set(vectors, [r.get("label", f"none {i}") for i, r in enumerate(rows)], wanted)
+    if options.sample and options.sample < len(data.queries):
+        data.queries = data.queries[numpy.linspace(0, len(data.queries) - 1, options.sample).astype(int)]
     report(data, lib, options.shortlist, options.table, options.methods.split(","), numpy.random.default_rng(5))
 
 
