@@ -84,11 +84,19 @@ class Library:
                                               ctypes.c_size_t(queries), ctypes.c_size_t(dim), pointer(vectors), ROW(row), None))
         return out
 
-    def knn(self, vectors, k):
+    def knn(self, vectors, k, cache=None):
         vectors = f32(vectors)
-        out = ctypes.c_void_p()
+        out, version = ctypes.c_void_p(), ctypes.c_uint64()
+        if cache and os.path.exists(cache):
+            self.check(self.c.lk_knn_open(cache.encode(), ctypes.byref(out), ctypes.byref(version)))
+            self.c.lk_knn_count.restype = ctypes.c_size_t
+            if self.c.lk_knn_count(out) == len(vectors):
+                return out
+            self.knn_free(out)
         self.check(self.c.lk_knn_new(self.context, ctypes.c_size_t(len(vectors)), ctypes.c_size_t(vectors.shape[1]), None,
                                      pointer(vectors), ctypes.c_size_t(k), ctypes.byref(out)))
+        if cache:
+            self.check(self.c.lk_knn_save(out, cache.encode(), ctypes.c_uint64(0)))
         return out
 
     def knn_from_lists(self, neighbours, distances, farthest):

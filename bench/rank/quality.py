@@ -58,7 +58,7 @@ class Set:
         return numpy.array(aps), numpy.mean(hits), 1000 * work / len(self.queries)
 
 
-def build_methods(data, lib, shortlist, table_k):
+def build_methods(data, lib, shortlist, table_k, cache):
     x, n = data.x, len(data.x)
     lazily = {}
 
@@ -67,7 +67,7 @@ def build_methods(data, lib, shortlist, table_k):
             lazily[name] = make()
         return lazily[name]
 
-    table = lambda: once("table", lambda: lib.knn(x, table_k))
+    table = lambda: once("table", lambda: lib.knn(x, table_k, cache))
     index = lambda: once("index", lambda: lib.flat(x))
 
     def expanded(kind, k, alpha=3.0):
@@ -141,8 +141,8 @@ def build_methods(data, lib, shortlist, table_k):
                 superglobal=superglobal, both=both)
 
 
-def report(data, lib, shortlist, table_k, specifications, rng):
-    methods = build_methods(data, lib, shortlist, table_k)
+def report(data, lib, shortlist, table_k, cache, specifications, rng):
+    methods = build_methods(data, lib, shortlist, table_k, cache)
     print(f"{len(data.queries)} queries, {len(data.x)} pictures, shortlist {shortlist}")
     print("| method | mAP | first right | difference of AP (95%) | ms a query |\n|---|---|---|---|---|")
     base = None
@@ -163,7 +163,8 @@ def main():
     parser.add_argument("--queries", help="COLUMN=VALUE of the labels")
     parser.add_argument("--sample", type=int, default=0, help="so many of the queries, evenly spread (default: all)")
     parser.add_argument("--shortlist", type=int, default=200)
-    parser.add_argument("--table", type=int, default=50)
+    parser.add_argument("--table", type=int, default=50, help="neighbours in the table")
+    parser.add_argument("--cache", help="file that keeps the table for the next run over the same vectors")
     parser.add_argument("--methods", default="none,aqe:3,rank:3,alpha:3,dba:3,kreciprocal,alone,full,diffusion,superglobal")
     options = parser.parse_args()
     lib = library.Library(options.build)
@@ -178,7 +179,7 @@ def main():
         data = Set(vectors, [r.get("label", f"none {i}") for i, r in enumerate(rows)], wanted)
     if options.sample and options.sample < len(data.queries):
         data.queries = data.queries[numpy.linspace(0, len(data.queries) - 1, options.sample).astype(int)]
-    report(data, lib, options.shortlist, options.table, options.methods.split(","), numpy.random.default_rng(5))
+    report(data, lib, options.shortlist, options.table, options.cache, options.methods.split(","), numpy.random.default_rng(5))
 
 
 if __name__ == "__main__":
