@@ -21,16 +21,16 @@ typedef struct lk_source {
     const char *labels; /* JSON object, or NULL: keep what the catalog has */
 } lk_source;
 
-/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and has
- * no repeats: of two entries with one path the one with labels, else the later, counts. */
+/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and
+ * has no repeats: of two entries with one path the one with labels, else the later, counts. */
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
-/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL), one
- * file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
+/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL),
+ * one file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
 LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_pattern);
-/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member of
- * the labels. LK_CORRUPT with the line number. */
+/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member
+ * of the labels. LK_CORRUPT with the line number. */
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
@@ -39,8 +39,8 @@ LK_API size_t lk_sources_count(lk_source_list *list);
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
 
 typedef struct lk_ingest_options {
-    size_t commit_every; /* pictures per acknowledged batch; 0 = 256 */
-    bool retry_skipped;  /* try again the files that were skipped before, changed or not */
+    size_t commit_every;            /* pictures per acknowledged batch; 0 = 256 */
+    bool retry_skipped;             /* try again the files that were skipped before, changed or not */
     uint64_t max_bytes, max_pixels; /* limits per picture; 0 = those of lk_image_default_options */
 } lk_ingest_options;
 
@@ -52,25 +52,25 @@ typedef struct lk_ingest_report {
 } lk_ingest_report;
 
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
- * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be used
- * is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
+ * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
+ * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
 /* Embeds the sources in order into out [count][dim]; ok [count] (may be NULL) says which rows are valid, the others are
  * zero. */
-LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources, size_t count,
-                                  float *out, uint8_t *ok);
+LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources,
+                                  size_t count, float *out, uint8_t *ok);
 
 /* ---- searching ---- */
 
 typedef struct lk_result {
     int64_t id;
     char *path;
-    char *label; /* NULL when it has none */
+    char *label;  /* NULL when it has none */
     char *labels; /* JSON object */
     uint32_t width, height;
-    float score;  /* by the metric, whatever the order */
+    float score;    /* by the metric, whatever the order */
     float reranked; /* the re-ranker's own number; NAN where it did not look (beyond its shortlist) */
 } lk_result;
 
@@ -91,7 +91,8 @@ typedef struct lk_results {
 } lk_results;
 LK_API void lk_results_free(lk_results *results);
 
-/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once. */
+/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once.
+ */
 typedef struct lk_searcher lk_searcher;
 LK_API lk_status lk_searcher_open(lk_context *context, const char *collection_path, lk_searcher **out);
 LK_API void lk_searcher_free(lk_searcher *searcher);
@@ -105,11 +106,11 @@ typedef struct lk_search_options {
     size_t k;           /* 0 = 10 */
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
-    lk_expansion expand;        /* search again with the query joined by its nearest */
-    size_t expand_k;            /* how many of them; 0 = 3 */
-    float expand_alpha;         /* 0 = 3; the average is LK_EXPAND_AVERAGE */
-    const int64_t *yes, *no;    /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults. The
-                                   wrong ones are left out of the results. */
+    lk_expansion expand;     /* search again with the query joined by its nearest */
+    size_t expand_k;         /* how many of them; 0 = 3 */
+    float expand_alpha;      /* 0 = 3; the average is LK_EXPAND_AVERAGE */
+    const int64_t *yes, *no; /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults.
+                                The wrong ones are left out of the results. */
     size_t n_yes, n_no;
     lk_rerank rerank;
     size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 50. At most 10000. */
@@ -131,15 +132,16 @@ typedef struct lk_query {
     size_t n_vectors;
 } lk_query;
 
-/* Decodes a picture as the embedder of the searcher wants it, cut to the rectangle crop {left, top, width, height} of the
- * upright full picture if crop is not NULL. limits (may be NULL): max_bytes and max_pixels are taken from it. */
+/* Decodes a picture as the embedder of the searcher wants it, cut to the rectangle crop {left, top, width, height} of
+ * the upright full picture if crop is not NULL. limits (may be NULL): max_bytes and max_pixels are taken from it. */
 LK_API lk_status lk_query_image_load(lk_searcher *searcher, const char *path, const uint32_t crop[4],
                                      const lk_image_options *limits, lk_image *out);
 LK_API lk_status lk_query_image_memory(lk_searcher *searcher, const void *bytes, size_t size, const char *name,
                                        const uint32_t crop[4], const lk_image_options *limits, lk_image *out);
 
 /* Embeds, fuses, takes up feedback, expands, searches, re-ranks: what of it is asked for, in this order. */
-LK_API lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_results *out);
+LK_API lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options,
+                           lk_results *out);
 LK_API lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,
                                   lk_results *out);
 LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
@@ -148,17 +150,18 @@ LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, c
 LK_API lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out);
 
 /* Finds the k nearest of every picture and keeps them in the collection, for LK_RERANK_KRECIPROCAL and
- * LK_RERANK_DIFFUSION. Without, or after the collection has changed, these two take the shortlist for the whole collection:
- * a little worse, and as fast. Exact: time grows with the square of the collection. k 0 = 50. LK_INVALID (empty
- * collection), LK_UNSUPPORTED (not cosine), LK_NO_MEMORY, LK_IO, LK_CANCELLED. */
+ * LK_RERANK_DIFFUSION. Without, or after the collection has changed, these two take the shortlist for the whole
+ * collection: a little worse, and as fast. Exact: time grows with the square of the collection. k 0 = 50. LK_INVALID
+ * (empty collection), LK_UNSUPPORTED (not cosine), LK_NO_MEMORY, LK_IO, LK_CANCELLED. */
 LK_API lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k);
 /* Whether there is a table for the collection as it is now. */
 LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
 
-/* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own, with
- * the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when something
- * is at `into` already; LK_UNSUPPORTED (not cosine). */
-LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k, const char *into);
+/* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
+ * with the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when
+ * something is at `into` already; LK_UNSUPPORTED (not cosine). */
+LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
+                                       const char *into);
 
 /* ---- what two pictures share ---- */
 
@@ -174,11 +177,12 @@ typedef struct lk_picture_match {
     double transform[9]; /* from a to b, row by row; all zero when inliers is 0 */
 } lk_picture_match;
 
-/* SIFT features of both pictures (any channels), matched by Lowe's ratio and verified with an affine map or a homography; the
- * threshold is 2% of the longer side of b. LK_NO_MEMORY. */
+/* SIFT features of both pictures (any channels), matched by Lowe's ratio and verified with an affine map or a
+ * homography; the threshold is 2% of the longer side of b. LK_NO_MEMORY. */
 LK_API lk_status lk_match_pictures(const lk_image *a, const lk_image *b, lk_transform_kind kind, lk_picture_match *out);
 LK_API void lk_picture_match_free(lk_picture_match *match);
-/* Both pictures side by side with a line for every pair: green for inliers, grey for the others. RGB; freed by the caller. */
+/* Both pictures side by side with a line for every pair: green for inliers, grey for the others. RGB; freed by the
+ * caller. */
 LK_API lk_status lk_draw_match(const lk_image *a, const lk_image *b, const lk_picture_match *match, lk_image *out);
 
 /* The record of one picture. Free with lk_record_free. */
@@ -191,10 +195,10 @@ LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n
 /* ---- evaluating ---- */
 
 typedef struct lk_evaluate_options {
-    const char *truth_csv;         /* `query,relevant` pairs; NULL = pictures with an equal "label" are relevant */
-    const char *query_column;      /* with query_value: only pictures whose labels have this value are queries; NULL = all */
+    const char *truth_csv;    /* `query,relevant` pairs; NULL = pictures with an equal "label" are relevant */
+    const char *query_column; /* with query_value: only pictures whose labels have this value are queries; NULL = all */
     const char *query_value;
-    const uint32_t *ks;            /* cut-offs; NULL = 1, 5, 10, 100 */
+    const uint32_t *ks; /* cut-offs; NULL = 1, 5, 10, 100 */
     size_t n_ks;
 } lk_evaluate_options;
 

@@ -11,10 +11,11 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_search_command = {"search", "COLLECTION.lk QUERY... [-k N] [--json | --html FILE] [options]",
-                                        "Find the pictures most like a picture file, a picture of the collection (its path or "
-                                        "id:NUMBER)",
-                                        run};
+const cli_command cli_search_command = {
+    "search", "COLLECTION.lk QUERY... [-k N] [--json | --html FILE] [options]",
+    "Find the pictures most like a picture file, a picture of the collection (its path or "
+    "id:NUMBER)",
+    run};
 
 /* What the pictures named on the command line become: files decoded, pictures of the collection by their id. */
 typedef struct query {
@@ -29,7 +30,8 @@ static void free_query(query *q)
     free(q->shown);
 }
 
-/* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own. */
+/* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own.
+ */
 static lk_status read_query(lk_searcher *searcher, const char *text, const uint32_t *crop, query *out, int64_t *exclude)
 {
     lk_record record = {0};
@@ -64,7 +66,8 @@ done:
 }
 
 /* Searches with n pictures as one query. */
-static lk_status search_with(lk_searcher *searcher, const query *queries, size_t n, const lk_search_options *options, lk_results *out)
+static lk_status search_with(lk_searcher *searcher, const query *queries, size_t n, const lk_search_options *options,
+                             lk_results *out)
 {
     lk_image *images = lk_alloc(n, sizeof *images);
     int64_t *ids = lk_alloc(n, sizeof *ids);
@@ -95,7 +98,8 @@ static lk_status read_ids(const char *option, const char *text, int64_t **ids, s
         char *end;
         if (strncmp(at, "id:", 3) == 0) at += 3;
         long long id = strtoll(at, &end, 10);
-        if (end == at || id <= 0 || (*end && *end != ',')) return lk_fail(LK_INVALID, "%s %s: ids with commas between are wanted", option, text);
+        if (end == at || id <= 0 || (*end && *end != ','))
+            return lk_fail(LK_INVALID, "%s %s: ids with commas between are wanted", option, text);
         (*ids)[(*count)++] = id;
         if (!*end) return LK_OK;
         at = end;
@@ -105,7 +109,9 @@ static lk_status read_ids(const char *option, const char *text, int64_t **ids, s
 static lk_status read_crop(const char *text, uint32_t crop[4])
 {
     int end = 0;
-    if (sscanf(text, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &crop[0], &crop[1], &crop[2], &crop[3], &end) != 4 || text[end])
+    if (sscanf(text, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &crop[0], &crop[1], &crop[2], &crop[3],
+               &end) != 4 ||
+        text[end])
         return lk_fail(LK_INVALID, "--crop %s: left,top,width,height in pixels are wanted", text);
     return LK_OK;
 }
@@ -117,7 +123,8 @@ static json_t *results_json(const lk_results *results)
         const lk_result *r = &results->items[i];
         json_t *item = json_pack("{s:I, s:s, s:f, s:s?, s:i, s:i}", "id", (json_int_t)r->id, "path", r->path, "score",
                                  (double)r->score, "label", r->label, "width", (int)r->width, "height", (int)r->height);
-        if (results->rerank && isfinite(r->reranked)) json_object_set_new(item, "reranked", json_real((double)r->reranked));
+        if (results->rerank && isfinite(r->reranked))
+            json_object_set_new(item, "reranked", json_real((double)r->reranked));
         json_array_append_new(list, item);
     }
     return list;
@@ -164,7 +171,8 @@ done:
     return s;
 }
 
-static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts, size_t count, query *queries, lk_results *results)
+static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts, size_t count, query *queries,
+                            lk_results *results)
 {
     uint32_t crop[4];
     int64_t *yes = NULL, *no = NULL;
@@ -189,15 +197,46 @@ static int run(int argc, char **argv)
     cli_common common = {0};
     typed in = {.k = 10};
     const cli_option options[] = {
-        {.name = "--count", .letter = 'k', .value = "N", .help = "results (default 10)", .number = &in.k, .least = 1, .most = 100000},
-        {.name = "--crop", .value = "L,T,W,H", .help = "search with this rectangle of the picture, in its pixels", .text = &in.crop},
+        {.name = "--count",
+         .letter = 'k',
+         .value = "N",
+         .help = "results (default 10)",
+         .number = &in.k,
+         .least = 1,
+         .most = 100000},
+        {.name = "--crop",
+         .value = "L,T,W,H",
+         .help = "search with this rectangle of the picture, in its pixels",
+         .text = &in.crop},
         {.name = "--together", .help = "several pictures show one thing: search with their mean", .flag = &in.together},
-        {.name = "--yes", .value = "ID,ID...", .help = "these pictures are right: move the query towards them", .text = &in.yes},
-        {.name = "--no", .value = "ID,ID...", .help = "these are wrong: move away from them and leave them out", .text = &in.no},
-        {.name = "--expand", .value = "KIND", .help = "search again, joined by the nearest: aqe, rank, alpha or none", .text = &in.expand},
-        {.name = "--expand-count", .value = "N", .help = "how many join (default 3)", .number = &in.expand_k, .least = 1, .most = 1000},
-        {.name = "--rerank", .value = "KIND", .help = "kreciprocal, diffusion, superglobal, geometric or none", .text = &in.rerank},
-        {.name = "--shortlist", .value = "N", .help = "how many are re-ranked (default 200, geometric 50)", .number = &in.shortlist, .least = 1, .most = 10000},
+        {.name = "--yes",
+         .value = "ID,ID...",
+         .help = "these pictures are right: move the query towards them",
+         .text = &in.yes},
+        {.name = "--no",
+         .value = "ID,ID...",
+         .help = "these are wrong: move away from them and leave them out",
+         .text = &in.no},
+        {.name = "--expand",
+         .value = "KIND",
+         .help = "search again, joined by the nearest: aqe, rank, alpha or none",
+         .text = &in.expand},
+        {.name = "--expand-count",
+         .value = "N",
+         .help = "how many join (default 3)",
+         .number = &in.expand_k,
+         .least = 1,
+         .most = 1000},
+        {.name = "--rerank",
+         .value = "KIND",
+         .help = "kreciprocal, diffusion, superglobal, geometric or none",
+         .text = &in.rerank},
+        {.name = "--shortlist",
+         .value = "N",
+         .help = "how many are re-ranked (default 200, geometric 50)",
+         .number = &in.shortlist,
+         .least = 1,
+         .most = 10000},
         {.name = "--json", .help = "print {\"results\":[...]}", .flag = &in.json},
         {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &in.html},
         CLI_COMMON_OPTIONS(common),

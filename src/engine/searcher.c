@@ -1,9 +1,9 @@
 /* A collection opened for searching. */
+#include "engine/searcher.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "engine/searcher.h"
 #include <likeness/engine.h>
 
 #include <math.h>
@@ -29,9 +29,9 @@ struct lk_searcher {
     lk_embedder *embedder;
     lk_collection *collection; /* guarded by catalog: SQLite's handle is for one thread at a time */
     pthread_mutex_t catalog;
-    view *present;         /* guarded by swap */
+    view *present; /* guarded by swap */
     pthread_mutex_t swap;
-    uint64_t version;      /* of the present view; guarded by catalog */
+    uint64_t version; /* of the present view; guarded by catalog */
 };
 
 static lk_status view_new(lk_collection *collection, uint64_t version, view **out)
@@ -79,12 +79,13 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
     pthread_mutex_init(&searcher->swap, NULL);
     lk_status s;
     LK_TRY(lk_collection_open(path, LK_READ, &searcher->collection));
-    LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder), "%s: its model",
-                      path));
+    LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder),
+                      "%s: its model", path));
     lk_collection_config config = lk_collection_config_of(searcher->collection);
     if (strcmp(config.embedder_id, lk_embedder_id(searcher->embedder)) != 0) {
-        s = lk_fail(LK_CONFLICT, "%s: the model in it (%s) is not the one that made its vectors (%s): index the pictures anew",
-                    path, lk_embedder_id(searcher->embedder), config.embedder_id);
+        s = lk_fail(LK_CONFLICT,
+                    "%s: the model in it (%s) is not the one that made its vectors (%s): index the pictures anew", path,
+                    lk_embedder_id(searcher->embedder), config.embedder_id);
         goto done;
     }
     LK_TRY(lk_collection_version(searcher->collection, &searcher->version));
@@ -274,7 +275,8 @@ static void look_for_neighbours(lk_searcher *searcher, view *v)
     if (s != LK_OK && s != LK_NOT_FOUND)
         lk_log(searcher->context, LK_LOG_WARN, "the table of neighbours is not used: %s", lk_error_message());
     if (s == LK_OK && version != v->version) {
-        lk_log(searcher->context, LK_LOG_WARN, "%s: the pictures have changed since; `likeness neighbours` makes it anew", path);
+        lk_log(searcher->context, LK_LOG_WARN,
+               "%s: the pictures have changed since; `likeness neighbours` makes it anew", path);
         lk_knn_free(v->neighbours);
         v->neighbours = NULL;
     }
@@ -355,7 +357,6 @@ done:
     free(path);
     return s;
 }
-
 
 lk_status lk_searcher_with_index(lk_searcher *searcher, lk_status (*fn)(void *user, const lk_flat *index), void *user)
 {

@@ -25,8 +25,8 @@ lk_status lk_searcher_vectors(const lk_flat *index, uint64_t **ids, float **vect
 lk_context *lk_searcher_context(const lk_searcher *searcher);
 const char *lk_searcher_path(const lk_searcher *searcher);
 
-/* Fills in what the catalog knows of each hit, the first k. reranked [count] or NULL. A picture removed since the view was
- * taken is left out. */
+/* Fills in what the catalog knows of each hit, the first k. reranked [count] or NULL. A picture removed since the view
+ * was taken is left out. */
 lk_status lk_searcher_describe(lk_searcher *searcher, const lk_hit *hits, const float *reranked, size_t count, size_t k,
                                lk_results *out);
 
