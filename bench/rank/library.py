@@ -1,5 +1,6 @@
 """The ranking functions of liblikeness for Python, as far as the scripts of this folder need them."""
 import ctypes
+import json
 import os
 
 import numpy
@@ -33,6 +34,15 @@ class Source(ctypes.Structure):
 
 class Indexed(ctypes.Structure):
     _fields_ = [("knn", ctypes.c_void_p), ("index", ctypes.c_void_p), ("query", ctypes.c_void_p)]
+
+
+class Record(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_int64), ("path", ctypes.c_char_p), ("size", ctypes.c_uint64), ("mtime_ns", ctypes.c_int64),
+                ("hash", ctypes.c_uint64 * 2), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32), ("labels", ctypes.c_char_p),
+                ("label", ctypes.c_char_p), ("state", ctypes.c_int), ("error", ctypes.c_char_p)]
+
+
+EACH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Record))
 
 
 class ContextOptions(ctypes.Structure):
@@ -74,11 +84,19 @@ class Library:
                                               ctypes.c_size_t(queries), ctypes.c_size_t(dim), pointer(vectors), ROW(row), None))
         return out
 
-    def knn(self, vectors, k):
+    def knn(self, vectors, k, cache=None):
         vectors = f32(vectors)
-        out = ctypes.c_void_p()
+        out, version = ctypes.c_void_p(), ctypes.c_uint64()
+        if cache and os.path.exists(cache):
+            self.check(self.c.lk_knn_open(cache.encode(), ctypes.byref(out), ctypes.byref(version)))
+            self.c.lk_knn_count.restype = ctypes.c_size_t
+            if self.c.lk_knn_count(out) == len(vectors):
+                return out
+            self.knn_free(out)
         self.check(self.c.lk_knn_new(self.context, ctypes.c_size_t(len(vectors)), ctypes.c_size_t(vectors.shape[1]), None,
                                      pointer(vectors), ctypes.c_size_t(k), ctypes.byref(out)))
+        if cache:
+            self.check(self.c.lk_knn_save(out, cache.encode(), ctypes.c_uint64(0)))
         return out
 
     def knn_from_lists(self, neighbours, distances, farthest):
@@ -158,3 +176,24 @@ class Library:
         self.check(self.c.lk_augment(self.context, {"aqe": 1, "rank": 2, "alpha": 3}[kind], ctypes.c_float(alpha), ctypes.c_size_t(k),
                                      ctypes.c_size_t(len(vectors)), ctypes.c_size_t(vectors.shape[1]), pointer(vectors), pointer(out)))
         return out
+
+    def collection(self, path):
+        """Vectors [n][dim] and labels (dictionaries, with the path) of a collection's pictures, in order of id."""
+        handle, snapshot, rows = ctypes.c_void_p(), ctypes.c_void_p(), []
+        self.check(self.c.lk_collection_open(path.encode(), 0, ctypes.byref(handle)))
+        self.check(self.c.lk_collection_snapshot(handle, ctypes.byref(snapshot)))
+        self.c.lk_snapshot_index.restype = self.c.lk_flat_dim.restype = ctypes.c_size_t
+        index = ctypes.c_void_p(self.c.lk_snapshot_index(snapshot))
+
+        def each(_, record):
+            r = record.contents
+            if r.state == 0:
+                rows.append((r.id, {**json.loads(r.labels or b"{}"), "path": r.path.decode()}))
+            return 0
+        self.check(self.c.lk_collection_each(handle, ctypes.c_int64(0), EACH(each), None))
+        vectors = numpy.empty((len(rows), self.c.lk_flat_dim(index)), numpy.float32)
+        for i, (id, _) in enumerate(rows):
+            self.check(self.c.lk_flat_vector(index, ctypes.c_uint64(id), ctypes.c_void_p(vectors[i].ctypes.data)))
+        self.c.lk_snapshot_free(snapshot)
+        self.c.lk_collection_close(handle)
+        return vectors, [labels for _, labels in rows]

@@ -187,7 +187,7 @@ static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
         LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, &queries[i], &exclude));
-        options.exclude_id = exclude;
+        if (exclude || !in->together) options.exclude_id = exclude;
         if (!in->together) LK_TRY(search_with(searcher, &queries[i], 1, &options, &results[i]));
     }
     if (in->together) s = search_with(searcher, queries, count, &options, &results[0]);
