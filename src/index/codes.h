@@ -20,6 +20,10 @@ typedef struct lk_code_kernels {
      * is 64-byte aligned: pad with equal values. */
     void (*l2_u8_rows)(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
                        size_t dim, uint32_t *out);
+
+    /* Those of links [n] before the first that is not below `count`, whose bits in the bitmap `marks` are not set: out
+     * [n], in order; returns how many. There must be room for 16 more than are returned. */
+    size_t (*unmarked)(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out);
 } lk_code_kernels;
 
 /* The best table for these features; never NULL. */

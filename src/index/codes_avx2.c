@@ -46,4 +46,14 @@ static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride
         l2_u8(query, codes, stride, rows, n, dim, out);
 }
 
-const lk_code_kernels lk_codes_avx2 = {.name = "avx2", .l2_u8_rows = l2_u8_rows};
+static size_t unmarked(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < n && links[i] < count; i++) {
+        out[found] = links[i];
+        found += !(marks[links[i] / 64] >> (links[i] % 64) & 1);
+    }
+    return found;
+}
+
+const lk_code_kernels lk_codes_avx2 = {.name = "avx2", .l2_u8_rows = l2_u8_rows, .unmarked = unmarked};

@@ -71,4 +71,26 @@ static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride
         l2_u8(VNNI, query, codes, stride, rows, n, dim, out);
 }
 
-const lk_code_kernels TABLE = {.name = LABEL, .l2_u8_rows = l2_u8_rows};
+/* Bits are tested in words of 32, sixteen links at once. */
+static size_t unmarked(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out)
+{
+    const __m512i limit = _mm512_set1_epi32((int)count), one = _mm512_set1_epi32(1), low = _mm512_set1_epi32(31);
+    size_t found = 0;
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 there = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __m512i link = _mm512_maskz_loadu_epi32(there, links + i);
+        __mmask16 valid = _mm512_mask_cmplt_epu32_mask(there, link, limit);
+        unsigned gap = ~(unsigned)valid & 0xffff; /* nothing counts from the first that is not valid */
+        valid = (__mmask16)(valid & ((gap & -gap) - 1));
+        __m512i words =
+            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), valid, _mm512_srli_epi32(link, 5), marks, 4);
+        __m512i bit = _mm512_sllv_epi32(one, _mm512_and_si512(link, low));
+        __mmask16 fresh = _mm512_mask_testn_epi32_mask(valid, words, bit);
+        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(fresh, link));
+        found += (size_t)__builtin_popcount(fresh);
+        if (valid != 0xffff) break;
+    }
+    return found;
+}
+
+const lk_code_kernels TABLE = {.name = LABEL, .l2_u8_rows = l2_u8_rows, .unmarked = unmarked};
