@@ -1,4 +1,5 @@
-/* Vector index: exact search over vectors held here or borrowed from mapped files. Knows nothing of pictures or files. */
+/* Vector index: exact search over vectors held here or borrowed from mapped files. Knows nothing of pictures or files.
+ */
 #ifndef LIKENESS_INDEX_H
 #define LIKENESS_INDEX_H
 
@@ -23,8 +24,8 @@ LK_API size_t lk_dtype_bytes(lk_dtype dtype, size_t dim);
 /* Encodes n vectors [n][dim] f32 as codes [n][lk_dtype_bytes(dtype, dim)] and, for LK_I8, scales [n] (else NULL).
  * With normalise != 0 each vector is divided by its L2 norm first (a zero vector stays zero).
  * LK_INVALID when a component is NaN or infinite, or overflows f16: the message gives the row. */
-LK_API lk_status lk_vectors_encode(lk_dtype dtype, size_t dim, size_t n, const float *vectors, int normalise, void *codes,
-                                   float *scales);
+LK_API lk_status lk_vectors_encode(lk_dtype dtype, size_t dim, size_t n, const float *vectors, int normalise,
+                                   void *codes, float *scales);
 /* The inverse up to rounding: out [n][dim]. */
 LK_API void lk_vectors_decode(lk_dtype dtype, size_t dim, size_t n, const void *codes, const float *scales, float *out);
 
@@ -43,9 +44,9 @@ LK_API void lk_flat_free(lk_flat *index);
  * removal: LK_CONFLICT otherwise, and nothing is added. */
 LK_API lk_status lk_flat_add(lk_flat *index, size_t n, const uint64_t *ids, const float *vectors);
 
-/* Adds n encoded vectors without copying: ids, codes (64-byte alignment is not needed) and scales must outlive the index.
- * For LK_COSINE they must be normalised. live, if not NULL, is a bitmap [ceil(n/8)], bit i (LSB first) of which says
- * whether row i takes part; it is copied. Ids of live rows are not checked for repeats. */
+/* Adds n encoded vectors without copying: ids, codes (64-byte alignment is not needed) and scales must outlive the
+ * index. For LK_COSINE they must be normalised. live, if not NULL, is a bitmap [ceil(n/8)], bit i (LSB first) of which
+ * says whether row i takes part; it is copied. Ids of live rows are not checked for repeats. */
 LK_API lk_status lk_flat_attach(lk_flat *index, size_t n, const uint64_t *ids, const void *codes, const float *scales,
                                 const uint8_t *live);
 
@@ -56,17 +57,17 @@ LK_API size_t lk_flat_count(const lk_flat *index); /* live vectors */
 LK_API size_t lk_flat_dim(const lk_flat *index);
 LK_API lk_metric lk_flat_metric(const lk_flat *index);
 
-/* Says whether an id may be returned. Asked at most once per query and vector, and only about vectors that would be among
- * the best so far; from several threads at once. */
+/* Says whether an id may be returned. Asked at most once per query and vector, and only about vectors that would be
+ * among the best so far; from several threads at once. */
 typedef int (*lk_id_filter)(void *user, uint64_t id);
 
-/* The k best of the whole index for each of n queries [n][dim] (normalised inside for LK_COSINE). Exact: every live vector
- * is scored as it is stored (for LK_I8 scale * code) with the f32 query, summed in f32; LK_L2 sums squared differences. A
- * vector whose score is not finite (NaN or infinity in attached memory, or overflow) is never found.
+/* The k best of the whole index for each of n queries [n][dim] (normalised inside for LK_COSINE). Exact: every live
+ * vector is scored as it is stored (for LK_I8 scale * code) with the f32 query, summed in f32; LK_L2 sums squared
+ * differences. A vector whose score is not finite (NaN or infinity in attached memory, or overflow) is never found.
  * hits [n][k] are written best first, ties broken by smaller id; counts [n] says how many of the k exist (fewer when
- * fewer vectors pass). Results do not depend on the number of threads, nor on how queries are batched. context NULL = the
- * calling thread alone. filter NULL = all.
- * LK_INVALID when k is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
+ * fewer vectors pass). Results do not depend on the number of threads, nor on how queries are batched. context NULL =
+ * the calling thread alone. filter NULL = all. LK_INVALID when k is 0 or a query is not finite; LK_NO_MEMORY;
+ * LK_CANCELLED. */
 LK_API lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, const float *queries, size_t k,
                                 lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
 
@@ -76,7 +77,8 @@ LK_API lk_status lk_flat_vector(const lk_flat *index, uint64_t id, float *out);
 /* All scores: for each of n queries the score of every live vector, in the order of rows (see lk_flat_ids):
  * scores [n][lk_flat_count], those of lk_flat_search, and the worst possible infinity where that would never find the
  * vector. The evaluation uses it, because it needs the rank of every relevant picture. */
-LK_API lk_status lk_flat_scores(const lk_flat *index, lk_context *context, size_t n, const float *queries, float *scores);
+LK_API lk_status lk_flat_scores(const lk_flat *index, lk_context *context, size_t n, const float *queries,
+                                float *scores);
 /* Ids in the order of lk_flat_scores: out [lk_flat_count]. */
 LK_API void lk_flat_ids(const lk_flat *index, uint64_t *out);
 
@@ -87,30 +89,32 @@ typedef struct lk_graph lk_graph;
 
 /* Zero stands for the default in brackets. */
 typedef struct lk_graph_options {
-    size_t degree;       /* [32] most links of a vertex, at most 256: memory 4 bytes each, and time per step of a search;
-                            more links need fewer steps */
+    size_t degree; /* [32] most links of a vertex, at most 256: memory 4 bytes each, and time per step of a search;
+                      more links need fewer steps */
     size_t build_effort; /* [128] candidates that a vertex's links are chosen among: building takes time in proportion,
                             recall at the same speed gains up to about 200 */
-    float spread;        /* [1.2] how much nearer a link must be to another link than to its vertex to be left out (ratio
-                            of squared distances), 1 .. 4: more keeps longer links */
-    int refine;          /* [0] 1: keep a second byte per component, so that results are ranked as precisely as by 16 bits;
-                            -1: never; 0: where one byte is not exact */
-    uint64_t seed;       /* of the order of insertion and of the rotation */
+    float spread;  /* [1.2] how much nearer a link must be to another link than to its vertex to be left out (ratio
+                      of squared distances), 1 .. 4: more keeps longer links */
+    int refine;    /* [0] 1: keep a second byte per component, so that results are ranked as precisely as by 16 bits;
+                      -1: never; 0: where one byte is not exact */
+    uint64_t seed; /* of the order of insertion and of the rotation */
 } lk_graph_options;
 
-/* Builds an index of n >= 1 vectors [n][dim]; ids [n], NULL = 0 .. n-1, each once. options NULL = all defaults. The result
- * does not depend on the number of threads. LK_INVALID when a component is not finite, dim is 0 or above 16384, or an
- * option is out of range; LK_CONFLICT when an id repeats; LK_LIMIT beyond 2^31 vectors; LK_NO_MEMORY; LK_CANCELLED. */
+/* Builds an index of n >= 1 vectors [n][dim]; ids [n], NULL = 0 .. n-1, each once. options NULL = all defaults. The
+ * result does not depend on the number of threads. LK_INVALID when a component is not finite, dim is 0 or above 16384,
+ * or an option is out of range; LK_CONFLICT when an id repeats; LK_LIMIT beyond 2^31 vectors; LK_NO_MEMORY;
+ * LK_CANCELLED. */
 LK_API lk_status lk_graph_build(lk_context *context, const lk_graph_options *options, lk_metric metric, size_t dim,
                                 size_t n, const uint64_t *ids, const float *vectors, lk_graph **out);
 LK_API void lk_graph_free(lk_graph *graph);
 
 /* The k best of each of n queries [n][dim], as lk_flat_search gives them, but approximately: scores are those of the
- * stored codes, and some of the k may be missed. effort >= 1 is the length of the beam, raised to k at least: time grows
- * in proportion, recall with it. context NULL = on the calling thread alone. filter NULL = all.
- * LK_INVALID when k is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
-LK_API lk_status lk_graph_search(const lk_graph *graph, lk_context *context, size_t effort, size_t n, const float *queries,
-                                 size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
+ * stored codes, and some of the k may be missed. effort >= 1 is the length of the beam, raised to k at least: time
+ * grows in proportion, recall with it. context NULL = on the calling thread alone. filter NULL = all. LK_INVALID when k
+ * is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
+LK_API lk_status lk_graph_search(const lk_graph *graph, lk_context *context, size_t effort, size_t n,
+                                 const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                                 size_t *counts);
 
 LK_API size_t lk_graph_count(const lk_graph *graph); /* live vectors */
 LK_API size_t lk_graph_dim(const lk_graph *graph);
@@ -128,9 +132,9 @@ LK_API lk_status lk_graph_filter_new(const lk_graph *graph, lk_context *context,
 LK_API lk_status lk_graph_filter_ids(const lk_graph *graph, size_t n, const uint64_t *ids, lk_graph_filter **out);
 LK_API size_t lk_graph_filter_count(const lk_graph_filter *filter);
 LK_API void lk_graph_filter_free(lk_graph_filter *filter);
-/* lk_graph_search among the vectors that pass. Recall stays as without a filter, whatever share passes: few are compared
- * one by one, among more the walk steps over those that do not pass. (lk_graph_search with a function makes such a filter
- * for the one call when less than a quarter of a sample passes.) */
+/* lk_graph_search among the vectors that pass. Recall stays as without a filter, whatever share passes: few are
+ * compared one by one, among more the walk steps over those that do not pass. (lk_graph_search with a function makes
+ * such a filter for the one call when less than a quarter of a sample passes.) */
 LK_API lk_status lk_graph_search_filtered(const lk_graph *graph, lk_context *context, size_t effort, size_t n,
                                           const float *queries, size_t k, const lk_graph_filter *filter, lk_hit *hits,
                                           size_t *counts);
@@ -140,22 +144,25 @@ LK_API lk_status lk_graph_search_filtered(const lk_graph *graph, lk_context *con
 LK_API lk_status lk_graph_range(const lk_graph *graph, size_t effort, const float *query, float bound, size_t most,
                                 lk_hit *hits, size_t *count);
 
-/* The least effort at which searches for k results find the share `recall` (0..1) of them, measured on n queries [n][dim];
- * queries NULL: on up to n of the index's own vectors, each hidden while it is searched for. Queries that are unlike the
- * collection need more than its own vectors say. Truth is found by looking at everything: n times the time of an exact
- * search. LK_LIMIT when no effort up to 4096 reaches it: *effort is then 4096. */
+/* The least effort at which searches for k results find the share `recall` (0..1) of them, measured on n queries
+ * [n][dim]; queries NULL: on up to n of the index's own vectors, each hidden while it is searched for. Queries that are
+ * unlike the collection need more than its own vectors say. Truth is found by looking at everything: n times the time
+ * of an exact search. LK_LIMIT when no effort up to 4096 reaches it: *effort is then 4096. */
 LK_API lk_status lk_graph_tune(const lk_graph *graph, lk_context *context, size_t n, const float *queries, size_t k,
                                double recall, size_t *effort);
 
 /* Adds n vectors. LK_CONFLICT when an id is there already, and then none is added; LK_INVALID as for building; after
- * LK_CANCELLED or LK_NO_MEMORY some may have been added. Searches go on meanwhile and find each once its batch is linked. */
-LK_API lk_status lk_graph_add(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids, const float *vectors);
+ * LK_CANCELLED or LK_NO_MEMORY some may have been added. Searches go on meanwhile and find each once its batch is
+ * linked. */
+LK_API lk_status lk_graph_add(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids,
+                              const float *vectors);
 /* Takes a vector out: no search that begins afterwards finds it. LK_NOT_FOUND. */
 LK_API lk_status lk_graph_remove(lk_graph *graph, uint64_t id);
 /* Adds vectors, in place of those of the same ids where there are such; ids each once. */
-LK_API lk_status lk_graph_update(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids, const float *vectors);
-/* Relinks what was linked to removed vectors and frees their places. Adding does it by itself when an eighth is removed;
- * a program may do it in the background, searches go on meanwhile. */
+LK_API lk_status lk_graph_update(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids,
+                                 const float *vectors);
+/* Relinks what was linked to removed vectors and frees their places. Adding does it by itself when an eighth is
+ * removed; a program may do it in the background, searches go on meanwhile. */
 LK_API lk_status lk_graph_consolidate(lk_graph *graph, lk_context *context);
 
 /* Writes the index as one file, replacing path atomically. */

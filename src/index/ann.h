@@ -1,5 +1,5 @@
-/* One face for every kind of vector index, so that a benchmark, a tuner or a program can drive flat, graph and partitioned
- * alike. Each kind fills one lk_ann_type; the functions forward to its own API, which can do more.
+/* One face for every kind of vector index, so that a benchmark, a tuner or a program can drive flat, graph and
+ * partitioned alike. Each kind fills one lk_ann_type; the functions forward to its own API, which can do more.
  *
  * Effort is the one knob of a search: a whole number, larger = more recall and less speed (graph: length of the beam;
  * partitioned: partitions visited; flat: ignored). efforts() gives a sensible sweep. */
@@ -33,11 +33,11 @@ typedef struct lk_ann_type {
     lk_status (*build)(lk_context *context, const lk_ann_input *input, void **out);
     void (*free)(void *index);
 
-    /* The k best of each of n queries [n][dim], best first, as lk_flat_search: hits [n][k], counts [n]. context NULL = on
-     * the calling thread alone (what "one thread, one query at a time" means: n = 1, context NULL); then it may be called
-     * from several threads at once. filter NULL = all. Scores have the sign and scale of lk_flat_search's. */
-    lk_status (*search)(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries, size_t k,
-                        lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
+    /* The k best of each of n queries [n][dim], best first, as lk_flat_search: hits [n][k], counts [n]. context NULL =
+     * on the calling thread alone (what "one thread, one query at a time" means: n = 1, context NULL); then it may be
+     * called from several threads at once. filter NULL = all. Scores have the sign and scale of lk_flat_search's. */
+    lk_status (*search)(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                        size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
 
     /* Rising efforts worth measuring for k results: out [LK_ANN_MAX_EFFORTS]; returns how many (at least 1). */
     size_t (*efforts)(const void *index, size_t k, unsigned *out);
