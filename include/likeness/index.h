@@ -85,10 +85,10 @@ LK_API void lk_flat_ids(const lk_flat *index, uint64_t *out);
 /* Graph index -------------------------------------------------------------------------------------------------------
  * Approximate search in memory: a graph of near vertices over 8-bit codes (see src/index/graph.h for the sources). It
  * copies what it keeps. Any number of threads may search; one at a time may change, and searches go on meanwhile. */
-typedef struct lk_graph lk_graph;
+typedef struct lk_graph_index lk_graph_index;
 
 /* Zero stands for the default in brackets. */
-typedef struct lk_graph_options {
+typedef struct lk_graph_index_options {
     size_t degree; /* [32] most links of a vertex, at most 256: memory 4 bytes each, and time per step of a search;
                       more links need fewer steps */
     size_t build_effort; /* [128] candidates that a vertex's links are chosen among: building takes time in proportion,
@@ -98,75 +98,77 @@ typedef struct lk_graph_options {
     int refine;    /* [0] 1: keep a second byte per component, so that results are ranked as precisely as by 16 bits;
                       -1: never; 0: where one byte is not exact */
     uint64_t seed; /* of the order of insertion and of the rotation */
-} lk_graph_options;
+} lk_graph_index_options;
 
 /* Builds an index of n >= 1 vectors [n][dim]; ids [n], NULL = 0 .. n-1, each once. options NULL = all defaults. The
  * result does not depend on the number of threads. LK_INVALID when a component is not finite, dim is 0 or above 16384,
  * or an option is out of range; LK_CONFLICT when an id repeats; LK_LIMIT beyond 2^31 vectors; LK_NO_MEMORY;
  * LK_CANCELLED. */
-LK_API lk_status lk_graph_build(lk_context *context, const lk_graph_options *options, lk_metric metric, size_t dim,
-                                size_t n, const uint64_t *ids, const float *vectors, lk_graph **out);
-LK_API void lk_graph_free(lk_graph *graph);
+LK_API lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options *options, lk_metric metric,
+                                      size_t dim, size_t n, const uint64_t *ids, const float *vectors,
+                                      lk_graph_index **out);
+LK_API void lk_graph_index_free(lk_graph_index *graph);
 
 /* The k best of each of n queries [n][dim], as lk_flat_search gives them, but approximately: scores are those of the
  * stored codes, and some of the k may be missed. effort >= 1 is the length of the beam, raised to k at least: time
  * grows in proportion, recall with it. context NULL = on the calling thread alone. filter NULL = all. LK_INVALID when k
  * is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
-LK_API lk_status lk_graph_search(const lk_graph *graph, lk_context *context, size_t effort, size_t n,
-                                 const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
-                                 size_t *counts);
+LK_API lk_status lk_graph_index_search(const lk_graph_index *graph, lk_context *context, size_t effort, size_t n,
+                                       const float *queries, size_t k, lk_id_filter filter, void *filter_user,
+                                       lk_hit *hits, size_t *counts);
 
-LK_API size_t lk_graph_count(const lk_graph *graph); /* live vectors */
-LK_API size_t lk_graph_dim(const lk_graph *graph);
-LK_API lk_metric lk_graph_metric(const lk_graph *graph);
+LK_API size_t lk_graph_index_count(const lk_graph_index *graph); /* live vectors */
+LK_API size_t lk_graph_index_dim(const lk_graph_index *graph);
+LK_API lk_metric lk_graph_index_metric(const lk_graph_index *graph);
 /* Bytes that the index holds, all of it (for an opened one: of the file that searching may touch). */
-LK_API uint64_t lk_graph_bytes(const lk_graph *graph);
+LK_API uint64_t lk_graph_index_bytes(const lk_graph_index *graph);
 
 /* Which vectors may be found, worked out once for any number of searches: about n/8 bytes. It is good until the graph
  * changes, then searches with it fail with LK_CONFLICT. */
-typedef struct lk_graph_filter lk_graph_filter;
+typedef struct lk_graph_index_filter lk_graph_index_filter;
 /* Asks fn about every live vector. */
-LK_API lk_status lk_graph_filter_new(const lk_graph *graph, lk_context *context, lk_id_filter fn, void *user,
-                                     lk_graph_filter **out);
+LK_API lk_status lk_graph_index_filter_new(const lk_graph_index *graph, lk_context *context, lk_id_filter fn,
+                                           void *user, lk_graph_index_filter **out);
 /* The vectors of these ids [n]; ids that are not there are passed over. */
-LK_API lk_status lk_graph_filter_ids(const lk_graph *graph, size_t n, const uint64_t *ids, lk_graph_filter **out);
-LK_API size_t lk_graph_filter_count(const lk_graph_filter *filter);
-LK_API void lk_graph_filter_free(lk_graph_filter *filter);
-/* lk_graph_search among the vectors that pass. Recall stays as without a filter, whatever share passes: few are
- * compared one by one, among more the walk steps over those that do not pass. (lk_graph_search with a function makes
- * such a filter for the one call when less than a quarter of a sample passes.) */
-LK_API lk_status lk_graph_search_filtered(const lk_graph *graph, lk_context *context, size_t effort, size_t n,
-                                          const float *queries, size_t k, const lk_graph_filter *filter, lk_hit *hits,
-                                          size_t *counts);
+LK_API lk_status lk_graph_index_filter_ids(const lk_graph_index *graph, size_t n, const uint64_t *ids,
+                                           lk_graph_index_filter **out);
+LK_API size_t lk_graph_index_filter_count(const lk_graph_index_filter *filter);
+LK_API void lk_graph_index_filter_free(lk_graph_index_filter *filter);
+/* lk_graph_index_search among the vectors that pass. Recall stays as without a filter, whatever share passes: few are
+ * compared one by one, among more the walk steps over those that do not pass. (lk_graph_index_search with a function
+ * makes such a filter for the one call when less than a quarter of a sample passes.) */
+LK_API lk_status lk_graph_index_search_filtered(const lk_graph_index *graph, lk_context *context, size_t effort,
+                                                size_t n, const float *queries, size_t k,
+                                                const lk_graph_index_filter *filter, lk_hit *hits, size_t *counts);
 
 /* All vectors whose score is `bound` or better (L2: at most, else: at least), best first, but at most `most` of them:
  * hits [most]; *count says how many. Approximate as a search is; effort as there. */
-LK_API lk_status lk_graph_range(const lk_graph *graph, size_t effort, const float *query, float bound, size_t most,
-                                lk_hit *hits, size_t *count);
+LK_API lk_status lk_graph_index_range(const lk_graph_index *graph, size_t effort, const float *query, float bound,
+                                      size_t most, lk_hit *hits, size_t *count);
 
 /* The least effort at which searches for k results find the share `recall` (0..1) of them, measured on n queries
  * [n][dim]; queries NULL: on up to n of the index's own vectors, each hidden while it is searched for. Queries that are
  * unlike the collection need more than its own vectors say. Truth is found by looking at everything: n times the time
  * of an exact search. LK_LIMIT when no effort up to 4096 reaches it: *effort is then 4096. */
-LK_API lk_status lk_graph_tune(const lk_graph *graph, lk_context *context, size_t n, const float *queries, size_t k,
-                               double recall, size_t *effort);
+LK_API lk_status lk_graph_index_tune(const lk_graph_index *graph, lk_context *context, size_t n, const float *queries,
+                                     size_t k, double recall, size_t *effort);
 
 /* Adds n vectors. LK_CONFLICT when an id is there already, and then none is added; LK_INVALID as for building; after
  * LK_CANCELLED or LK_NO_MEMORY some may have been added. Searches go on meanwhile and find each once its batch is
  * linked. */
-LK_API lk_status lk_graph_add(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids,
-                              const float *vectors);
+LK_API lk_status lk_graph_index_add(lk_graph_index *graph, lk_context *context, size_t n, const uint64_t *ids,
+                                    const float *vectors);
 /* Takes a vector out: no search that begins afterwards finds it. LK_NOT_FOUND. */
-LK_API lk_status lk_graph_remove(lk_graph *graph, uint64_t id);
+LK_API lk_status lk_graph_index_remove(lk_graph_index *graph, uint64_t id);
 /* Adds vectors, in place of those of the same ids where there are such; ids each once. */
-LK_API lk_status lk_graph_update(lk_graph *graph, lk_context *context, size_t n, const uint64_t *ids,
-                                 const float *vectors);
+LK_API lk_status lk_graph_index_update(lk_graph_index *graph, lk_context *context, size_t n, const uint64_t *ids,
+                                       const float *vectors);
 /* Relinks what was linked to removed vectors and frees their places. Adding does it by itself when an eighth is
  * removed; a program may do it in the background, searches go on meanwhile. */
-LK_API lk_status lk_graph_consolidate(lk_graph *graph, lk_context *context);
+LK_API lk_status lk_graph_index_consolidate(lk_graph_index *graph, lk_context *context);
 
 /* Writes the index as one file, replacing path atomically. */
-LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
+LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *path);
 
 /* LK_GRAPH_VERIFY reads the whole file and compares all checksums; without it only the header's is, and damaged tables
  * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE copies the index
@@ -174,7 +176,7 @@ LK_API lk_status lk_graph_save(const lk_graph *graph, const char *path);
 enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
 /* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read.
  * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */
-LK_API lk_status lk_graph_open(const char *path, int flags, lk_graph **out);
+LK_API lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out);
 
 #ifdef __cplusplus
 }

@@ -37,7 +37,7 @@ static bool grow_table(void **table, size_t old_rows, size_t new_rows, size_t ro
     return true;
 }
 
-lk_status lk_graph_reserve(lk_graph *g, size_t rows)
+lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows)
 {
     size_t stride = g->quantiser.stride, old = g->capacity;
     if (rows <= old) return LK_OK;
@@ -55,7 +55,7 @@ lk_status lk_graph_reserve(lk_graph *g, size_t rows)
     return LK_OK;
 }
 
-lk_status lk_graph_own(lk_graph *g)
+lk_status lk_graph_index_own(lk_graph_index *g)
 {
     size_t rows = g->count, stride = g->quantiser.stride;
     uint32_t *entries = lk_alloc(g->entry_count, sizeof *entries);
@@ -89,10 +89,10 @@ lk_status lk_graph_own(lk_graph *g)
     g->capacity = capacity;
     lk_map_close(&g->map);
     g->map = (lk_map){0};
-    return lk_graph_place_live_ids(g);
+    return lk_graph_index_place_live_ids(g);
 }
 
-static lk_status check_options(const lk_graph_options *o, lk_metric metric, size_t dim, size_t n)
+static lk_status check_options(const lk_graph_index_options *o, lk_metric metric, size_t dim, size_t n)
 {
     if (n == 0) return lk_fail(LK_INVALID, "a graph index needs at least one vector");
     if (dim == 0 || dim > LK_CODES_MAX_DIM)
@@ -105,9 +105,9 @@ static lk_status check_options(const lk_graph_options *o, lk_metric metric, size
     return LK_OK;
 }
 
-lk_graph *lk_graph_alloc(const lk_graph_options *o, lk_metric metric, size_t dim)
+lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *o, lk_metric metric, size_t dim)
 {
-    lk_graph *g = lk_alloc_zero(1, sizeof *g);
+    lk_graph_index *g = lk_alloc_zero(1, sizeof *g);
     if (!g) return NULL;
     g->dim = dim;
     g->metric = metric;
@@ -129,10 +129,10 @@ lk_graph *lk_graph_alloc(const lk_graph_options *o, lk_metric metric, size_t dim
     return g;
 }
 
-void lk_graph_free(lk_graph *g)
+void lk_graph_index_free(lk_graph_index *g)
 {
     if (!g) return;
-    lk_graph_free_scratches(g);
+    lk_graph_index_free_scratches(g);
     if (g->map.bytes) {
         lk_map_close(&g->map);
     } else {
@@ -154,7 +154,7 @@ void lk_graph_free(lk_graph *g)
 }
 
 typedef struct encoding {
-    lk_graph *g;
+    lk_graph_index *g;
     const float *vectors;
     const uint64_t *ids;
     const uint32_t *order;    /* vector of the i-th; NULL: the i-th */
@@ -172,7 +172,7 @@ static lk_status encode_rows(void *arg, size_t begin, size_t end, int worker)
 {
     (void)worker;
     encoding *e = arg;
-    lk_graph *g = e->g;
+    lk_graph_index *g = e->g;
     size_t dim = g->dim, stride = g->quantiser.stride;
     float *units = lk_alloc_aligned(2 * stride, sizeof *units), *vector = units + stride;
     if (!units) return lk_fail_memory("graph index");
@@ -196,7 +196,7 @@ static lk_status encode_rows(void *arg, size_t begin, size_t end, int worker)
 }
 
 /* Trains the quantiser on the vectors as they will be coded. */
-static lk_status train(lk_graph *g, size_t n, const float *vectors)
+static lk_status train(lk_graph_index *g, size_t n, const float *vectors)
 {
     size_t dim = g->dim;
     if (g->metric != LK_COSINE) {
@@ -219,7 +219,7 @@ static lk_status train(lk_graph *g, size_t n, const float *vectors)
     return s;
 }
 
-lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors)
+lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vectors)
 {
     for (size_t r = 0; r < n; r++)
         if (!(squared_length(vectors + r * dim, dim) <= (double)FLT_MAX / 4))
@@ -227,7 +227,7 @@ lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors)
     return LK_OK;
 }
 
-lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n)
+lk_status lk_graph_index_place_ids(lk_graph_index *g, const uint32_t *vertices, size_t n)
 {
     if (!lk_id_map_reserve(&g->places, n)) return lk_fail_memory("graph index");
     for (size_t i = 0; i < n; i++) {
@@ -241,11 +241,11 @@ lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n)
     return LK_OK;
 }
 
-lk_status lk_graph_place_live_ids(lk_graph *g)
+lk_status lk_graph_index_place_live_ids(lk_graph_index *g)
 {
     if (!lk_id_map_reserve(&g->places, g->live)) return lk_fail_memory("graph index");
     for (size_t v = 0; v < g->count; v++)
-        if (!lk_graph_is_dead(g, (uint32_t)v)) lk_id_map_put(&g->places, g->ids[v], v);
+        if (!lk_graph_index_is_dead(g, (uint32_t)v)) lk_id_map_put(&g->places, g->ids[v], v);
     return LK_OK;
 }
 
@@ -264,7 +264,7 @@ static uint32_t *shuffled(size_t n, uint64_t seed)
     return order;
 }
 
-lk_status lk_graph_choose_entries(lk_graph *g)
+lk_status lk_graph_index_choose_entries(lk_graph_index *g)
 {
     size_t n = (size_t)(2 * sqrt((double)g->live)) + 1;
     if (n > LK_GRAPH_ENTRIES) n = LK_GRAPH_ENTRIES;
@@ -273,80 +273,80 @@ lk_status lk_graph_choose_entries(lk_graph *g)
     if (!entries) return lk_fail_memory("graph index");
     size_t count = 0;
     for (uint32_t v = 0; v < g->count && count < n; v++)
-        if (!lk_graph_is_dead(g, v)) entries[count++] = v;
+        if (!lk_graph_index_is_dead(g, v)) entries[count++] = v;
     free(g->entries);
     g->entries = entries;
     g->entry_count = count;
     return LK_OK;
 }
 
-lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
-                          const uint32_t *order, const uint32_t *vertices)
+lk_status lk_graph_index_encode(lk_graph_index *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                                const uint32_t *order, const uint32_t *vertices)
 {
     encoding e = {g, vectors, ids, order, vertices};
     return lk_parallel_for(pool, n, 1024, encode_rows, &e);
 }
 
 /* Codes all vectors in random order as vertices 0 .. n-1: then the first of them are good entries. */
-static lk_status fill(lk_graph *g, lk_pool *pool, size_t n, const uint64_t *ids, const float *vectors,
+static lk_status fill(lk_graph_index *g, lk_pool *pool, size_t n, const uint64_t *ids, const float *vectors,
                       uint32_t *vertices)
 {
     uint32_t *order = shuffled(n, g->seed);
     if (!order) return lk_fail_memory("graph index");
-    lk_status s = lk_graph_encode(g, pool, n, vectors, ids, order, NULL);
+    lk_status s = lk_graph_index_encode(g, pool, n, vectors, ids, order, NULL);
     for (size_t i = 0; i < n; i++) vertices[i] = (uint32_t)i;
-    if (s == LK_OK) s = lk_graph_place_ids(g, vertices, n);
+    if (s == LK_OK) s = lk_graph_index_place_ids(g, vertices, n);
     free(order);
     return s;
 }
 
-lk_status lk_graph_build(lk_context *context, const lk_graph_options *options, lk_metric metric, size_t dim, size_t n,
-                         const uint64_t *ids, const float *vectors, lk_graph **out)
+lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options *options, lk_metric metric, size_t dim,
+                               size_t n, const uint64_t *ids, const float *vectors, lk_graph_index **out)
 {
-    static const lk_graph_options defaults = {0};
+    static const lk_graph_index_options defaults = {0};
     lk_pool *pool = lk_context_pool(context);
     uint32_t *vertices = NULL;
     *out = NULL;
     if (!options) options = &defaults;
     lk_status s = check_options(options, metric, dim, n);
     if (s != LK_OK) return s;
-    lk_graph *g = lk_graph_alloc(options, metric, dim);
+    lk_graph_index *g = lk_graph_index_alloc(options, metric, dim);
     if (!g) return lk_fail_memory("graph index");
-    LK_TRY(lk_graph_check_vectors(n, dim, vectors));
+    LK_TRY(lk_graph_index_check_vectors(n, dim, vectors));
     LK_TRY(train(g, n, vectors));
     g->keep_residual = options->refine > 0 || (options->refine == 0 && !g->quantiser.exact);
-    LK_TRY(lk_graph_reserve(g, n));
+    LK_TRY(lk_graph_index_reserve(g, n));
     if (!(vertices = lk_alloc(n, sizeof *vertices))) {
         s = lk_fail_memory("graph index");
         goto done;
     }
     LK_TRY(fill(g, pool, n, ids, vectors, vertices));
-    LK_TRY(lk_graph_link(g, context, vertices, n));
-    LK_TRY(lk_graph_trim(g, pool));
+    LK_TRY(lk_graph_index_link(g, context, vertices, n));
+    LK_TRY(lk_graph_index_trim(g, pool));
     *out = g;
     g = NULL;
 done:
     free(vertices);
-    lk_graph_free(g);
+    lk_graph_index_free(g);
     return s;
 }
 
-size_t lk_graph_count(const lk_graph *g)
+size_t lk_graph_index_count(const lk_graph_index *g)
 {
     return g->live;
 }
 
-size_t lk_graph_dim(const lk_graph *g)
+size_t lk_graph_index_dim(const lk_graph_index *g)
 {
     return g->dim;
 }
 
-lk_metric lk_graph_metric(const lk_graph *g)
+lk_metric lk_graph_index_metric(const lk_graph_index *g)
 {
     return g->metric;
 }
 
-uint64_t lk_graph_bytes(const lk_graph *g)
+uint64_t lk_graph_index_bytes(const lk_graph_index *g)
 {
     size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + (g->extra ? sizeof *g->extra : 0) +
                  g->link_stride * sizeof *g->links + sizeof *g->ids;

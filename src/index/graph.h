@@ -56,8 +56,8 @@ static inline size_t lk_near_insert(lk_near *beam, size_t *count, size_t limit, 
 }
 
 /* What one walk needs; borrowed from the graph's store of them. */
-typedef struct lk_graph_scratch {
-    struct lk_graph_scratch *next;
+typedef struct lk_graph_index_scratch {
+    struct lk_graph_index_scratch *next;
     size_t capacity; /* vertices that the bitmap covers */
     uint64_t *visited;
     uint32_t *touched; /* words of visited that are not 0 */
@@ -74,9 +74,9 @@ typedef struct lk_graph_scratch {
     uint32_t *distances;
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
-} lk_graph_scratch;
+} lk_graph_index_scratch;
 
-struct lk_graph {
+struct lk_graph_index {
     size_t dim, degree, build_effort;
     float spread;
     lk_metric metric;
@@ -106,71 +106,71 @@ struct lk_graph {
     pthread_mutex_t writer; /* held by whoever changes the graph */
     pthread_rwlock_t lock;  /* readers search; a writer holds it while it changes what they read */
     pthread_mutex_t mutex;  /* guards free_scratch */
-    lk_graph_scratch *free_scratch;
+    lk_graph_index_scratch *free_scratch;
     lk_id_map places;
     lk_map map; /* of the file that the arrays lie in; they are then not owned */
 };
 
-static inline const uint8_t *lk_graph_code(const lk_graph *g, uint32_t vertex)
+static inline const uint8_t *lk_graph_index_code(const lk_graph_index *g, uint32_t vertex)
 {
     return g->codes + (size_t)vertex * g->quantiser.stride;
 }
-static inline uint32_t *lk_graph_links(const lk_graph *g, uint32_t vertex)
+static inline uint32_t *lk_graph_index_links(const lk_graph_index *g, uint32_t vertex)
 {
     return g->links + (size_t)vertex * g->link_stride;
 }
-static inline bool lk_graph_is_dead(const lk_graph *g, uint32_t vertex)
+static inline bool lk_graph_index_is_dead(const lk_graph_index *g, uint32_t vertex)
 {
     return g->dead[vertex / 64] >> (vertex % 64) & 1;
 }
 
-static inline void lk_graph_prefetch_code(const lk_graph *g, uint32_t vertex)
+static inline void lk_graph_index_prefetch_code(const lk_graph_index *g, uint32_t vertex)
 {
-    const uint8_t *code = lk_graph_code(g, vertex);
+    const uint8_t *code = lk_graph_index_code(g, vertex);
     for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
 }
 
-static inline void lk_graph_prefetch_links(const lk_graph *g, uint32_t vertex)
+static inline void lk_graph_index_prefetch_links(const lk_graph_index *g, uint32_t vertex)
 {
-    const uint32_t *links = lk_graph_links(g, vertex);
+    const uint32_t *links = lk_graph_index_links(g, vertex);
     for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
 }
 
 /* graph.c */
 
 /* An empty graph; NULL when out of memory. */
-lk_graph *lk_graph_alloc(const lk_graph_options *options, lk_metric metric, size_t dim);
+lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *options, lk_metric metric, size_t dim);
 /* Makes the tables of an opened graph its own. */
-lk_status lk_graph_own(lk_graph *g);
+lk_status lk_graph_index_own(lk_graph_index *g);
 /* Room for `rows` vertices. */
-lk_status lk_graph_reserve(lk_graph *g, size_t rows);
+lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows);
 /* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. */
-lk_status lk_graph_place_ids(lk_graph *g, const uint32_t *vertices, size_t n);
+lk_status lk_graph_index_place_ids(lk_graph_index *g, const uint32_t *vertices, size_t n);
 /* The same for all that are not removed, in an empty map. */
-lk_status lk_graph_place_live_ids(lk_graph *g);
+lk_status lk_graph_index_place_live_ids(lk_graph_index *g);
 /* LK_INVALID when a component is not finite. */
-lk_status lk_graph_check_vectors(size_t n, size_t dim, const float *vectors);
+lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vectors);
 /* Writes codes and ids: vector order[i] (NULL: i) becomes vertex vertices[i] (NULL: i), which no search can meet yet.
  */
-lk_status lk_graph_encode(lk_graph *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
-                          const uint32_t *order, const uint32_t *vertices);
+lk_status lk_graph_index_encode(lk_graph_index *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
+                                const uint32_t *order, const uint32_t *vertices);
 /* Live vertices spread over the graph: the first ones. The caller holds the lock for writing. */
-lk_status lk_graph_choose_entries(lk_graph *g);
+lk_status lk_graph_index_choose_entries(lk_graph_index *g);
 
 /* graph_walk.c */
 
 /* A scratch for walks with beams of at most `beam`; NULL when out of memory. Must be given back. */
-lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam);
-void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch);
-void lk_graph_free_scratches(lk_graph *g);
+lk_graph_index_scratch *lk_graph_index_borrow(const lk_graph_index *g, size_t beam);
+void lk_graph_index_give_back(const lk_graph_index *g, lk_graph_index_scratch *scratch);
+void lk_graph_index_free_scratches(lk_graph_index *g);
 /* Makes the query that a walk goes towards: a vector from outside, or a vertex. */
-lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *scratch, const float *vector);
-void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *scratch, uint32_t vertex);
+lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *scratch, const float *vector);
+void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratch *scratch, uint32_t vertex);
 /* Distances from the query to rows [n]. */
-void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *scratch, const uint32_t *rows, size_t n,
-                        uint32_t *out);
-/* Marks a vertex; false when it was marked before. Precondition: room (lk_graph_reserve_visits). */
-static inline bool lk_graph_visit(lk_graph_scratch *s, uint32_t vertex)
+void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *scratch, const uint32_t *rows,
+                              size_t n, uint32_t *out);
+/* Marks a vertex; false when it was marked before. Precondition: room (lk_graph_index_reserve_visits). */
+static inline bool lk_graph_index_visit(lk_graph_index_scratch *s, uint32_t vertex)
 {
     uint64_t bit = (uint64_t)1 << (vertex % 64), word = s->visited[vertex / 64];
     if (word & bit) return false;
@@ -178,45 +178,46 @@ static inline bool lk_graph_visit(lk_graph_scratch *s, uint32_t vertex)
     s->visited[vertex / 64] = word | bit;
     return true;
 }
-bool lk_graph_reserve_visits(lk_graph_scratch *scratch, size_t more);
-void lk_graph_forget_visits(lk_graph_scratch *scratch);
+bool lk_graph_index_reserve_visits(lk_graph_index_scratch *scratch, size_t more);
+void lk_graph_index_forget_visits(lk_graph_index_scratch *scratch);
 /* Leaves the `beam` nearest vertices found in scratch->beam, nearest first. */
-void lk_graph_walk(const lk_graph *g, lk_graph_scratch *scratch, size_t beam);
+void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *scratch, size_t beam);
 
 /* graph_filter.c */
 
 /* Which vertices may be found. */
-struct lk_graph_filter {
+struct lk_graph_index_filter {
     uint64_t *pass; /* bitmap over the vertices */
     size_t vertices, count;
     uint64_t version; /* of the graph that it was made for */
 };
 /* Leaves the nearest vertices that pass in scratch->beam: by looking at each where they are few, else by a walk among
  * them. */
-void lk_graph_walk_filtered(const lk_graph *g, lk_graph_scratch *scratch, const lk_graph_filter *filter, size_t beam);
+void lk_graph_index_walk_filtered(const lk_graph_index *g, lk_graph_index_scratch *scratch,
+                                  const lk_graph_index_filter *filter, size_t beam);
 
 /* graph_file.c */
-uint64_t lk_graph_file_bytes(const lk_graph *g);
+uint64_t lk_graph_index_file_bytes(const lk_graph_index *g);
 
 /* graph_build.c */
 
 /* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
  * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
-lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n);
+lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n);
 /* Work space for choosing links, one for each of n threads; NULL when out of memory. */
 typedef struct lk_pruner lk_pruner;
-lk_pruner **lk_graph_pruners(size_t n);
-void lk_graph_free_pruners(lk_pruner **pruners, size_t n);
+lk_pruner **lk_graph_index_pruners(size_t n);
+void lk_graph_index_free_pruners(lk_pruner **pruners, size_t n);
 /* Chooses a vertex's links [link_stride] among candidates [n], each there once. links may be the graph's own. */
-lk_status lk_graph_choose_among(const lk_graph *g, lk_pruner *pruner, uint32_t vertex, const uint32_t *candidates,
-                                size_t n, uint32_t *links);
+lk_status lk_graph_index_choose_among(const lk_graph_index *g, lk_pruner *pruner, uint32_t vertex,
+                                      const uint32_t *candidates, size_t n, uint32_t *links);
 /* While a whole graph is built, rows of links are longer than the degree, so that choosing anew is rare. This chooses
  * for the last time where there are too many and closes the gaps. */
-lk_status lk_graph_trim(lk_graph *g, lk_pool *pool);
+lk_status lk_graph_index_trim(lk_graph_index *g, lk_pool *pool);
 
 /* graph_update.c */
 
-/* lk_graph_consolidate for the writer. */
-lk_status lk_graph_repair(lk_graph *g, lk_context *context);
+/* lk_graph_index_consolidate for the writer. */
+lk_status lk_graph_index_repair(lk_graph_index *g, lk_context *context);
 
 #endif

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Bytes of a finished index of this degree, as lk_graph_bytes counts them. */
+/* Bytes of a finished index of this degree, as lk_graph_index_bytes counts them. */
 static uint64_t expected_bytes(const lk_ann_input *input, size_t degree, bool exact)
 {
     uint64_t stride = (input->dim + 63) / 64 * 64, slots = 64;
@@ -18,7 +18,7 @@ static uint64_t expected_bytes(const lk_ann_input *input, size_t degree, bool ex
 static lk_status build(lk_context *context, const lk_ann_input *input, void **out)
 {
     static const size_t degrees[] = {32, 24, 16, 12};
-    lk_graph_options options = {.seed = input->seed};
+    lk_graph_index_options options = {.seed = input->seed};
     bool whole = true;
     for (size_t i = 0; whole && i < input->n * input->dim; i++)
         whole = input->vectors[i] == rintf(input->vectors[i]) && fabsf(input->vectors[i]) <= 255;
@@ -29,8 +29,8 @@ static lk_status build(lk_context *context, const lk_ann_input *input, void **ou
         options.refine = whole || i >= 4 ? -1 : 1;
         if (input->memory_limit == 0 ||
             expected_bytes(input, options.degree, options.refine < 0) <= input->memory_limit)
-            return lk_graph_build(context, &options, input->metric, input->dim, input->n, input->ids, input->vectors,
-                                  (lk_graph **)out);
+            return lk_graph_index_build(context, &options, input->metric, input->dim, input->n, input->ids,
+                                        input->vectors, (lk_graph_index **)out);
     }
     return lk_fail(LK_LIMIT, "a graph of %zu vectors of %zu components needs %llu bytes, not %zu", input->n, input->dim,
                    (unsigned long long)expected_bytes(input, degrees[3], true), input->memory_limit);
@@ -38,13 +38,13 @@ static lk_status build(lk_context *context, const lk_ann_input *input, void **ou
 
 static void graph_free(void *index)
 {
-    lk_graph_free(index);
+    lk_graph_index_free(index);
 }
 
 static lk_status search(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
                         size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
 {
-    return lk_graph_search(index, context, effort, n, queries, k, filter, filter_user, hits, counts);
+    return lk_graph_index_search(index, context, effort, n, queries, k, filter, filter_user, hits, counts);
 }
 
 static size_t efforts(const void *index, size_t k, unsigned *out)
@@ -58,22 +58,22 @@ static size_t efforts(const void *index, size_t k, unsigned *out)
 
 static void size(const void *index, lk_ann_size *out)
 {
-    *out = (lk_ann_size){.resident = lk_graph_bytes(index), .disk = lk_graph_file_bytes(index)};
+    *out = (lk_ann_size){.resident = lk_graph_index_bytes(index), .disk = lk_graph_index_file_bytes(index)};
 }
 
 static lk_status save(const void *index, const char *path)
 {
-    return lk_graph_save(index, path);
+    return lk_graph_index_save(index, path);
 }
 
 static lk_status open_file(const char *path, void **out)
 {
-    return lk_graph_open(path, 0, (lk_graph **)out);
+    return lk_graph_index_open(path, 0, (lk_graph_index **)out);
 }
 
 static void describe(const void *index, char *text, size_t size_of_text)
 {
-    const lk_graph *g = index;
+    const lk_graph_index *g = index;
     snprintf(text, size_of_text, "degree %zu, 8-bit codes%s%s", g->degree, g->quantiser.exact ? " (exact)" : "",
              g->residuals ? ", 8-bit residuals" : "");
 }

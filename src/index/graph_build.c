@@ -25,7 +25,7 @@ struct lk_pruner {
 };
 
 typedef struct linking {
-    lk_graph *g;
+    lk_graph_index *g;
     const uint32_t *vertices; /* of the batch */
     size_t count;
     lk_pruner **pruners; /* one per worker */
@@ -34,7 +34,7 @@ typedef struct linking {
     size_t back_count, *groups, group_count;
 } linking;
 
-static bool pruner_reserve(lk_pruner *p, const lk_graph *g, size_t n)
+static bool pruner_reserve(lk_pruner *p, const lk_graph_index *g, size_t n)
 {
     if (!p->query) p->query = lk_alloc_aligned(g->quantiser.stride, sizeof *p->query);
     if (!p->query) return false;
@@ -52,7 +52,7 @@ static bool pruner_reserve(lk_pruner *p, const lk_graph *g, size_t n)
     return ok;
 }
 
-void lk_graph_free_pruners(lk_pruner **pruners, size_t n)
+void lk_graph_index_free_pruners(lk_pruner **pruners, size_t n)
 {
     for (size_t i = 0; pruners && i < n; i++) {
         lk_pruner *p = pruners[i];
@@ -64,35 +64,35 @@ void lk_graph_free_pruners(lk_pruner **pruners, size_t n)
     free(pruners);
 }
 
-lk_pruner **lk_graph_pruners(size_t n)
+lk_pruner **lk_graph_index_pruners(size_t n)
 {
     lk_pruner **pruners = lk_alloc_zero(n, sizeof *pruners);
     for (size_t i = 0; pruners && i < n; i++) {
         if ((pruners[i] = lk_alloc_zero(1, sizeof **pruners))) continue;
-        lk_graph_free_pruners(pruners, n);
+        lk_graph_index_free_pruners(pruners, n);
         return NULL;
     }
     return pruners;
 }
 
-static void widen(const lk_graph *g, uint32_t vertex, int16_t *out)
+static void widen(const lk_graph_index *g, uint32_t vertex, int16_t *out)
 {
-    const uint8_t *code = lk_graph_code(g, vertex);
+    const uint8_t *code = lk_graph_index_code(g, vertex);
     for (size_t i = 0; i < g->quantiser.stride; i++) out[i] = code[i];
 }
 
 /* Distances from vertex to p->rows [n]. */
-static void measure(const lk_graph *g, lk_pruner *p, uint32_t vertex, size_t n)
+static void measure(const lk_graph_index *g, lk_pruner *p, uint32_t vertex, size_t n)
 {
-    lk_graph_scratch from = {.query = p->query, .extra = g->extra ? g->extra[vertex] : 0};
+    lk_graph_index_scratch from = {.query = p->query, .extra = g->extra ? g->extra[vertex] : 0};
     widen(g, vertex, p->query);
-    lk_graph_distances(g, &from, p->rows, n, p->distances);
+    lk_graph_index_distances(g, &from, p->rows, n, p->distances);
 }
 
 /* Chooses up to `most` of the candidates p->near [n], rising, into links. A candidate is passed over when one chosen
  * before is `spread` times nearer to it than the vertex is; what is then free goes by the same rule to those passed
  * over with spread 1 < s <= spread (two rounds, the first with 1). */
-static size_t choose(const lk_graph *g, lk_pruner *p, size_t n, size_t most, uint32_t *links)
+static size_t choose(const lk_graph_index *g, lk_pruner *p, size_t n, size_t most, uint32_t *links)
 {
     size_t count = 0;
     for (size_t i = 0; i < n; i++) p->occlusion[i] = 0;
@@ -122,9 +122,9 @@ static size_t choose(const lk_graph *g, lk_pruner *p, size_t n, size_t most, uin
     return count;
 }
 
-static void put_links(lk_graph *g, uint32_t vertex, const uint32_t *links, size_t n)
+static void put_links(lk_graph_index *g, uint32_t vertex, const uint32_t *links, size_t n)
 {
-    uint32_t *to = lk_graph_links(g, vertex);
+    uint32_t *to = lk_graph_index_links(g, vertex);
     memcpy(to, links, n * sizeof *to);
     for (size_t i = n; i < g->link_stride; i++) to[i] = LK_NO_VERTEX;
 }
@@ -132,9 +132,9 @@ static void put_links(lk_graph *g, uint32_t vertex, const uint32_t *links, size_
 static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
-    lk_graph *g = l->g;
+    lk_graph_index *g = l->g;
     lk_pruner *p = l->pruners[worker];
-    lk_graph_scratch *s = lk_graph_borrow(g, g->build_effort);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(g, g->build_effort);
     lk_status status = LK_OK;
     if (!s || !pruner_reserve(p, g, g->build_effort + 1)) {
         status = lk_fail_memory("graph building");
@@ -142,16 +142,16 @@ static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
     }
     for (size_t i = begin; i < end; i++) {
         uint32_t vertex = l->vertices[i];
-        lk_graph_aim_at_vertex(g, s, vertex);
-        lk_graph_walk(g, s, g->build_effort);
+        lk_graph_index_aim_at_vertex(g, s, vertex);
+        lk_graph_index_walk(g, s, g->build_effort);
         size_t n = 0;
         for (size_t j = 0; j < s->beam_count; j++)
-            if (!lk_graph_is_dead(g, lk_near_vertex(s->beam[j]))) p->near[n++] = s->beam[j] & ~(lk_near)1;
+            if (!lk_graph_index_is_dead(g, lk_near_vertex(s->beam[j]))) p->near[n++] = s->beam[j] & ~(lk_near)1;
         n = choose(g, p, n, g->degree, p->chosen);
         put_links(g, vertex, p->chosen, n);
     }
 done:
-    lk_graph_give_back(g, s);
+    lk_graph_index_give_back(g, s);
     return status;
 }
 
@@ -162,7 +162,7 @@ static int compare_near(const void *a, const void *b)
 }
 
 /* Chooses a vertex's links among p->rows [n]. */
-static void choose_rows(const lk_graph *g, lk_pruner *p, uint32_t vertex, size_t n, uint32_t *links)
+static void choose_rows(const lk_graph_index *g, lk_pruner *p, uint32_t vertex, size_t n, uint32_t *links)
 {
     measure(g, p, vertex, n);
     for (size_t i = 0; i < n; i++) p->near[i] = lk_near_of(p->distances[i], p->rows[i]);
@@ -172,8 +172,8 @@ static void choose_rows(const lk_graph *g, lk_pruner *p, uint32_t vertex, size_t
     for (size_t i = n; i < g->link_stride; i++) links[i] = LK_NO_VERTEX;
 }
 
-lk_status lk_graph_choose_among(const lk_graph *g, lk_pruner *p, uint32_t vertex, const uint32_t *candidates, size_t n,
-                                uint32_t *links)
+lk_status lk_graph_index_choose_among(const lk_graph_index *g, lk_pruner *p, uint32_t vertex,
+                                      const uint32_t *candidates, size_t n, uint32_t *links)
 {
     if (!pruner_reserve(p, g, n)) return lk_fail_memory("graph building");
     memcpy(p->rows, candidates, n * sizeof *p->rows);
@@ -182,9 +182,9 @@ lk_status lk_graph_choose_among(const lk_graph *g, lk_pruner *p, uint32_t vertex
 }
 
 /* Chooses vertex's links anew among those it has and `more` others. */
-static lk_status choose_again(lk_graph *g, lk_pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count)
+static lk_status choose_again(lk_graph_index *g, lk_pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count)
 {
-    uint32_t *links = lk_graph_links(g, vertex);
+    uint32_t *links = lk_graph_index_links(g, vertex);
     size_t n = 0;
     if (!pruner_reserve(p, g, g->link_stride + more_count)) return lk_fail_memory("graph building");
     for (; n < g->link_stride && links[n] != LK_NO_VERTEX; n++) p->rows[n] = links[n];
@@ -196,11 +196,11 @@ static lk_status choose_again(lk_graph *g, lk_pruner *p, uint32_t vertex, const 
 static lk_status link_back(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
-    lk_graph *g = l->g;
+    lk_graph_index *g = l->g;
     for (size_t group = begin; group < end; group++) {
         const uint64_t *back = l->back + l->groups[group];
         size_t n = l->groups[group + 1] - l->groups[group], have = 0;
-        uint32_t vertex = (uint32_t)(back[0] >> 32), *links = lk_graph_links(g, vertex);
+        uint32_t vertex = (uint32_t)(back[0] >> 32), *links = lk_graph_index_links(g, vertex);
         while (have < g->link_stride && links[have] != LK_NO_VERTEX) have++;
         if (have + n <= g->link_stride) {
             for (size_t i = 0; i < n; i++) links[have + i] = (uint32_t)back[i];
@@ -236,11 +236,11 @@ static void sort_back(linking *l)
 /* Who else links to each vertex of the batch: the older vertices that it links to. */
 static void collect_back(linking *l)
 {
-    lk_graph *g = l->g;
+    lk_graph_index *g = l->g;
     l->back_count = 0;
     for (size_t i = 0; i < l->count; i++) {
         uint32_t vertex = l->vertices[i];
-        const uint32_t *links = lk_graph_links(g, vertex);
+        const uint32_t *links = lk_graph_index_links(g, vertex);
         for (size_t j = 0; j < g->link_stride && links[j] != LK_NO_VERTEX; j++)
             l->back[l->back_count++] = (uint64_t)links[j] << 32 | vertex;
     }
@@ -253,7 +253,7 @@ static void collect_back(linking *l)
 
 static lk_status link_batch(linking *l, lk_pool *pool)
 {
-    lk_graph *g = l->g;
+    lk_graph_index *g = l->g;
     lk_status s = lk_parallel_for(pool, l->count, 16, link_forward, l);
     if (s != LK_OK) return s;
     collect_back(l);
@@ -267,20 +267,20 @@ static lk_status link_batch(linking *l, lk_pool *pool)
         }
         g->live += l->count;
         g->version++;
-        if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_choose_entries(g);
+        if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_index_choose_entries(g);
     }
     pthread_rwlock_unlock(&g->lock);
     return s;
 }
 
-lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertices, size_t n)
+lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n)
 {
     lk_status s = LK_OK;
     lk_pool *pool = lk_context_pool(context);
     size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
     size_t most = n < BATCH_MOST ? n : BATCH_MOST;
     linking l = {.g = g};
-    l.pruners = lk_graph_pruners(threads);
+    l.pruners = lk_graph_index_pruners(threads);
     l.back = lk_alloc(most * g->degree, sizeof *l.back);
     l.sorted = lk_alloc(most * g->degree, sizeof *l.sorted);
     l.groups = lk_alloc(most * g->degree + 1, sizeof *l.groups);
@@ -302,7 +302,7 @@ lk_status lk_graph_link(lk_graph *g, lk_context *context, const uint32_t *vertic
         LK_TRY(link_batch(&l, pool));
     }
 done:
-    lk_graph_free_pruners(l.pruners, threads);
+    lk_graph_index_free_pruners(l.pruners, threads);
     free(l.back);
     free(l.sorted);
     free(l.groups);
@@ -313,7 +313,7 @@ static lk_status trim(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
     for (size_t v = begin; v < end; v++) {
-        const uint32_t *links = lk_graph_links(l->g, (uint32_t)v);
+        const uint32_t *links = lk_graph_index_links(l->g, (uint32_t)v);
         if (links[l->g->degree] == LK_NO_VERTEX) continue;
         lk_status s = choose_again(l->g, l->pruners[worker], (uint32_t)v, NULL, 0);
         if (s != LK_OK) return s;
@@ -321,13 +321,13 @@ static lk_status trim(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-lk_status lk_graph_trim(lk_graph *g, lk_pool *pool)
+lk_status lk_graph_index_trim(lk_graph_index *g, lk_pool *pool)
 {
     size_t threads = pool ? (size_t)lk_pool_threads(pool) : 1;
-    linking l = {.g = g, .pruners = lk_graph_pruners(threads)};
+    linking l = {.g = g, .pruners = lk_graph_index_pruners(threads)};
     if (!l.pruners) return lk_fail_memory("graph building");
     lk_status s = lk_parallel_for(pool, g->count, 256, trim, &l);
-    lk_graph_free_pruners(l.pruners, threads);
+    lk_graph_index_free_pruners(l.pruners, threads);
     if (s != LK_OK) return s;
     for (size_t v = 0; v < g->count; v++)
         memmove(g->links + v * g->degree, g->links + v * g->link_stride, g->degree * sizeof *g->links);

@@ -9,21 +9,21 @@
 #include <string.h>
 
 typedef struct searching {
-    const lk_graph *g;
+    const lk_graph_index *g;
     lk_context *context;
     size_t beam, k;
     const float *queries;
-    const lk_graph_filter *among; /* NULL = all */
-    lk_id_filter filter;          /* asked about what the walk finds; NULL = all */
+    const lk_graph_index_filter *among; /* NULL = all */
+    lk_id_filter filter;                /* asked about what the walk finds; NULL = all */
     void *filter_user;
     lk_hit *hits;
     size_t *counts;
 } searching;
 
 /* Squared distance between the unrounded query and a stored vector, in the units of the codes. */
-static float exact_distance(const lk_graph *g, const float *units, uint32_t vertex)
+static float exact_distance(const lk_graph_index *g, const float *units, uint32_t vertex)
 {
-    const uint8_t *code = lk_graph_code(g, vertex);
+    const uint8_t *code = lk_graph_index_code(g, vertex);
     size_t stride = g->quantiser.stride;
     float sums[16] = {0};
     if (g->residuals) {
@@ -46,7 +46,7 @@ static float exact_distance(const lk_graph *g, const float *units, uint32_t vert
 }
 
 /* The score that a caller sees, from the squared distance in the units of the codes. */
-static float score_of(const lk_graph *g, uint32_t vertex, float distance, double query_squares)
+static float score_of(const lk_graph_index *g, uint32_t vertex, float distance, double query_squares)
 {
     double step = g->quantiser.step, squared = (double)distance * step * step;
     if (g->metric == LK_L2) return (float)squared;
@@ -63,25 +63,25 @@ static bool before(const lk_hit *a, const lk_hit *b, bool lower_is_better)
     return a->id < b->id;
 }
 
-static lk_status search_one(const searching *p, lk_graph_scratch *s, size_t q)
+static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_t q)
 {
-    const lk_graph *g = p->g;
+    const lk_graph_index *g = p->g;
     const float *query = p->queries + q * g->dim;
     lk_hit *hits = p->hits + q * p->k;
     size_t count = 0;
     bool lower = g->metric == LK_L2;
     double squares = 0;
-    lk_status status = lk_graph_aim(g, s, query);
+    lk_status status = lk_graph_index_aim(g, s, query);
     if (status != LK_OK) return status;
     for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
     if (p->among)
-        lk_graph_walk_filtered(g, s, p->among, p->beam);
+        lk_graph_index_walk_filtered(g, s, p->among, p->beam);
     else
-        lk_graph_walk(g, s, p->beam);
+        lk_graph_index_walk(g, s, p->beam);
     size_t rescored = 0, most = s->exact ? p->k : 2 * p->k + 16;
     for (size_t i = 0; i < s->beam_count && rescored < most; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
-        if (lk_graph_is_dead(g, vertex)) continue;
+        if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
         rescored++;
@@ -101,7 +101,7 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     const searching *p = arg;
     lk_status status = LK_OK;
-    lk_graph_scratch *s = lk_graph_borrow(p->g, p->beam);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(p->g, p->beam);
     if (!s) return lk_fail_memory("graph search");
     for (size_t q = begin; q < end && status == LK_OK; q++) {
         if (p->context && lk_context_cancelled(p->context))
@@ -109,12 +109,12 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
         else
             status = search_one(p, s, q);
     }
-    lk_graph_give_back(p->g, s);
+    lk_graph_index_give_back(p->g, s);
     return status;
 }
 
 /* A beam that holds as many that count as one of `effort` does when all count. */
-static size_t beam_for(const lk_graph *g, size_t effort, size_t k)
+static size_t beam_for(const lk_graph_index *g, size_t effort, size_t k)
 {
     size_t beam = effort > k ? effort : k;
     if (g->dead_count > 0 && g->live > 0) beam += beam * g->dead_count / g->live + 1;
@@ -128,20 +128,20 @@ static lk_status search_all(size_t n, searching *p)
 }
 
 /* Share of a sample of vectors that passes. */
-static double share_passing(const lk_graph *g, lk_id_filter filter, void *user)
+static double share_passing(const lk_graph_index *g, lk_id_filter filter, void *user)
 {
     enum { SAMPLE = 200 };
     size_t asked = 0, passed = 0;
     for (size_t i = 0; i < SAMPLE; i++) {
         size_t v = i * g->count / SAMPLE;
-        if (lk_graph_is_dead(g, (uint32_t)v)) continue;
+        if (lk_graph_index_is_dead(g, (uint32_t)v)) continue;
         asked++;
         passed += filter(user, g->ids[v]) != 0;
     }
     return asked ? (double)passed / (double)asked : 0;
 }
 
-static lk_status search_by_function(const lk_graph *g, lk_context *context, size_t effort, size_t n,
+static lk_status search_by_function(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
                                     const float *queries, size_t k, lk_id_filter filter, void *user, lk_hit *hits,
                                     size_t *counts)
 {
@@ -159,17 +159,18 @@ static lk_status search_by_function(const lk_graph *g, lk_context *context, size
     pthread_rwlock_unlock(lock);
     /* The graph may change between making the filter and using it: then once more. */
     for (;;) {
-        lk_graph_filter *among;
-        lk_status s = lk_graph_filter_new(g, context, filter, user, &among);
+        lk_graph_index_filter *among;
+        lk_status s = lk_graph_index_filter_new(g, context, filter, user, &among);
         if (s != LK_OK) return s;
-        s = lk_graph_search_filtered(g, context, effort, n, queries, k, among, hits, counts);
-        lk_graph_filter_free(among);
+        s = lk_graph_index_search_filtered(g, context, effort, n, queries, k, among, hits, counts);
+        lk_graph_index_filter_free(among);
         if (s != LK_CONFLICT) return s;
     }
 }
 
-lk_status lk_graph_search(const lk_graph *g, lk_context *context, size_t effort, size_t n, const float *queries,
-                          size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                                const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                                size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     if (filter) return search_by_function(g, context, effort, n, queries, k, filter, filter_user, hits, counts);
@@ -180,9 +181,9 @@ lk_status lk_graph_search(const lk_graph *g, lk_context *context, size_t effort,
     return s;
 }
 
-lk_status lk_graph_search_filtered(const lk_graph *g, lk_context *context, size_t effort, size_t n,
-                                   const float *queries, size_t k, const lk_graph_filter *filter, lk_hit *hits,
-                                   size_t *counts)
+lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                                         const float *queries, size_t k, const lk_graph_index_filter *filter,
+                                         lk_hit *hits, size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
@@ -198,22 +199,22 @@ lk_status lk_graph_search_filtered(const lk_graph *g, lk_context *context, size_
     return s;
 }
 
-static bool within(const lk_graph *g, float score, float bound)
+static bool within(const lk_graph_index *g, float score, float bound)
 {
     return g->metric == LK_L2 ? score <= bound : score >= bound;
 }
 
 /* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
-static bool collect_within(const searching *p, lk_graph_scratch *s, float bound, double squares, size_t *count)
+static bool collect_within(const searching *p, lk_graph_index_scratch *s, float bound, double squares, size_t *count)
 {
-    const lk_graph *g = p->g;
+    const lk_graph_index *g = p->g;
     bool last = false, lower = g->metric == LK_L2;
     *count = 0;
     for (size_t i = 0; i < s->beam_count; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), squares)};
         last = within(g, hit.score, bound);
-        if (!last || lk_graph_is_dead(g, vertex)) continue;
+        if (!last || lk_graph_index_is_dead(g, vertex)) continue;
         if (*count == p->k && !before(&hit, &p->hits[*count - 1], lower)) continue;
         size_t at = *count < p->k ? (*count)++ : *count - 1;
         for (; at > 0 && before(&hit, &p->hits[at - 1], lower); at--) p->hits[at] = p->hits[at - 1];
@@ -222,8 +223,8 @@ static bool collect_within(const searching *p, lk_graph_scratch *s, float bound,
     return last;
 }
 
-lk_status lk_graph_range(const lk_graph *g, size_t effort, const float *query, float bound, size_t most, lk_hit *hits,
-                         size_t *count)
+lk_status lk_graph_index_range(const lk_graph_index *g, size_t effort, const float *query, float bound, size_t most,
+                               lk_hit *hits, size_t *count)
 {
     lk_status status = LK_OK;
     double squares = 0;
@@ -234,15 +235,15 @@ lk_status lk_graph_range(const lk_graph *g, size_t effort, const float *query, f
     pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
     /* A beam that ends outside of the bound has seen its edge; one that does not is doubled. */
     for (size_t beam = beam_for(g, effort, 32);; beam *= 2) {
-        lk_graph_scratch *s = lk_graph_borrow(g, beam);
+        lk_graph_index_scratch *s = lk_graph_index_borrow(g, beam);
         if (!s) {
             status = lk_fail_memory("graph search");
             break;
         }
-        status = lk_graph_aim(g, s, query);
-        if (status == LK_OK) lk_graph_walk(g, s, beam);
+        status = lk_graph_index_aim(g, s, query);
+        if (status == LK_OK) lk_graph_index_walk(g, s, beam);
         bool more = status == LK_OK && collect_within(&p, s, bound, squares, count) && s->beam_count == beam;
-        lk_graph_give_back(g, s);
+        lk_graph_index_give_back(g, s);
         if (!more || beam >= 2 * most) break;
     }
     pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);

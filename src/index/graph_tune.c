@@ -10,7 +10,7 @@
 enum { MOST_EFFORT = 4096, BLOCK = 64 };
 
 typedef struct tuning {
-    const lk_graph *g;
+    const lk_graph_index *g;
     const float *queries;     /* or NULL: */
     const uint32_t *vertices; /* the vectors that are searched for */
     size_t k, effort;
@@ -19,28 +19,28 @@ typedef struct tuning {
     atomic_size_t found;
 } tuning;
 
-static lk_status aim(const tuning *t, lk_graph_scratch *s, size_t q)
+static lk_status aim(const tuning *t, lk_graph_index_scratch *s, size_t q)
 {
-    if (t->queries) return lk_graph_aim(t->g, s, t->queries + q * t->g->dim);
-    lk_graph_aim_at_vertex(t->g, s, t->vertices[q]);
+    if (t->queries) return lk_graph_index_aim(t->g, s, t->queries + q * t->g->dim);
+    lk_graph_index_aim_at_vertex(t->g, s, t->vertices[q]);
     s->hidden = t->vertices[q];
     return LK_OK;
 }
 
 /* The distance within which the k best lie, by comparing all. */
-static void bound_one(const tuning *t, lk_graph_scratch *s, size_t q)
+static void bound_one(const tuning *t, lk_graph_index_scratch *s, size_t q)
 {
-    const lk_graph *g = t->g;
+    const lk_graph_index *g = t->g;
     size_t n = 0;
     s->beam_count = 0;
     for (size_t v = 0; v <= g->count; v++) {
         if (n == BLOCK || (v == g->count && n > 0)) {
-            lk_graph_distances(g, s, s->rows, n, s->distances);
+            lk_graph_index_distances(g, s, s->rows, n, s->distances);
             for (size_t i = 0; i < n; i++)
                 lk_near_insert(s->beam, &s->beam_count, t->k, lk_near_of(s->distances[i], s->rows[i]));
             n = 0;
         }
-        if (v < g->count && v != s->hidden && !lk_graph_is_dead(g, (uint32_t)v)) s->rows[n++] = (uint32_t)v;
+        if (v < g->count && v != s->hidden && !lk_graph_index_is_dead(g, (uint32_t)v)) s->rows[n++] = (uint32_t)v;
     }
     t->wanted[q] = s->beam_count;
     t->bounds[q] = s->beam_count ? lk_near_distance(s->beam[s->beam_count - 1]) : 0;
@@ -51,11 +51,11 @@ static lk_status bound_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     tuning *t = arg;
     lk_status status = LK_OK;
-    lk_graph_scratch *s = lk_graph_borrow(t->g, t->k);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(t->g, t->k);
     if (!s) return lk_fail_memory("tuning");
     for (size_t q = begin; q < end && (status = aim(t, s, q)) == LK_OK; q++) bound_one(t, s, q);
     s->hidden = LK_NO_VERTEX;
-    lk_graph_give_back(t->g, s);
+    lk_graph_index_give_back(t->g, s);
     return status;
 }
 
@@ -64,18 +64,18 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     tuning *t = arg;
     lk_status status = LK_OK;
-    lk_graph_scratch *s = lk_graph_borrow(t->g, t->effort);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(t->g, t->effort);
     if (!s) return lk_fail_memory("tuning");
     for (size_t q = begin; q < end && (status = aim(t, s, q)) == LK_OK; q++) {
         size_t found = 0;
-        lk_graph_walk(t->g, s, t->effort);
+        lk_graph_index_walk(t->g, s, t->effort);
         for (size_t i = 0; i < s->beam_count && found < t->wanted[q]; i++)
-            found +=
-                lk_near_distance(s->beam[i]) <= t->bounds[q] && !lk_graph_is_dead(t->g, lk_near_vertex(s->beam[i]));
+            found += lk_near_distance(s->beam[i]) <= t->bounds[q] &&
+                     !lk_graph_index_is_dead(t->g, lk_near_vertex(s->beam[i]));
         atomic_fetch_add(&t->found, found);
     }
     s->hidden = LK_NO_VERTEX;
-    lk_graph_give_back(t->g, s);
+    lk_graph_index_give_back(t->g, s);
     return status;
 }
 
@@ -117,8 +117,8 @@ static lk_status find_effort(tuning *t, lk_pool *pool, size_t n, double recall, 
     return s;
 }
 
-lk_status lk_graph_tune(const lk_graph *g, lk_context *context, size_t n, const float *queries, size_t k, double recall,
-                        size_t *effort)
+lk_status lk_graph_index_tune(const lk_graph_index *g, lk_context *context, size_t n, const float *queries, size_t k,
+                              double recall, size_t *effort)
 {
     lk_pool *pool = lk_context_pool(context);
     lk_status s = LK_OK;
@@ -139,7 +139,7 @@ lk_status lk_graph_tune(const lk_graph *g, lk_context *context, size_t n, const 
     lk_random_seed(&random, g->seed + 1);
     for (size_t q = 0; !queries && q < n;) {
         uint32_t vertex = (uint32_t)lk_random_below(&random, g->count);
-        if (!lk_graph_is_dead(g, vertex)) vertices[q++] = vertex;
+        if (!lk_graph_index_is_dead(g, vertex)) vertices[q++] = vertex;
     }
     LK_TRY(lk_parallel_for(pool, n, 1, bound_some, &t));
     LK_TRY(find_effort(&t, pool, n, recall, effort));

@@ -15,14 +15,14 @@
 /* Adding consolidates first when more than 1 in this many vertices is a removed one. */
 enum { DEAD_PART = 8, REPAIR_CHUNK = 4096 };
 
-static lk_status refuse_mapped(const lk_graph *g)
+static lk_status refuse_mapped(const lk_graph_index *g)
 {
     if (g->map.bytes) return lk_fail(LK_UNSUPPORTED, "the graph index was opened for searching only");
     return LK_OK;
 }
 
 /* Vectors longer than any before: all additional coordinates grow. */
-static void grow_longest(lk_graph *g, size_t n, const float *vectors)
+static void grow_longest(lk_graph_index *g, size_t n, const float *vectors)
 {
     double longest = g->longest, step = g->quantiser.step;
     for (size_t r = 0; r < n; r++) {
@@ -40,50 +40,51 @@ static void grow_longest(lk_graph *g, size_t n, const float *vectors)
 }
 
 /* Vertices for n new vectors: free places first, then new ones. */
-static lk_status take_places(lk_graph *g, size_t n, uint32_t *vertices)
+static lk_status take_places(lk_graph_index *g, size_t n, uint32_t *vertices)
 {
     size_t reused = n < g->free_count ? n : g->free_count;
-    lk_status s = lk_graph_reserve(g, g->count + n - reused);
+    lk_status s = lk_graph_index_reserve(g, g->count + n - reused);
     if (s != LK_OK) return s;
     for (size_t i = 0; i < reused; i++) vertices[i] = g->free_places[g->free_count - 1 - i];
     for (size_t i = reused; i < n; i++) vertices[i] = (uint32_t)(g->count + i - reused);
     return LK_OK;
 }
 
-static void forget_ids(lk_graph *g, const uint32_t *vertices, size_t n)
+static void forget_ids(lk_graph_index *g, const uint32_t *vertices, size_t n)
 {
     for (size_t i = 0; i < n; i++) lk_id_map_remove(&g->places, g->ids[vertices[i]]);
 }
 
 /* After a failure in the middle of linking: what is not live gives up its id; its place is free. */
-static void drop_unlinked(lk_graph *g, const uint32_t *vertices, size_t n, size_t linked, size_t reused)
+static void drop_unlinked(lk_graph_index *g, const uint32_t *vertices, size_t n, size_t linked, size_t reused)
 {
     forget_ids(g, vertices + linked, n - linked);
     size_t freed = linked < reused ? linked : reused;
     g->free_count -= freed;
 }
 
-lk_status lk_graph_add(lk_graph *g, lk_context *context, size_t n, const uint64_t *ids, const float *vectors)
+lk_status lk_graph_index_add(lk_graph_index *g, lk_context *context, size_t n, const uint64_t *ids,
+                             const float *vectors)
 {
     lk_status s = refuse_mapped(g);
     if (s != LK_OK || n == 0) return s;
-    if ((s = lk_graph_check_vectors(n, g->dim, vectors)) != LK_OK) return s;
+    if ((s = lk_graph_index_check_vectors(n, g->dim, vectors)) != LK_OK) return s;
     uint32_t *vertices = lk_alloc(n, sizeof *vertices);
     if (!vertices) return lk_fail_memory("graph index");
     pthread_mutex_lock(&g->writer);
-    if (g->dead_count > 64 && g->dead_count > g->count / DEAD_PART) LK_TRY(lk_graph_repair(g, context));
+    if (g->dead_count > 64 && g->dead_count > g->count / DEAD_PART) LK_TRY(lk_graph_index_repair(g, context));
     size_t reused = n < g->free_count ? n : g->free_count, live = g->live;
     pthread_rwlock_wrlock(&g->lock);
     s = take_places(g, n, vertices);
     if (s == LK_OK && g->extra) grow_longest(g, n, vectors);
     pthread_rwlock_unlock(&g->lock);
     if (s != LK_OK) goto done;
-    LK_TRY(lk_graph_encode(g, lk_context_pool(context), n, vectors, ids, NULL, vertices));
+    LK_TRY(lk_graph_index_encode(g, lk_context_pool(context), n, vectors, ids, NULL, vertices));
     pthread_rwlock_wrlock(&g->lock);
-    s = lk_graph_place_ids(g, vertices, n);
+    s = lk_graph_index_place_ids(g, vertices, n);
     pthread_rwlock_unlock(&g->lock);
     if (s != LK_OK) goto done;
-    s = lk_graph_link(g, context, vertices, n);
+    s = lk_graph_index_link(g, context, vertices, n);
     if (s == LK_OK)
         g->free_count -= reused;
     else
@@ -95,7 +96,7 @@ done:
 }
 
 /* The caller is the writer. */
-static lk_status remove_one(lk_graph *g, uint64_t id)
+static lk_status remove_one(lk_graph_index *g, uint64_t id)
 {
     uint64_t place = g->places.count ? lk_id_map_get(&g->places, id) : LK_NO_PLACE;
     if (place == LK_NO_PLACE) return lk_fail(LK_NOT_FOUND, "there is no vector of id %llu", (unsigned long long)id);
@@ -109,7 +110,7 @@ static lk_status remove_one(lk_graph *g, uint64_t id)
     return LK_OK;
 }
 
-lk_status lk_graph_remove(lk_graph *g, uint64_t id)
+lk_status lk_graph_index_remove(lk_graph_index *g, uint64_t id)
 {
     lk_status s = refuse_mapped(g);
     if (s != LK_OK) return s;
@@ -119,20 +120,21 @@ lk_status lk_graph_remove(lk_graph *g, uint64_t id)
     return s;
 }
 
-lk_status lk_graph_update(lk_graph *g, lk_context *context, size_t n, const uint64_t *ids, const float *vectors)
+lk_status lk_graph_index_update(lk_graph_index *g, lk_context *context, size_t n, const uint64_t *ids,
+                                const float *vectors)
 {
     lk_status s = refuse_mapped(g);
     if (s != LK_OK) return s;
-    if ((s = lk_graph_check_vectors(n, g->dim, vectors)) != LK_OK) return s;
+    if ((s = lk_graph_index_check_vectors(n, g->dim, vectors)) != LK_OK) return s;
     pthread_mutex_lock(&g->writer);
     for (size_t i = 0; i < n; i++)
         if (g->places.count && lk_id_map_get(&g->places, ids[i]) != LK_NO_PLACE) remove_one(g, ids[i]);
     pthread_mutex_unlock(&g->writer);
-    return lk_graph_add(g, context, n, ids, vectors);
+    return lk_graph_index_add(g, context, n, ids, vectors);
 }
 
 typedef struct repair {
-    lk_graph *g;
+    lk_graph_index *g;
     size_t first;    /* vertex of the chunk */
     uint32_t *links; /* [REPAIR_CHUNK][link_stride]: the new links */
     uint8_t *changed;
@@ -140,29 +142,29 @@ typedef struct repair {
 } repair;
 
 /* Live links of a vertex and, in place of the removed ones, their live links; each once. */
-static size_t gather(const lk_graph *g, lk_graph_scratch *s, uint32_t vertex, uint32_t *out)
+static size_t gather(const lk_graph_index *g, lk_graph_index_scratch *s, uint32_t vertex, uint32_t *out)
 {
-    const uint32_t *links = lk_graph_links(g, vertex);
+    const uint32_t *links = lk_graph_index_links(g, vertex);
     size_t n = 0;
-    lk_graph_visit(s, vertex);
+    lk_graph_index_visit(s, vertex);
     for (size_t i = 0; i < g->link_stride && links[i] != LK_NO_VERTEX; i++)
-        if (!lk_graph_is_dead(g, links[i]) && lk_graph_visit(s, links[i])) out[n++] = links[i];
+        if (!lk_graph_index_is_dead(g, links[i]) && lk_graph_index_visit(s, links[i])) out[n++] = links[i];
     for (size_t i = 0; i < g->link_stride && links[i] != LK_NO_VERTEX; i++) {
-        if (!lk_graph_is_dead(g, links[i])) continue;
-        const uint32_t *further = lk_graph_links(g, links[i]);
+        if (!lk_graph_index_is_dead(g, links[i])) continue;
+        const uint32_t *further = lk_graph_index_links(g, links[i]);
         for (size_t j = 0; j < g->link_stride && further[j] != LK_NO_VERTEX; j++)
-            if (!lk_graph_is_dead(g, further[j]) && lk_graph_visit(s, further[j])) out[n++] = further[j];
+            if (!lk_graph_index_is_dead(g, further[j]) && lk_graph_index_visit(s, further[j])) out[n++] = further[j];
     }
-    lk_graph_forget_visits(s);
+    lk_graph_index_forget_visits(s);
     return n;
 }
 
 static lk_status repair_some(void *arg, size_t begin, size_t end, int worker)
 {
     repair *r = arg;
-    lk_graph *g = r->g;
+    lk_graph_index *g = r->g;
     lk_status status = LK_OK;
-    lk_graph_scratch *s = lk_graph_borrow(g, 1);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(g, 1);
     uint32_t *candidates = lk_alloc(g->link_stride * (g->link_stride + 1), sizeof *candidates);
     if (!s || !candidates) {
         status = lk_fail_memory("graph repair");
@@ -170,30 +172,31 @@ static lk_status repair_some(void *arg, size_t begin, size_t end, int worker)
     }
     for (size_t i = begin; i < end && status == LK_OK; i++) {
         uint32_t vertex = (uint32_t)(r->first + i);
-        const uint32_t *links = lk_graph_links(g, vertex);
+        const uint32_t *links = lk_graph_index_links(g, vertex);
         bool broken = false;
         r->changed[i] = 0;
-        if (lk_graph_is_dead(g, vertex)) continue;
+        if (lk_graph_index_is_dead(g, vertex)) continue;
         for (size_t j = 0; j < g->link_stride && links[j] != LK_NO_VERTEX; j++)
-            broken = broken || lk_graph_is_dead(g, links[j]);
+            broken = broken || lk_graph_index_is_dead(g, links[j]);
         if (!broken) continue;
-        if (!lk_graph_reserve_visits(s, g->link_stride * (g->link_stride + 1))) {
+        if (!lk_graph_index_reserve_visits(s, g->link_stride * (g->link_stride + 1))) {
             status = lk_fail_memory("graph repair");
             break;
         }
         size_t n = gather(g, s, vertex, candidates);
         r->changed[i] = 1;
-        status = lk_graph_choose_among(g, r->pruners[worker], vertex, candidates, n, r->links + i * g->link_stride);
+        status =
+            lk_graph_index_choose_among(g, r->pruners[worker], vertex, candidates, n, r->links + i * g->link_stride);
     }
 done:
-    lk_graph_give_back(g, s);
+    lk_graph_index_give_back(g, s);
     free(candidates);
     return status;
 }
 
 static lk_status repair_all(repair *r, lk_context *context)
 {
-    lk_graph *g = r->g;
+    lk_graph_index *g = r->g;
     for (r->first = 0; r->first < g->count; r->first += REPAIR_CHUNK) {
         size_t n = g->count - r->first < REPAIR_CHUNK ? g->count - r->first : REPAIR_CHUNK;
         if (context && lk_context_cancelled(context)) return lk_fail(LK_CANCELLED, "graph repair was cancelled");
@@ -202,7 +205,7 @@ static lk_status repair_all(repair *r, lk_context *context)
         pthread_rwlock_wrlock(&g->lock);
         for (size_t i = 0; i < n; i++)
             if (r->changed[i])
-                memcpy(lk_graph_links(g, (uint32_t)(r->first + i)), r->links + i * g->link_stride,
+                memcpy(lk_graph_index_links(g, (uint32_t)(r->first + i)), r->links + i * g->link_stride,
                        g->link_stride * sizeof *r->links);
         pthread_rwlock_unlock(&g->lock);
     }
@@ -210,24 +213,24 @@ static lk_status repair_all(repair *r, lk_context *context)
 }
 
 /* Every removed vertex is out of all links: its place is free. */
-static lk_status free_dead(lk_graph *g)
+static lk_status free_dead(lk_graph_index *g)
 {
     lk_status s = LK_OK;
     if (!lk_grow((void **)&g->free_places, &g->free_capacity, g->free_count + g->dead_count, sizeof *g->free_places))
         return lk_fail_memory("graph repair");
     pthread_rwlock_wrlock(&g->lock);
-    s = lk_graph_choose_entries(g);
+    s = lk_graph_index_choose_entries(g);
     if (s == LK_OK) {
         g->free_count = 0;
         for (uint32_t v = (uint32_t)g->count; v-- > 0;)
-            if (lk_graph_is_dead(g, v)) g->free_places[g->free_count++] = v;
+            if (lk_graph_index_is_dead(g, v)) g->free_places[g->free_count++] = v;
         g->dead_count = 0;
     }
     pthread_rwlock_unlock(&g->lock);
     return s;
 }
 
-lk_status lk_graph_repair(lk_graph *g, lk_context *context)
+lk_status lk_graph_index_repair(lk_graph_index *g, lk_context *context)
 {
     lk_status s = LK_OK;
     lk_pool *pool = lk_context_pool(context);
@@ -236,7 +239,7 @@ lk_status lk_graph_repair(lk_graph *g, lk_context *context)
     repair r = {.g = g};
     r.links = lk_alloc(REPAIR_CHUNK * g->link_stride, sizeof *r.links);
     r.changed = lk_alloc(REPAIR_CHUNK, 1);
-    r.pruners = lk_graph_pruners(threads);
+    r.pruners = lk_graph_index_pruners(threads);
     if (!r.links || !r.changed || !r.pruners) {
         s = lk_fail_memory("graph repair");
         goto done;
@@ -246,16 +249,16 @@ lk_status lk_graph_repair(lk_graph *g, lk_context *context)
 done:
     free(r.links);
     free(r.changed);
-    lk_graph_free_pruners(r.pruners, threads);
+    lk_graph_index_free_pruners(r.pruners, threads);
     return s;
 }
 
-lk_status lk_graph_consolidate(lk_graph *g, lk_context *context)
+lk_status lk_graph_index_consolidate(lk_graph_index *g, lk_context *context)
 {
     lk_status s = refuse_mapped(g);
     if (s != LK_OK) return s;
     pthread_mutex_lock(&g->writer);
-    s = lk_graph_repair(g, context);
+    s = lk_graph_index_repair(g, context);
     pthread_mutex_unlock(&g->writer);
     return s;
 }

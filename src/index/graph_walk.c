@@ -13,7 +13,7 @@
  * 1 at the same recall, 3 to 8 are within a few percent. */
 enum { AT_ONCE = 4 };
 
-static void scratch_free(lk_graph_scratch *s)
+static void scratch_free(lk_graph_index_scratch *s)
 {
     if (!s) return;
     free(s->visited);
@@ -27,7 +27,7 @@ static void scratch_free(lk_graph_scratch *s)
     free(s);
 }
 
-static bool grow_scratch(const lk_graph *g, lk_graph_scratch *s, size_t beam)
+static bool grow_scratch(const lk_graph_index *g, lk_graph_index_scratch *s, size_t beam)
 {
     size_t stride = g->quantiser.stride;
     if (s->capacity < g->capacity) {
@@ -55,11 +55,11 @@ static bool grow_scratch(const lk_graph *g, lk_graph_scratch *s, size_t beam)
     return true;
 }
 
-lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam)
+lk_graph_index_scratch *lk_graph_index_borrow(const lk_graph_index *g, size_t beam)
 {
-    lk_graph *store = (lk_graph *)g; /* the store of scratches is no part of what a graph says */
+    lk_graph_index *store = (lk_graph_index *)g; /* the store of scratches is no part of what a graph says */
     pthread_mutex_lock(&store->mutex);
-    lk_graph_scratch *s = store->free_scratch;
+    lk_graph_index_scratch *s = store->free_scratch;
     if (s) store->free_scratch = s->next;
     pthread_mutex_unlock(&store->mutex);
     if (!s && (s = lk_alloc_zero(1, sizeof *s))) s->hidden = LK_NO_VERTEX;
@@ -70,9 +70,9 @@ lk_graph_scratch *lk_graph_borrow(const lk_graph *g, size_t beam)
     return s;
 }
 
-void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch)
+void lk_graph_index_give_back(const lk_graph_index *g, lk_graph_index_scratch *scratch)
 {
-    lk_graph *store = (lk_graph *)g;
+    lk_graph_index *store = (lk_graph_index *)g;
     if (!scratch) return;
     pthread_mutex_lock(&store->mutex);
     scratch->next = store->free_scratch;
@@ -80,23 +80,24 @@ void lk_graph_give_back(const lk_graph *g, lk_graph_scratch *scratch)
     pthread_mutex_unlock(&store->mutex);
 }
 
-void lk_graph_free_scratches(lk_graph *g)
+void lk_graph_index_free_scratches(lk_graph_index *g)
 {
-    for (lk_graph_scratch *s = g->free_scratch, *next; s; s = next) {
+    for (lk_graph_index_scratch *s = g->free_scratch, *next; s; s = next) {
         next = s->next;
         scratch_free(s);
     }
     g->free_scratch = NULL;
 }
 
-void lk_graph_aim_at_vertex(const lk_graph *g, lk_graph_scratch *s, uint32_t vertex)
+void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratch *s, uint32_t vertex)
 {
-    const uint8_t *code = lk_graph_code(g, vertex);
+    const uint8_t *code = lk_graph_index_code(g, vertex);
     for (size_t i = 0; i < g->quantiser.stride; i++) s->query[i] = code[i];
     s->extra = g->extra ? g->extra[vertex] : 0;
 }
 
-void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *s, const uint32_t *rows, size_t n, uint32_t *out)
+void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
+                              uint32_t *out)
 {
     g->kernels->l2_u8_rows(s->query, g->codes, g->quantiser.stride, rows, n, g->quantiser.stride, out);
     if (!g->extra) return;
@@ -106,47 +107,48 @@ void lk_graph_distances(const lk_graph *g, const lk_graph_scratch *s, const uint
     }
 }
 
-bool lk_graph_reserve_visits(lk_graph_scratch *s, size_t more)
+bool lk_graph_index_reserve_visits(lk_graph_index_scratch *s, size_t more)
 {
     return lk_grow((void **)&s->touched, &s->touched_capacity, s->touched_count + more, sizeof *s->touched);
 }
 
-void lk_graph_forget_visits(lk_graph_scratch *s)
+void lk_graph_index_forget_visits(lk_graph_index_scratch *s)
 {
     for (size_t i = 0; i < s->touched_count; i++) s->visited[s->touched[i]] = 0;
     s->touched_count = 0;
 }
 
-static void start(const lk_graph *g, lk_graph_scratch *s, size_t limit)
+static void start(const lk_graph_index *g, lk_graph_index_scratch *s, size_t limit)
 {
     size_t n = g->entry_count;
-    lk_graph_distances(g, s, g->entries, n, s->distances);
+    lk_graph_index_distances(g, s, g->entries, n, s->distances);
     size_t best = 0;
     for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
     s->beam_count = 0;
     if (n == 0) return;
-    if (s->hidden != LK_NO_VERTEX) lk_graph_visit(s, s->hidden);
-    if (!lk_graph_visit(s, g->entries[best])) best = best ? 0 : n - 1;
-    lk_graph_visit(s, g->entries[best]);
-    lk_graph_prefetch_links(g, g->entries[best]);
+    if (s->hidden != LK_NO_VERTEX) lk_graph_index_visit(s, s->hidden);
+    if (!lk_graph_index_visit(s, g->entries[best])) best = best ? 0 : n - 1;
+    lk_graph_index_visit(s, g->entries[best]);
+    lk_graph_index_prefetch_links(g, g->entries[best]);
     lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[best], g->entries[best]));
 }
 
 /* Adds the links of a vertex that were not met before to rows [n]. */
-static size_t meet(const lk_graph *g, lk_graph_scratch *s, uint32_t vertex, size_t n)
+static size_t meet(const lk_graph_index *g, lk_graph_index_scratch *s, uint32_t vertex, size_t n)
 {
     uint32_t *rows = s->rows + n;
-    size_t more = g->kernels->unmarked(lk_graph_links(g, vertex), g->link_stride, (uint32_t)g->count, s->visited, rows);
+    size_t more =
+        g->kernels->unmarked(lk_graph_index_links(g, vertex), g->link_stride, (uint32_t)g->count, s->visited, rows);
     for (size_t i = 0; i < more; i++) {
-        lk_graph_visit(s, rows[i]);
-        lk_graph_prefetch_code(g, rows[i]);
+        lk_graph_index_visit(s, rows[i]);
+        lk_graph_index_prefetch_code(g, rows[i]);
     }
     return n + more;
 }
 
 /* The nearest vertices of the beam that are not expanded, from position `from` on, into out [most]; marks them
  * expanded. Returns how many. */
-static inline size_t take_nearest(lk_graph_scratch *s, size_t from, size_t most, uint32_t *out)
+static inline size_t take_nearest(lk_graph_index_scratch *s, size_t from, size_t most, uint32_t *out)
 {
     size_t n = 0;
     for (size_t i = from; i < s->beam_count && n < most; i++) {
@@ -157,7 +159,7 @@ static inline size_t take_nearest(lk_graph_scratch *s, size_t from, size_t most,
     return n;
 }
 
-void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
+void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, size_t limit)
 {
     size_t next = 0, count;
     uint32_t nearest[AT_ONCE];
@@ -165,25 +167,25 @@ void lk_graph_walk(const lk_graph *g, lk_graph_scratch *s, size_t limit)
     s->hops = s->comparisons = 0;
     while ((count = take_nearest(s, next, AT_ONCE, nearest)) > 0) {
         size_t n = 0;
-        if (!lk_graph_reserve_visits(s, AT_ONCE * g->link_stride)) break;
+        if (!lk_graph_index_reserve_visits(s, AT_ONCE * g->link_stride)) break;
         for (size_t i = 0; i < count; i++) n = meet(g, s, nearest[i], n);
-        lk_graph_distances(g, s, s->rows, n, s->distances);
+        lk_graph_index_distances(g, s, s->rows, n, s->distances);
         s->hops += count;
         s->comparisons += n;
         while (next < s->beam_count && s->beam[next] & 1) next++;
         for (size_t i = next; i < s->beam_count && i < next + AT_ONCE; i++)
-            lk_graph_prefetch_links(g, lk_near_vertex(s->beam[i]));
+            lk_graph_index_prefetch_links(g, lk_near_vertex(s->beam[i]));
         for (size_t i = 0; i < n; i++) {
             size_t at = lk_near_insert(s->beam, &s->beam_count, limit, lk_near_of(s->distances[i], s->rows[i]));
             if (at > next + AT_ONCE) continue;
             if (at < next) next = at;
-            lk_graph_prefetch_links(g, s->rows[i]);
+            lk_graph_index_prefetch_links(g, s->rows[i]);
         }
     }
-    lk_graph_forget_visits(s);
+    lk_graph_index_forget_visits(s);
 }
 
-lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *s, const float *vector)
+lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *s, const float *vector)
 {
     size_t dim = g->dim;
     double squares = 0;
