@@ -10,7 +10,7 @@ const cli_command cli_bench = {"bench", "ann|kernels [options]", "Measure an ind
 static const struct {
     const char *name;
     const cli_command *command;
-} benches[] = {{"ann", &cli_bench_ann}};
+} benches[] = {{"ann", &cli_bench_ann}, {"kernels", &cli_bench_kernels}};
 enum { BENCHES = sizeof benches / sizeof *benches };
 
 static int run(int argc, char **argv)

@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "cli/bench.h"
-#include "index/ann.h"
+#include "index/auto.h"
 
 #include <inttypes.h>
 #include <likeness/vectors.h>
@@ -25,7 +25,7 @@ const cli_command cli_bench_ann = {
     "Build an index, sweep its effort and print recall, speed, latency, build time and size", run};
 
 typedef struct bench {
-    const char *base, *queries, *truth, *metric_name, *type_name, *file, *opened, *efforts_text;
+    const char *base, *queries, *truth, *metric_name, *type_name, *file, *opened, *efforts_text, *recall_text;
     uint64_t n, query_most, k, seed, memory, search_threads;
     bool json;
     cli_common common;
@@ -40,7 +40,8 @@ typedef struct bench {
     size_t *counts;
     double *latencies;
     void *index;
-    double read_seconds, build_seconds;
+    double build_seconds;
+    double recall, tuned_recall; /* wanted, and measured on vectors of the base; 0 = none */
     unsigned efforts[LK_ANN_MAX_EFFORTS];
     size_t effort_count;
 } bench;
@@ -99,55 +100,111 @@ static lk_status find_truth(bench *b, size_t n, const float *vectors)
     return s;
 }
 
+static lk_status allocate(bench *b)
+{
+    b->best = lk_alloc(b->query_count * b->k, sizeof *b->best);
+    b->hits = lk_alloc(b->query_count * b->k, sizeof *b->hits);
+    b->counts = lk_alloc(b->query_count, sizeof *b->counts);
+    b->latencies = lk_alloc(b->query_count, sizeof *b->latencies);
+    return b->best && b->hits && b->counts && b->latencies ? LK_OK : lk_fail_memory("benchmark");
+}
+
+/* ---- building ---- */
+
+/* With a file to build in and the truth known, vectors are read from their file as they are wanted: they need not fit
+ * into memory, and --memory holds for the build. */
+static bool streams(const bench *b)
+{
+    return b->file && b->truth && b->recall == 0 && strcmp(b->type->name, "partitioned") == 0;
+}
+
+static lk_status read_rows(void *user, uint64_t first, size_t n, float *out)
+{
+    return lk_vector_reader_read(user, first, n, out);
+}
+
+static lk_status build_from_file(bench *b)
+{
+    lk_vector_reader *reader;
+    lk_partitioned *index = NULL;
+    lk_partitioned_options options = {.seed = b->seed, .memory = (size_t)b->memory << 20};
+    lk_status s = lk_vector_reader_open(b->base, LK_VECTORS_BASE, &reader);
+    if (s != LK_OK) return s;
+    lk_rows rows = {.read = read_rows, .user = reader, .n = b->n, .dim = b->dim};
+    s = lk_partitioned_build(b->context, &rows, b->metric, &options, b->file, &index);
+    lk_vector_reader_free(reader);
+    lk_partitioned_free(index);
+    return s == LK_OK ? b->type->open(b->file, &b->index) : s;
+}
+
+static lk_status build_from_memory(bench *b, const float *vectors)
+{
+    lk_ann_input input = {.n = (size_t)b->n,
+                          .dim = b->dim,
+                          .metric = b->metric,
+                          .vectors = vectors,
+                          .memory_limit = (size_t)b->memory << 20,
+                          .seed = b->seed};
+    double start = lk_now();
+    lk_status s = b->type->build(b->context, &input, &b->index);
+    b->build_seconds = lk_now() - start;
+    if (s == LK_OK && b->recall > 0) {
+        b->effort_count = 1;
+        s = lk_ann_tune(b->context, b->type, b->index, &input, (size_t)b->k, b->recall, 0, b->efforts,
+                        &b->tuned_recall);
+    }
+    if (s != LK_OK || !b->file) return s;
+    s = b->type->save ? b->type->save(b->index, b->file)
+                      : lk_fail(LK_UNSUPPORTED, "a %s index has no file of its own", b->type->name);
+    b->type->free(b->index);
+    b->index = NULL;
+    return s == LK_OK ? b->type->open(b->file, &b->index) : s;
+}
+
+static lk_status open_index(bench *b)
+{
+    return b->type->open ? b->type->open(b->opened, &b->index)
+                         : lk_fail(LK_UNSUPPORTED, "a %s index has no file of its own", b->type->name);
+}
+
+static lk_status measure_base(bench *b)
+{
+    lk_vector_reader *reader;
+    lk_status s = lk_vector_reader_open(b->base, LK_VECTORS_BASE, &reader);
+    if (s != LK_OK) return s;
+    uint64_t rows = lk_vector_reader_rows(reader);
+    b->n = b->n && b->n < rows ? b->n : rows;
+    b->dim = lk_vector_reader_dim(reader);
+    lk_vector_reader_free(reader);
+    return b->k > b->n || b->n > INT32_MAX
+               ? lk_fail(LK_INVALID, "%s: %" PRIu64 " vectors for %" PRIu64 " results", b->base, b->n, b->k)
+               : LK_OK;
+}
+
 static lk_status prepare(bench *b)
 {
     lk_status s;
     float *vectors = NULL;
     uint64_t n, queries;
     size_t dim;
-    double start = lk_now();
-    LK_TRY(read_all(b->base, LK_VECTORS_BASE, b->n, &vectors, &n, &b->dim));
+    LK_TRY(measure_base(b));
     LK_TRY(read_all(b->queries, LK_VECTORS_QUERIES, b->query_most, &b->query_rows, &queries, &dim));
-    b->read_seconds = lk_now() - start;
+    b->query_count = (size_t)queries;
     if (dim != b->dim) {
         s = lk_fail(LK_INVALID, "%s: queries of %zu components for vectors of %zu", b->queries, dim, b->dim);
         goto done;
     }
-    if (b->k > n || n > INT32_MAX) {
-        s = lk_fail(LK_INVALID, "%s: %" PRIu64 " vectors for %" PRIu64 " results", b->base, n, b->k);
-        goto done;
-    }
-    b->n = n;
-    b->query_count = (size_t)queries;
-    b->best = lk_alloc(b->query_count * b->k, sizeof *b->best);
-    b->hits = lk_alloc(b->query_count * b->k, sizeof *b->hits);
-    b->counts = lk_alloc(b->query_count, sizeof *b->counts);
-    b->latencies = lk_alloc(b->query_count, sizeof *b->latencies);
-    if (!b->best || !b->hits || !b->counts || !b->latencies) {
-        s = lk_fail_memory("benchmark");
-        goto done;
-    }
-    LK_TRY(b->truth ? read_truth(b) : find_truth(b, (size_t)n, vectors));
-    lk_ann_input input = {.n = (size_t)n,
-                          .dim = b->dim,
-                          .metric = b->metric,
-                          .vectors = vectors,
-                          .memory_limit = (size_t)b->memory << 20,
-                          .seed = b->seed};
-    start = lk_now();
+    LK_TRY(allocate(b));
+    if (!b->truth || !(b->opened || streams(b))) LK_TRY(read_all(b->base, LK_VECTORS_BASE, b->n, &vectors, &n, &dim));
+    LK_TRY(b->truth ? read_truth(b) : find_truth(b, (size_t)b->n, vectors));
     if (b->opened) {
-        LK_TRY(b->type->open ? b->type->open(b->opened, &b->index)
-                             : lk_fail(LK_UNSUPPORTED, "a %s index has no file of its own", b->type->name));
-        goto done;
-    }
-    LK_TRY(b->type->build(b->context, &input, &b->index));
-    b->build_seconds = lk_now() - start;
-    if (b->file) {
-        LK_TRY(b->type->save ? b->type->save(b->index, b->file)
-                             : lk_fail(LK_UNSUPPORTED, "a %s index has no file of its own", b->type->name));
-        b->type->free(b->index);
-        b->index = NULL;
-        LK_TRY(b->type->open(b->file, &b->index));
+        s = open_index(b);
+    } else if (streams(b)) {
+        double start = lk_now();
+        s = build_from_file(b);
+        b->build_seconds = lk_now() - start;
+    } else {
+        s = build_from_memory(b, vectors);
     }
 done:
     free(vectors); /* what is searched is the index alone */
@@ -233,6 +290,7 @@ static void report_head(const bench *b, json_t **json)
                           (json_int_t)b->query_count, "k", (json_int_t)b->k, "metric", b->metric_name, "threads",
                           (int)b->search_threads, "build_seconds", b->build_seconds, "memory_bytes",
                           (json_int_t)size.resident, "disk_bytes", (json_int_t)size.disk, "points");
+        if (b->recall > 0) json_object_set_new(*json, "tuned_recall", json_real(b->tuned_recall));
         return;
     }
     printf("%" PRIu64 " x %zu, %zu queries, %s, %d thread%s\n%s: %s\nbuilt in %.1f s; in memory %.1f MiB (%.1f bytes a "
@@ -283,6 +341,14 @@ static int choose(bench *b)
     b->type = lk_ann_type_named(b->type_name);
     if (!b->type)
         return cli_usage(&cli_bench_ann, "--type %s: auto, flat, graph or partitioned is wanted", b->type_name);
+    if (b->recall_text) {
+        char *end;
+        b->recall = strtod(b->recall_text, &end);
+        if (*end || !(b->recall > 0 && b->recall <= 1))
+            return cli_usage(&cli_bench_ann, "--recall %s: a number above 0 and up to 1 is wanted", b->recall_text);
+        if (b->opened || b->efforts_text)
+            return cli_usage(&cli_bench_ann, "--recall tunes an index that is built here, and chooses the effort");
+    }
     return b->efforts_text ? read_efforts(b) : EXIT_DONE;
 }
 
@@ -299,7 +365,7 @@ static lk_status sweep(bench *b)
         if (s == LK_OK) s = measure(b, b->efforts[i], &p);
         if (s != LK_OK) break;
         report_point(b, json, &p);
-        if (p.recall > 0.998 && !b->efforts_text) break; /* more effort finds nothing more */
+        if (p.recall > 0.998 && !b->efforts_text && b->recall == 0) break; /* more effort finds nothing more */
     }
     if (json && s == LK_OK)
         cli_print_json(json);
@@ -338,6 +404,10 @@ static int run(int argc, char **argv)
          .value = "LIST",
          .help = "search efforts to measure (default: a sweep)",
          .text = &b.efforts_text},
+        {.name = "--recall",
+         .value = "R",
+         .help = "only the effort that reaches this recall on vectors of the base",
+         .text = &b.recall_text},
         {.name = "--rows",
          .letter = 'n',
          .value = "N",

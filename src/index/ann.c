@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "index/auto.h"
 #include "index/partitioned/partitioned_ann.h"
 
 static lk_status flat_build(lk_context *context, const lk_ann_input *input, void **out)
@@ -81,7 +82,7 @@ const lk_ann_type lk_ann_flat = {
 
 const lk_ann_type *lk_ann_type_named(const char *name)
 {
-    static const lk_ann_type *const kinds[] = {&lk_ann_flat, &lk_ann_graph, &lk_ann_partitioned};
+    static const lk_ann_type *const kinds[] = {&lk_ann_auto, &lk_ann_flat, &lk_ann_graph, &lk_ann_partitioned};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i]->name, name) == 0) return kinds[i];
     return NULL;

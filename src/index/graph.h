@@ -67,6 +67,7 @@ typedef struct lk_graph_index_scratch {
     int16_t *query;  /* [stride]: the query in the units of the codes, rounded */
     float *units;    /* [stride]: the same unrounded */
     float *vector;   /* [dim] */
+    bool exact;      /* query is units, and codes are vectors: distances are exact */
     uint32_t hidden; /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
     float extra;     /* the query's additional coordinate, in the units of the codes */
     uint32_t *rows;  /* [rows_capacity] */

@@ -1,14 +1,39 @@
 /* The graph index behind the common face of index/ann.h. */
+#include "base/error.h"
 #include "index/ann.h"
 #include "index/graph.h"
 
+#include <math.h>
 #include <stdio.h>
+
+/* Bytes of a finished index of this degree, as lk_graph_index_bytes counts them. */
+static uint64_t expected_bytes(const lk_ann_input *input, size_t degree, bool exact)
+{
+    uint64_t stride = (input->dim + 63) / 64 * 64, slots = 64;
+    while (slots / 4 * 3 < input->n) slots *= 2;
+    uint64_t row = stride * (exact ? 1 : 2) + degree * 4 + 8 + (input->metric == LK_INNER_PRODUCT ? 4 : 0);
+    return input->n * row + input->n / 8 + slots * 16 + 64 * row;
+}
 
 static lk_status build(lk_context *context, const lk_ann_input *input, void **out)
 {
+    static const size_t degrees[] = {32, 24, 16, 12};
     lk_graph_index_options options = {.seed = input->seed};
-    return lk_graph_index_build(context, &options, input->metric, input->dim, input->n, input->ids, input->vectors,
-                                (lk_graph_index **)out);
+    bool whole = true;
+    for (size_t i = 0; whole && i < input->n * input->dim; i++)
+        whole = input->vectors[i] == rintf(input->vectors[i]) && fabsf(input->vectors[i]) <= 255;
+    whole = whole && input->metric != LK_COSINE;
+    /* Less memory: first fewer links, then no second byte per component. */
+    for (size_t i = 0; i < 8; i++) {
+        options.degree = degrees[i % 4];
+        options.refine = whole || i >= 4 ? -1 : 1;
+        if (input->memory_limit == 0 ||
+            expected_bytes(input, options.degree, options.refine < 0) <= input->memory_limit)
+            return lk_graph_index_build(context, &options, input->metric, input->dim, input->n, input->ids,
+                                        input->vectors, (lk_graph_index **)out);
+    }
+    return lk_fail(LK_LIMIT, "a graph of %zu vectors of %zu components needs %llu bytes, not %zu", input->n, input->dim,
+                   (unsigned long long)expected_bytes(input, degrees[3], true), input->memory_limit);
 }
 
 static void graph_free(void *index)

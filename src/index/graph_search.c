@@ -78,14 +78,15 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
         lk_graph_index_walk_filtered(g, s, p->among, p->beam);
     else
         lk_graph_index_walk(g, s, p->beam);
-    size_t rescored = 0, most = 2 * p->k + 16;
+    size_t rescored = 0, most = s->exact ? p->k : 2 * p->k + 16;
     for (size_t i = 0; i < s->beam_count && rescored < most; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
         rescored++;
-        hit.score = score_of(g, vertex, exact_distance(g, s->units, vertex), squares);
+        float distance = s->exact ? (float)lk_near_distance(s->beam[i]) : exact_distance(g, s->units, vertex);
+        hit.score = score_of(g, vertex, distance, squares);
         if (count == p->k && !before(&hit, &hits[count - 1], lower)) continue;
         size_t at = count < p->k ? count++ : count - 1;
         for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];

@@ -132,3 +132,31 @@ void lk_sq8_decode(const lk_sq8 *q, const uint8_t *code, const int8_t *residual,
         out[i] = q->offset[i] + q->step * ((float)code[i] + (residual ? (float)residual[i] / 256 : 0));
     if (q->rotation.signs) lk_rotate_back(&q->rotation, out);
 }
+
+void lk_lvq_encode(int bits, size_t dim, const float *vector, uint8_t *code, lk_lvq_factors *factors)
+{
+    float low = vector[0], high = vector[0], steps = bits == 4 ? 15 : 255;
+    for (size_t i = 1; i < dim; i++) {
+        low = vector[i] < low ? vector[i] : low;
+        high = vector[i] > high ? vector[i] : high;
+    }
+    *factors = (lk_lvq_factors){low, (high - low) / steps};
+    memset(code, 0, lk_lvq_bytes(bits, dim));
+    if (!(factors->scale > 0)) return;
+    for (size_t i = 0; i < dim; i++) {
+        float value = rintf((vector[i] - low) / factors->scale);
+        unsigned whole = value > steps ? (unsigned)steps : (unsigned)value;
+        if (bits == 4)
+            code[i / 2] = (uint8_t)(code[i / 2] | whole << (i % 2 * 4));
+        else
+            code[i] = (uint8_t)whole;
+    }
+}
+
+void lk_lvq_decode(int bits, size_t dim, const uint8_t *code, const lk_lvq_factors *factors, float *out)
+{
+    for (size_t i = 0; i < dim; i++) {
+        unsigned whole = bits == 4 ? code[i / 2] >> (i % 2 * 4) & 15u : code[i];
+        out[i] = factors->offset + factors->scale * (float)whole;
+    }
+}

@@ -6,7 +6,8 @@
 
 #include <likeness/index.h>
 #include <math.h>
-#include <sys/stat.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 enum { N = 3000, QUERIES = 100, K = 10 };
 
@@ -512,6 +513,69 @@ static void tuned_effort_reaches_the_recall_on_other_queries(void **state)
     test_free(queries);
 }
 
+typedef struct reader {
+    const lk_graph_index *graph;
+    const float *queries;
+    size_t dim;
+    atomic_bool *stop;
+    size_t searches, wrong;
+} reader;
+
+/* Vectors of ids below N/2 stay: each must be found by itself whenever it is searched for. */
+static void *read_on(void *arg)
+{
+    reader *r = arg;
+    lk_hit hits[K];
+    size_t count;
+    for (size_t q = 0; !atomic_load(r->stop) || r->searches < 100; q = (q + 1) % (N / 2)) {
+        if (lk_graph_index_search(r->graph, NULL, 60, 1, r->queries + q * r->dim, K, NULL, NULL, hits, &count) !=
+                LK_OK ||
+            count != K || hits[0].id != q)
+            r->wrong++;
+        r->searches++;
+    }
+    return NULL;
+}
+
+static void searches_go_on_while_the_graph_changes(void **state)
+{
+    (void)state;
+    enum { DIM = 32, READERS = 2 };
+    lk_random random;
+    lk_graph_index *graph;
+    atomic_bool stop = false;
+    pthread_t threads[READERS];
+    reader readers[READERS];
+    size_t searches = 0, wrong = 0;
+    lk_random_seed(&random, 13);
+    float *vectors = make_vectors(&random, N, DIM, 0), *more = make_vectors(&random, N, DIM, 0);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    for (int i = 0; i < READERS; i++) {
+        readers[i] = (reader){graph, vectors, DIM, &stop, 0, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < N; i += 10) {
+        uint64_t ids[10];
+        for (size_t j = 0; j < 10; j++) {
+            ids[j] = N + i + j;
+            lk_graph_index_remove(graph, i + j < N / 2 ? N / 2 + i + j : N + i + j - N / 2);
+        }
+        assert_int_equal(lk_graph_index_add(graph, NULL, 10, ids, more + i * DIM), LK_OK);
+    }
+    assert_int_equal(lk_graph_index_consolidate(graph, NULL), LK_OK);
+    atomic_store(&stop, true);
+    for (int i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+        searches += readers[i].searches;
+        wrong += readers[i].wrong;
+    }
+    print_message("%zu searches meanwhile, %zu missed their own vector\n", searches, wrong);
+    assert_true(wrong * 100 <= searches);
+    lk_graph_index_free(graph);
+    test_free(vectors);
+    test_free(more);
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -557,6 +621,7 @@ int main(void)
                                         unit_folder_remove),
         cmocka_unit_test(range_search_finds_what_lies_within),
         cmocka_unit_test(tuned_effort_reaches_the_recall_on_other_queries),
+        cmocka_unit_test(searches_go_on_while_the_graph_changes),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

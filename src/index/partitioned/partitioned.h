@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "index/distance.h"
+#include "index/partitioned/cells.h"
 #include "index/partitioned/pq.h"
 #include <likeness/partitioned.h>
 
@@ -55,7 +56,8 @@ struct lk_partitioned {
     uint8_t *image;
     size_t size;
     int mapped; /* a file, which is not written to */
-    lk_pq pq, coarse;
+    lk_pq pq;
+    lk_cells cells;
     const lk_distance_kernels *kernels;
     /* The sections. */
     float *centroids, *coarse_words, *words, *refine_place;

@@ -25,7 +25,8 @@ enum {
     SAMPLE_FOR_CODES = 100000,
     SAMPLE_RUN = 16, /* rows read at once for the sample */
     KMEANS_ROUNDS = 10,
-    PIECE = 1024 /* rows that a thread takes at once */
+    SCANNED_CELLS = 1024, /* from here on finding cells by scan is faster than by products of matrices */
+    PIECE = 1024          /* rows that a thread takes at once */
 };
 
 typedef struct build {
@@ -38,6 +39,11 @@ typedef struct build {
     float *sample; /* [sampled][dim]; later what is left of it without its centroids */
     size_t sampled;
     float *centroids, *half_norms, *refine_place;
+    bool by_scan; /* cells are found by scan over their centroids' codes */
+    lk_cells assigning;
+    uint8_t *cell_codes;
+    int16_t *cell_corrections;
+    uint32_t *sample_cells;
     uint32_t *cells;     /* [n]: cell of each row */
     uint32_t *positions; /* [n] */
     float *corrections;  /* [n] by position, before they are rounded */
@@ -136,33 +142,74 @@ static void place_refinement(build *b)
     }
 }
 
-static lk_status learn(build *b, float *words, float *coarse_words)
+/* Cells of rows [n][dim]: found by scan when there are many, else by products of matrices. */
+static lk_status assign(const build *b, const float *rows, size_t n, int worker, uint32_t *cells)
 {
-    const lk_partitioned_header *h = &b->header;
-    uint32_t *cells = lk_alloc(b->sampled, sizeof *cells);
-    lk_status s = cells ? LK_OK : lk_fail_memory("training");
+    float *scratch = b->scratch + (size_t)worker * b->scratch_size + PIECE * b->dim, key;
+    if (!b->by_scan) {
+        lk_kmeans_assign(rows, n, b->dim, b->centroids, b->half_norms, b->header.partitions, scratch, cells, NULL);
+        return LK_OK;
+    }
+    lk_cells_scratch find;
+    lk_cells_carve(&b->assigning, 1, (char *)scratch, &find);
+    for (size_t i = 0; i < n; i++) lk_cells_find(&b->assigning, &find, rows + i * b->dim, 1, &cells[i], &key);
+    return LK_OK;
+}
+
+static lk_status assign_sample(void *arg, size_t begin, size_t end, int worker)
+{
+    build *b = arg;
+    return assign(b, b->sample + begin * b->dim, end - begin, worker, b->sample_cells + begin);
+}
+
+static lk_status learn_cells(build *b, float *coarse_words)
+{
+    size_t cells = b->header.partitions, blocks = lk_cells_blocks(cells);
     lk_kmeans_options how = {
         .iterations = KMEANS_ROUNDS, .seed = b->options.seed, .job = "learning the partitions", .random_seeds = true};
-    if (s == LK_OK) place_refinement(b);
+    lk_status s;
+    if (b->by_scan)
+        s = lk_cells_learn(b->context, b->sample, b->sampled, b->dim, cells, b->options.seed, b->centroids);
+    else
+        s = lk_kmeans(b->context, b->sample, b->sampled, b->dim, cells, &how, b->centroids, NULL, NULL);
     if (s == LK_OK)
-        s = lk_kmeans(b->context, b->sample, b->sampled, b->dim, h->partitions, &how, b->centroids, cells, NULL);
-    if (s == LK_OK) {
-        lk_kmeans_half_norms(b->centroids, h->partitions, b->dim, b->half_norms);
-        size_t n = b->sampled < SAMPLE_FOR_CODES ? b->sampled : SAMPLE_FOR_CODES;
-        /* The sample is in the order of the input: a part of it must come from everywhere too. */
-        size_t step = b->sampled / n;
-        for (size_t i = 0; i < n; i++) {
-            memmove(b->sample + i * b->dim, b->sample + i * step * b->dim, b->dim * sizeof *b->sample);
-            cells[i] = cells[i * step];
-        }
-        subtract_centroids(b, b->sample, cells, n);
-        s = lk_pq_train(b->context, b->sample, n, b->dim, h->groups, b->options.seed, words);
-    }
-    if (s == LK_OK)
-        s = lk_pq_train(b->context, b->centroids, h->partitions, b->dim, h->coarse_groups, b->options.seed,
+        s = lk_pq_train(b->context, b->centroids, cells, b->dim, b->header.coarse_groups, b->options.seed,
                         coarse_words);
-    free(cells);
+    if (s != LK_OK) return s;
+    lk_kmeans_half_norms(b->centroids, cells, b->dim, b->half_norms);
+    b->assigning = (lk_cells){.count = cells,
+                              .dim = b->dim,
+                              .by_distance = 1,
+                              .kernels = lk_distance_kernels_for(lk_cpu_detect()),
+                              .centroids = b->centroids,
+                              .pq = lk_pq_of(b->dim, b->header.coarse_groups, coarse_words)};
+    b->cell_codes = lk_alloc_zero(blocks, lk_pq_block(&b->assigning.pq));
+    b->cell_corrections = lk_alloc_zero(blocks * LK_SCAN_BLOCK, sizeof *b->cell_corrections);
+    float *scratch = lk_alloc(2 * b->dim + cells, sizeof *scratch);
+    if (b->cell_codes && b->cell_corrections && scratch)
+        lk_cells_encode(&b->assigning, scratch, b->cell_codes, b->cell_corrections);
+    else
+        s = lk_fail_memory("partitions");
+    free(scratch);
     return s;
+}
+
+static lk_status learn(build *b, float *words, float *coarse_words)
+{
+    place_refinement(b);
+    lk_status s = learn_cells(b, coarse_words);
+    if (s != LK_OK) return s;
+    size_t n = b->sampled < SAMPLE_FOR_CODES ? b->sampled : SAMPLE_FOR_CODES;
+    b->sample_cells = lk_alloc(n, sizeof *b->sample_cells);
+    if (!b->sample_cells) return lk_fail_memory("training");
+    /* The sample is in the order of the input: a part of it must come from everywhere too. */
+    size_t step = b->sampled / n;
+    for (size_t i = 0; i < n; i++)
+        memmove(b->sample + i * b->dim, b->sample + i * step * b->dim, b->dim * sizeof *b->sample);
+    s = lk_parallel_for(lk_context_pool(b->context), n, PIECE, assign_sample, b);
+    if (s != LK_OK) return s;
+    subtract_centroids(b, b->sample, b->sample_cells, n);
+    return lk_pq_train(b->context, b->sample, n, b->dim, b->header.groups, b->options.seed, words);
 }
 
 /* ---- assigning ---- */
@@ -172,9 +219,7 @@ static lk_status assign_rows(void *arg, size_t begin, size_t end, int worker)
     build *b = arg;
     float *rows = b->scratch + (size_t)worker * b->scratch_size;
     lk_status s = read_rows(b, begin, end - begin, rows);
-    if (s == LK_OK)
-        lk_kmeans_assign(rows, end - begin, b->dim, b->centroids, b->half_norms, b->header.partitions,
-                         rows + PIECE * b->dim, b->cells + begin, NULL);
+    if (s == LK_OK) s = assign(b, rows, end - begin, worker, b->cells + begin);
     if (worker == 0) lk_report_progress(b->context, "assigning", end, b->rows->n);
     return s == LK_OK && lk_context_cancelled(b->context) ? lk_fail(LK_CANCELLED, "building the index was stopped") : s;
 }
@@ -244,27 +289,16 @@ static float round_corrections(const float *numbers, size_t n, float *middle, in
 }
 
 /* The centroids as vectors to be scanned. */
-static lk_status encode_centroids(build *b)
+static lk_status encode_cells(build *b)
 {
     lk_partitioned *index = b->index;
-    size_t cells = b->header.partitions;
-    uint8_t *codes = lk_alloc(b->header.coarse_groups, 1);
-    float *decoded = lk_alloc(b->dim, sizeof *decoded), *squares = lk_alloc(cells, sizeof *squares);
-    lk_status s = codes && decoded && squares ? LK_OK : lk_fail_memory("partitions");
-    for (size_t i = 0; s == LK_OK && i < cells; i++) {
-        lk_pq_encode(&index->coarse, b->centroids + i * b->dim, 1, codes);
-        lk_pq_decode(&index->coarse, codes, decoded);
-        lk_pq_pack(&index->coarse, codes, i % LK_SCAN_BLOCK,
-                   index->coarse_codes + i / LK_SCAN_BLOCK * lk_pq_block(&index->coarse));
-        squares[i] = lk_partitioned_by_distance(b->metric) ? lk_dot_f32(index->kernels, decoded, decoded, b->dim) : 0;
-    }
-    if (s == LK_OK)
-        index->header->coarse_step =
-            round_corrections(squares, cells, &index->header->coarse_middle, index->coarse_corrections);
-    free(codes);
-    free(decoded);
-    free(squares);
-    return s;
+    float *scratch = lk_alloc(2 * b->dim + b->header.partitions, sizeof *scratch);
+    if (!scratch) return lk_fail_memory("partitions");
+    lk_cells_encode(&index->cells, scratch, index->coarse_codes, index->coarse_corrections);
+    index->header->coarse_middle = index->cells.middle;
+    index->header->coarse_step = index->cells.step;
+    free(scratch);
+    return LK_OK;
 }
 
 /* ---- filling ---- */
@@ -437,7 +471,12 @@ static lk_status allocate(build *b, bool in_file)
     size_t cells = b->header.partitions, row = b->dim * sizeof(float);
     uint64_t n = b->rows->n;
     b->threads = (size_t)lk_context_threads(b->context);
-    b->scratch_size = PIECE * b->dim + lk_kmeans_scratch(cells) + b->header.groups;
+    b->by_scan = cells >= SCANNED_CELLS;
+    lk_cells_scratch measure;
+    lk_cells shape = {.count = cells, .dim = b->dim, .pq = lk_pq_of(b->dim, b->header.coarse_groups, NULL)};
+    size_t find = lk_cells_carve(&shape, 1, NULL, &measure) / sizeof(float) + 16, products = lk_kmeans_scratch(cells);
+    /* Rounded so that every thread's part, and what comes after the rows in it, begins at a line of the cache. */
+    b->scratch_size = PIECE * b->dim + ((b->by_scan ? find : products) + b->header.groups + 15) / 16 * 16;
     uint64_t sampled = (uint64_t)SAMPLE_PER_CELL * cells, block = 65536;
     if (sampled > n) sampled = n;
     if (block > n) block = n;
@@ -460,7 +499,7 @@ static lk_status allocate(build *b, bool in_file)
     b->refine_place = lk_alloc(b->dim, 2 * sizeof *b->refine_place);
     b->cells = lk_alloc(n, sizeof *b->cells);
     b->positions = lk_alloc(n, sizeof *b->positions);
-    b->scratch = lk_alloc(b->threads * b->scratch_size, sizeof *b->scratch);
+    b->scratch = lk_alloc_aligned(b->threads * b->scratch_size, sizeof *b->scratch);
     return b->sample && b->centroids && b->half_norms && b->refine_place && b->cells && b->positions && b->scratch
                ? LK_OK
                : lk_fail_memory("index");
@@ -499,6 +538,9 @@ static void drop(build *b)
     free(b->centroids);
     free(b->half_norms);
     free(b->refine_place);
+    free(b->cell_codes);
+    free(b->cell_corrections);
+    free(b->sample_cells);
     free(b->cells);
     free(b->positions);
     free(b->corrections);
@@ -537,7 +579,7 @@ lk_status lk_partitioned_build(lk_context *context, const lk_rows *rows, lk_metr
     memcpy(b.index->coarse_words, coarse_words, b.dim * LK_SCAN_CODEWORDS * sizeof *words);
     memcpy(b.index->lists, lists, (b.header.partitions + 1) * sizeof *lists);
     memcpy(b.index->refine_place, b.refine_place, b.dim * 2 * sizeof(float));
-    LK_TRY(encode_centroids(&b));
+    LK_TRY(encode_cells(&b));
     LK_TRY(fill(&b));
     finish_lists(&b);
     LK_TRY(publish(&b, path));

@@ -69,7 +69,16 @@ void lk_partitioned_bind(lk_partitioned *index, uint8_t *image, int mapped)
                               .ids = at[SECTION_IDS],
                               .refine = at[SECTION_REFINE]};
     index->pq = lk_pq_of(h->dim, h->groups, index->words);
-    index->coarse = lk_pq_of(h->dim, h->coarse_groups, index->coarse_words);
+    index->cells = (lk_cells){.count = h->partitions,
+                              .dim = h->dim,
+                              .by_distance = lk_partitioned_by_distance((lk_metric)h->metric),
+                              .kernels = index->kernels,
+                              .centroids = index->centroids,
+                              .pq = lk_pq_of(h->dim, h->coarse_groups, index->coarse_words),
+                              .codes = index->coarse_codes,
+                              .corrections = index->coarse_corrections,
+                              .middle = h->coarse_middle,
+                              .step = h->coarse_step};
 }
 
 static lk_hash128 section_hash(const lk_partitioned *index, int i)
@@ -122,7 +131,8 @@ static lk_status check_header(const char *path, const lk_partitioned_header *h, 
         return lk_fail(LK_CORRUPT, "%s: its header is damaged; build it again", path);
     if (h->metric > LK_L2 || h->refine > LK_REFINE_NONE || h->dim < 1 || h->dim > LK_PARTITIONED_DIM_MOST || h->n < 1 ||
         h->n > UINT32_MAX || h->partitions < 1 || h->partitions > h->n || h->groups < 1 || h->groups > h->dim ||
-        h->coarse_groups < 1 || h->coarse_groups > h->dim || h->id_bytes < 1 || h->id_bytes > 8)
+        h->coarse_groups < 1 || h->coarse_groups > h->dim || !isfinite(h->coarse_middle) || !isfinite(h->coarse_step) ||
+        h->id_bytes < 1 || h->id_bytes > 8)
         return lk_fail(LK_CORRUPT, "%s: its header contradicts itself; build it again", path);
     if (h->file_size != size)
         return lk_fail(LK_CORRUPT, "%s: has %zu bytes where %llu are wanted; was the copy cut off?", path, size,

@@ -15,132 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 512 }; /* vectors scanned before the threshold rises */
-
-/* Candidates: the best `wanted` of what the scans found, and room for one more chunk. */
-typedef struct candidates {
-    float *keys;
-    uint32_t *positions;
-    size_t count, wanted, capacity;
-    float threshold;
-} candidates;
-
 typedef struct workspace {
     float *query, *moved, *products, *probe_keys;
-    uint8_t *tables, *coarse_tables;
+    uint8_t *tables;
     uint32_t *probes;
-    uint64_t *order; /* of cells */
-    candidates cells, found;
+    lk_cells_scratch cells;
+    lk_candidates found;
     lk_hit *hits;
-    char *memory;
 } workspace;
-
-/* Keys as whole numbers in the same order, with the position below them: smaller positions first among equals. */
-static inline uint64_t pack(float key, uint32_t position)
-{
-    uint32_t bits;
-    memcpy(&bits, &key, sizeof bits);
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (uint32_t)~position;
-}
-
-static inline float unpack(uint64_t packed, uint32_t *position)
-{
-    uint32_t bits = (uint32_t)(packed >> 32);
-    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
-    *position = ~(uint32_t)packed;
-    float key;
-    memcpy(&key, &bits, sizeof key);
-    return key;
-}
-
-/* Keeps about the best `wanted` and raises the threshold to the worst of them. */
-static void tighten(const lk_scan_kernels *kernels, candidates *c)
-{
-    c->count = kernels->narrow(c->keys, c->positions, c->count, c->wanted, &c->threshold);
-}
-
-static size_t room_for(size_t wanted)
-{
-    return 2 * wanted + CHUNK + LK_SCAN_BLOCK;
-}
-
-/* Scans n vectors from a block on, a chunk at a time. */
-static void scan_all(const lk_scan_kernels *kernels, lk_scan *scan, const uint8_t *codes, const int16_t *corrections,
-                     size_t n, uint32_t first, candidates *out, lk_id_filter filter, void *user,
-                     const lk_partitioned *index)
-{
-    size_t block = scan->groups * 16;
-    for (size_t done = 0; done < n; done += CHUNK) {
-        size_t count = n - done < CHUNK ? n - done : CHUNK, begin = out->count, end;
-        scan->threshold = out->threshold;
-        end = begin + kernels->scan(scan, codes + done / LK_SCAN_BLOCK * block, corrections + done, count,
-                                    first + (uint32_t)done, out->keys + begin, out->positions + begin);
-        if (filter) {
-            size_t kept = begin;
-            for (size_t i = begin; i < end; i++) {
-                if (!filter(user, lk_partitioned_id(index, out->positions[i]))) continue;
-                out->keys[kept] = out->keys[i];
-                out->positions[kept++] = out->positions[i];
-            }
-            end = kept;
-        }
-        out->count = end;
-        if (out->count >= 2 * out->wanted) tighten(kernels, out);
-    }
-}
-
-static float key_of(const lk_partitioned *index, const float *query, const float *centroid)
-{
-    return lk_partitioned_by_distance((lk_metric)index->header->metric)
-               ? -lk_l2_f32(index->kernels, query, centroid, index->header->dim)
-               : lk_dot_f32(index->kernels, query, centroid, index->header->dim);
-}
-
-static int best_first(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x > y ? -1 : x < y;
-}
-
-static void sort_best_first(uint64_t *x, size_t n)
-{
-    if (n > 128) {
-        qsort(x, n, sizeof *x, best_first);
-        return;
-    }
-    for (size_t i = 1; i < n; i++) { /* the scan's order is nearly right: little moves */
-        uint64_t value = x[i];
-        size_t j = i;
-        for (; j > 0 && x[j - 1] < value; j--) x[j] = x[j - 1];
-        x[j] = value;
-    }
-}
-
-/* The `probes` best cells, best first, into w->probes with their exact keys. */
-static void choose_cells(const lk_partitioned *index, workspace *w, size_t probes)
-{
-    const lk_partitioned_header *h = index->header;
-    float scale, bias, sign = lk_partitioned_by_distance((lk_metric)h->metric) ? 2 : 1;
-    candidates *c = &w->cells;
-    c->count = 0;
-    c->threshold = -FLT_MAX;
-    lk_pq_tables(&index->coarse, w->query, w->products, w->coarse_tables, &scale, &bias);
-    lk_scan scan = {.tables = w->coarse_tables,
-                    .groups = index->coarse.padded,
-                    .scale = sign * scale,
-                    .bias = sign * bias - h->coarse_middle,
-                    .factor = -h->coarse_step};
-    scan_all(index->pq.kernels, &scan, index->coarse_codes, index->coarse_corrections, h->partitions, 0, c, NULL, NULL,
-             index);
-    tighten(index->pq.kernels, c);
-    for (size_t i = 0; i < c->count; i++) __builtin_prefetch(index->centroids + (size_t)c->positions[i] * h->dim);
-    for (size_t i = 0; i < c->count; i++)
-        w->order[i] =
-            pack(key_of(index, w->query, index->centroids + (size_t)c->positions[i] * h->dim), c->positions[i]);
-    sort_best_first(w->order, c->count);
-    for (size_t i = 0; i < probes && i < c->count; i++) w->probe_keys[i] = unpack(w->order[i], &w->probes[i]);
-}
 
 /* The first blocks of a cell that comes next; the kernel fetches the rest ahead of itself. */
 static void prefetch_cell(const lk_partitioned *index, const lk_list *list)
@@ -149,6 +31,18 @@ static void prefetch_cell(const lk_partitioned *index, const lk_list *list)
     size_t bytes = 2 * lk_pq_block(&index->pq);
     for (size_t at = 0; at < bytes && at < 4096; at += 64) __builtin_prefetch(codes + at);
     __builtin_prefetch(index->corrections + list->block * LK_SCAN_BLOCK);
+}
+
+typedef struct accepting {
+    const lk_partitioned *index;
+    lk_id_filter filter;
+    void *user;
+} accepting;
+
+static int accept_position(void *arg, uint32_t position)
+{
+    const accepting *a = arg;
+    return a->filter(a->user, lk_partitioned_id(a->index, position));
 }
 
 static void scan_cell(const lk_partitioned *index, workspace *w, size_t probe, size_t probes, float scale, float bias,
@@ -162,9 +56,10 @@ static void scan_cell(const lk_partitioned *index, workspace *w, size_t probe, s
                     .scale = sign * scale,
                     .bias = w->probe_keys[probe] + sign * bias - list->middle,
                     .factor = -list->step};
-    scan_all(index->pq.kernels, &scan, index->codes + list->block * lk_pq_block(&index->pq),
-             index->corrections + list->block * LK_SCAN_BLOCK, (size_t)(list[1].first - list->first),
-             (uint32_t)list->first, &w->found, filter, user, index);
+    accepting accept = {index, filter, user};
+    lk_candidates_scan(&w->found, index->pq.kernels, &scan, index->codes + list->block * lk_pq_block(&index->pq),
+                       index->corrections + list->block * LK_SCAN_BLOCK, (size_t)(list[1].first - list->first),
+                       (uint32_t)list->first, filter ? accept_position : NULL, &accept);
 }
 
 /* ---- the finer copies ---- */
@@ -212,10 +107,10 @@ static void prefetch_row(const lk_partitioned *index, uint64_t position)
 static size_t refine(const lk_partitioned *index, workspace *w, size_t k, lk_hit *hits)
 {
     enum { AHEAD = 8 };
-    candidates *c = &w->found;
+    lk_candidates *c = &w->found;
     lk_topk topk;
     lk_topk_init(&topk, w->hits, k);
-    tighten(index->pq.kernels, c);
+    lk_candidates_tighten(c, index->pq.kernels);
     bool finer = index->header->refine != LK_REFINE_NONE;
     float add = place_query(index, w);
     for (size_t i = 0; finer && i < AHEAD && i < c->count; i++) prefetch_row(index, c->positions[i]);
@@ -245,12 +140,6 @@ static lk_partitioned_effort complete(const lk_partitioned *index, lk_partitione
     if (effort.refined < k) effort.refined = k;
     if (effort.refined > index->header->n) effort.refined = index->header->n;
     return effort;
-}
-
-static size_t wanted_cells(const lk_partitioned *index, size_t probes)
-{
-    size_t wanted = probes + probes / 2 + 8; /* the scan's order is not exact */
-    return wanted < index->header->partitions ? wanted : index->header->partitions;
 }
 
 typedef struct search {
@@ -284,7 +173,7 @@ static lk_status search_one(const search *s, workspace *w, size_t number)
     lk_status status = take_query(index, w, s->queries + number * index->header->dim, number);
     if (status != LK_OK) return status;
     size_t probes = s->effort.probes, cells = index->header->partitions;
-    choose_cells(index, w, s->filter ? cells : probes);
+    lk_cells_find(&index->cells, &w->cells, w->query, s->filter ? cells : probes, w->probes, w->probe_keys);
     lk_pq_tables(&index->pq, w->query, w->products, w->tables, &scale, &bias);
     w->found.count = 0;
     w->found.threshold = -FLT_MAX;
@@ -306,10 +195,10 @@ static size_t carve(char **at, size_t bytes, void **out)
     return bytes;
 }
 
-static size_t carve_candidates(char **at, size_t wanted, candidates *c)
+static size_t carve_candidates(char **at, size_t wanted, lk_candidates *c)
 {
     c->wanted = wanted;
-    c->capacity = room_for(wanted);
+    c->capacity = lk_candidates_capacity(wanted);
     return carve(at, c->capacity * sizeof *c->keys, (void **)&c->keys) +
            carve(at, c->capacity * sizeof *c->positions, (void **)&c->positions);
 }
@@ -318,17 +207,17 @@ static size_t carve_candidates(char **at, size_t wanted, candidates *c)
 static size_t carve_workspace(const search *s, char *at, workspace *w)
 {
     const lk_partitioned_header *h = s->index->header;
-    size_t groups = h->groups > h->coarse_groups ? h->groups : h->coarse_groups, total = 0;
+    size_t total = 0;
     size_t probes = s->filter ? h->partitions : s->effort.probes;
     total += carve(&at, h->dim * sizeof *w->query, (void **)&w->query);
     total += carve(&at, h->dim * sizeof *w->moved, (void **)&w->moved);
-    total += carve(&at, groups * LK_SCAN_CODEWORDS * sizeof *w->products, (void **)&w->products);
+    total += carve(&at, h->groups * LK_SCAN_CODEWORDS * sizeof *w->products, (void **)&w->products);
     total += carve(&at, s->index->pq.padded * LK_SCAN_CODEWORDS, (void **)&w->tables);
-    total += carve(&at, s->index->coarse.padded * LK_SCAN_CODEWORDS, (void **)&w->coarse_tables);
     total += carve(&at, probes * sizeof *w->probes, (void **)&w->probes);
     total += carve(&at, probes * sizeof *w->probe_keys, (void **)&w->probe_keys);
-    total += carve_candidates(&at, wanted_cells(s->index, probes), &w->cells);
-    total += carve(&at, w->cells.capacity * sizeof *w->order, (void **)&w->order);
+    size_t cells = lk_cells_carve(&s->index->cells, probes, at, &w->cells);
+    if (at) at += cells;
+    total += cells;
     total += carve_candidates(&at, s->effort.refined, &w->found);
     return total + carve(&at, lk_topk_capacity(s->k) * sizeof *w->hits, (void **)&w->hits);
 }

@@ -1,0 +1,261 @@
+#include "index/auto.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the kind ---- */
+
+/* Bytes a vector in each kind, as measured: the graph keeps 32 links and 8-bit codes beside its ids, the partitions
+ * codes of 4 bits for two components and 8-bit copies. */
+static uint64_t flat_bytes(size_t n, size_t dim)
+{
+    return (uint64_t)n * (4 * dim + 8);
+}
+
+static uint64_t graph_bytes(size_t n, size_t dim)
+{
+    return (uint64_t)n * ((dim + 63) / 64 * 64 + 172);
+}
+
+static uint64_t partitioned_bytes(size_t n, size_t dim)
+{
+    return (uint64_t)n * (dim + dim / 4 + 15);
+}
+
+lk_status lk_ann_choose(size_t n, size_t dim, size_t memory_limit, const lk_ann_type **out, char *why, size_t size)
+{
+    enum { FLAT_MOST = 2 << 20 }; /* bytes that are read in 0.1 ms */
+    enum { GRAPH_MOST = 60000 };  /* vectors; with more of them partitions were faster at recalls of 0.95 and 0.99 */
+    uint64_t limit = memory_limit ? memory_limit : UINT64_MAX;
+    const char *name = NULL;
+    *out = NULL;
+    if (flat_bytes(n, dim) <= FLAT_MOST && flat_bytes(n, dim) <= limit) {
+        name = "flat";
+        snprintf(why, size, "%zu vectors of %zu components are looked at one by one in no time", n, dim);
+    } else if (n <= GRAPH_MOST && graph_bytes(n, dim) <= limit) {
+        name = "graph";
+        snprintf(why, size, "up to %d vectors a graph is fastest", GRAPH_MOST);
+    } else if (partitioned_bytes(n, dim) <= limit) {
+        name = "partitioned";
+        snprintf(why, size,
+                 n <= GRAPH_MOST ? "a graph of %zu vectors does not fit into the memory allowed"
+                                 : "among %zu vectors partitions are fastest",
+                 n);
+    }
+    if (!name)
+        return lk_fail(LK_LIMIT, "the smallest index of %zu vectors takes about %llu MiB; %llu were allowed", n,
+                       (unsigned long long)(partitioned_bytes(n, dim) >> 20) + 1, (unsigned long long)(limit >> 20));
+    *out = lk_ann_type_named(name);
+    return LK_OK;
+}
+
+/* ---- the effort ---- */
+
+typedef struct tuning {
+    size_t k, count;
+    size_t *rows;
+    float *queries;
+    uint64_t *best; /* [count][k], UINT64_MAX where there are fewer */
+    lk_hit *hits;   /* [count][k] */
+    size_t *counts;
+} tuning;
+
+static uint64_t id_of(const lk_ann_input *input, size_t row)
+{
+    return input->ids ? input->ids[row] : row;
+}
+
+/* What a vector is from its k-th neighbour, for each of the rows: out [count][dim], zero where there is none. In the
+ * exact index ids are the numbers of rows. */
+static lk_status differences(lk_context *context, const lk_ann_input *input, const tuning *t, const lk_ann_type *flat,
+                             const void *index, float *out)
+{
+    size_t dim = input->dim, wanted = t->k + 1;
+    lk_hit *hits = lk_alloc(wanted * t->count, sizeof *hits);
+    if (!hits) return lk_fail_memory("tuning");
+    for (size_t q = 0; q < t->count; q++) memcpy(out + q * dim, input->vectors + t->rows[q] * dim, dim * sizeof *out);
+    lk_status s = flat->search(index, context, 1, t->count, out, wanted, NULL, NULL, hits, t->counts);
+    for (size_t q = 0; s == LK_OK && q < t->count; q++) {
+        const float *other = input->vectors + hits[q * wanted + t->counts[q] - 1].id * dim;
+        for (size_t c = 0; c < dim; c++) out[q * dim + c] -= other[c];
+    }
+    free(hits);
+    return s;
+}
+
+/* Vectors that the index does not hold, about as far from its own as these are from their neighbours: each is a vector
+ * of the input moved by what another of them is from its k-th neighbour. The vectors themselves would be found too
+ * easily, above all in a graph. */
+static lk_status make_queries(lk_context *context, const lk_ann_input *input, tuning *t)
+{
+    const lk_ann_type *flat = lk_ann_type_named("flat");
+    lk_ann_input all = *input;
+    size_t dim = input->dim;
+    void *index;
+    all.memory_limit = 0;
+    all.ids = NULL;
+    lk_status s = flat->build(context, &all, &index);
+    if (s != LK_OK) return s;
+    float *moves = lk_alloc(t->count * dim, sizeof *moves);
+    s = moves ? differences(context, input, t, flat, index, moves) : lk_fail_memory("tuning");
+    for (size_t q = 0; s == LK_OK && q < t->count; q++)
+        for (size_t c = 0; c < dim; c++)
+            t->queries[q * dim + c] =
+                input->vectors[t->rows[q] * dim + c] + moves[(q + t->count / 2) % t->count * dim + c];
+    if (s == LK_OK) s = flat->search(index, context, 1, t->count, t->queries, t->k, NULL, NULL, t->hits, t->counts);
+    for (size_t q = 0; s == LK_OK && q < t->count; q++)
+        for (size_t i = 0; i < t->k; i++)
+            t->best[q * t->k + i] = i < t->counts[q] ? id_of(input, (size_t)t->hits[q * t->k + i].id) : UINT64_MAX;
+    flat->free(index);
+    free(moves);
+    return s;
+}
+
+static lk_status recall_with(lk_context *context, const lk_ann_type *type, const void *index, unsigned effort,
+                             tuning *t, double *out)
+{
+    size_t found = 0, all = 0;
+    lk_status s = type->search(index, context, effort, t->count, t->queries, t->k, NULL, NULL, t->hits, t->counts);
+    for (size_t q = 0; s == LK_OK && q < t->count; q++) {
+        for (size_t i = 0; i < t->k; i++) {
+            uint64_t best = t->best[q * t->k + i];
+            if (best == UINT64_MAX) continue;
+            all++;
+            for (size_t j = 0; j < t->counts[q]; j++) found += t->hits[q * t->k + j].id == best;
+        }
+    }
+    *out = all ? (double)found / (double)all : 1;
+    return s;
+}
+
+lk_status lk_ann_tune(lk_context *context, const lk_ann_type *type, const void *index, const lk_ann_input *input,
+                      size_t k, double recall, size_t queries, unsigned *effort, double *reached)
+{
+    unsigned efforts[LK_ANN_MAX_EFFORTS];
+    size_t count = type->efforts(index, k, efforts), n = queries ? queries : 200;
+    if (n > input->n) n = input->n;
+    tuning t = {.k = k,
+                .count = n,
+                .rows = lk_alloc(n, sizeof *t.rows),
+                .queries = lk_alloc(n * input->dim, sizeof *t.queries),
+                .best = lk_alloc(n * k, sizeof *t.best),
+                .hits = lk_alloc(n * k, sizeof *t.hits),
+                .counts = lk_alloc(n, sizeof *t.counts)};
+    lk_status s = t.rows && t.queries && t.best && t.hits && t.counts ? LK_OK : lk_fail_memory("tuning");
+    for (size_t q = 0; s == LK_OK && q < n; q++) t.rows[q] = q * input->n / n; /* evenly from the whole input */
+    if (s == LK_OK) s = make_queries(context, input, &t);
+    *reached = 0;
+    for (size_t i = 0; s == LK_OK && i < count && (i == 0 || *reached < recall); i++) {
+        *effort = efforts[i];
+        s = recall_with(context, type, index, efforts[i], &t, reached);
+    }
+    free(t.rows);
+    free(t.queries);
+    free(t.best);
+    free(t.hits);
+    free(t.counts);
+    return s;
+}
+
+/* ---- the face ---- */
+
+typedef struct chosen {
+    const lk_ann_type *type;
+    void *index;
+    char why[128];
+} chosen;
+
+static void chosen_free(void *index)
+{
+    chosen *c = index;
+    if (!c) return;
+    if (c->index) c->type->free(c->index);
+    free(c);
+}
+
+static lk_status build(lk_context *context, const lk_ann_input *input, void **out)
+{
+    *out = NULL;
+    chosen *c = lk_alloc_zero(1, sizeof *c);
+    if (!c) return lk_fail_memory("index");
+    lk_status s = lk_ann_choose(input->n, input->dim, input->memory_limit, &c->type, c->why, sizeof c->why);
+    lk_ann_input all = *input;
+    all.memory_limit = 0; /* was for the finished index, and has been considered */
+    if (s == LK_OK) s = c->type->build(context, &all, &c->index);
+    if (s == LK_OK)
+        *out = c;
+    else
+        chosen_free(c);
+    return s;
+}
+
+static lk_status search(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                        size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    const chosen *c = index;
+    return c->type->search(c->index, context, effort, n, queries, k, filter, filter_user, hits, counts);
+}
+
+static size_t efforts(const void *index, size_t k, unsigned *out)
+{
+    const chosen *c = index;
+    return c->type->efforts(c->index, k, out);
+}
+
+static void size(const void *index, lk_ann_size *out)
+{
+    const chosen *c = index;
+    c->type->size(c->index, out);
+}
+
+static lk_status save(const void *index, const char *path)
+{
+    const chosen *c = index;
+    if (!c->type->save) return lk_fail(LK_UNSUPPORTED, "%s: a %s index has no file of its own", path, c->type->name);
+    return c->type->save(c->index, path);
+}
+
+/* The kinds that have files know their own. */
+static lk_status open_file(const char *path, void **out)
+{
+    static const char *const names[] = {"partitioned", "graph"};
+    *out = NULL;
+    chosen *c = lk_alloc_zero(1, sizeof *c);
+    if (!c) return lk_fail_memory(path);
+    lk_status s = LK_CORRUPT;
+    for (size_t i = 0; s == LK_CORRUPT && i < sizeof names / sizeof *names; i++) {
+        c->type = lk_ann_type_named(names[i]);
+        s = c->type->open(path, &c->index);
+    }
+    snprintf(c->why, sizeof c->why, "the file is one");
+    if (s == LK_OK)
+        *out = c;
+    else
+        free(c);
+    return s;
+}
+
+static void describe(const void *index, char *text, size_t room)
+{
+    const chosen *c = index;
+    char inner[128];
+    c->type->describe(c->index, inner, sizeof inner);
+    snprintf(text, room, "%s, because %s: %s", c->type->name, c->why, inner);
+}
+
+const lk_ann_type lk_ann_auto = {
+    .name = "auto",
+    .build = build,
+    .free = chosen_free,
+    .search = search,
+    .efforts = efforts,
+    .size = size,
+    .save = save,
+    .open = open_file,
+    .describe = describe,
+};
