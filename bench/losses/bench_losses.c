@@ -2,8 +2,8 @@
  *
  *     bench_losses EMBEDDINGS LABELS N DIM CLASSES
  *
- * EMBEDDINGS: f32 [N][DIM]; LABELS: i32 [N]. Each line of input, "LOSS" or "LOSS MINER", is answered by the seconds that one
- * evaluation with gradient took (with mining) and the value. */
+ * EMBEDDINGS: f32 [N][DIM]; LABELS: i32 [N]. Each line of input, "LOSS" or "LOSS MINER", is answered by the seconds
+ * that one evaluation with gradient took (with mining) and the value. */
 #include "base/file.h"
 
 #include <likeness/metric.h>
