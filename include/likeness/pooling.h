@@ -66,11 +66,11 @@ LK_API lk_status lk_rmac_backward(size_t batch, size_t channels, uint32_t height
                                   const lk_whitening *whitening, const float *x, const float *grad_out, float *grad_x,
                                   float *grad_weight, float *grad_bias);
 
-typedef enum lk_pool_kind { LK_POOL_AVERAGE, LK_POOL_MAXIMUM, LK_POOL_GEM } lk_pool_kind;
+typedef enum lk_cgd_kind { LK_CGD_AVERAGE, LK_CGD_MAXIMUM, LK_CGD_GEM } lk_cgd_kind;
 
 /* One global descriptor of a combination: pooled, projected, normalised. */
 typedef struct lk_cgd_branch {
-    lk_pool_kind kind;
+    lk_cgd_kind kind;
     float p;             /* GeM */
     const float *weight; /* [out][channels] */
     size_t out;

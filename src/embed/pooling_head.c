@@ -136,9 +136,9 @@ static const float floor_of_gem = 1e-6f, shortest = 1e-12f;
 static lk_status pool(lk_map_shape shape, const lk_cgd_branch *branch, const float *x, float *out)
 {
     switch (branch->kind) {
-    case LK_POOL_AVERAGE: return lk_average_forward(shape, x, out);
-    case LK_POOL_MAXIMUM: return lk_maximum_forward(shape, x, out);
-    case LK_POOL_GEM: return lk_gem_forward(shape, x, &branch->p, 1, floor_of_gem, out);
+    case LK_CGD_AVERAGE: return lk_average_forward(shape, x, out);
+    case LK_CGD_MAXIMUM: return lk_maximum_forward(shape, x, out);
+    case LK_CGD_GEM: return lk_gem_forward(shape, x, &branch->p, 1, floor_of_gem, out);
     }
     return lk_fail(LK_INVALID, "no kind of pooling has number %d", branch->kind);
 }
@@ -147,9 +147,9 @@ static lk_status pool_back(lk_map_shape shape, const lk_cgd_branch *branch, cons
                            const float *grad_out, float *grad_x)
 {
     switch (branch->kind) {
-    case LK_POOL_AVERAGE: return lk_average_backward(shape, grad_out, grad_x);
-    case LK_POOL_MAXIMUM: return lk_maximum_backward(shape, x, grad_out, grad_x);
-    case LK_POOL_GEM: return lk_gem_backward(shape, x, out, grad_out, &branch->p, 1, floor_of_gem, grad_x, NULL);
+    case LK_CGD_AVERAGE: return lk_average_backward(shape, grad_out, grad_x);
+    case LK_CGD_MAXIMUM: return lk_maximum_backward(shape, x, grad_out, grad_x);
+    case LK_CGD_GEM: return lk_gem_backward(shape, x, out, grad_out, &branch->p, 1, floor_of_gem, grad_x, NULL);
     }
     return lk_fail(LK_INVALID, "no kind of pooling has number %d", branch->kind);
 }

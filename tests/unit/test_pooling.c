@@ -185,7 +185,7 @@ static void combined_descriptors_agree_with_the_reference(void **state)
 {
     (void)state;
     lk_cgd_branch branches[3] = {
-        {LK_POOL_AVERAGE, 0, cgd_weight0, 3}, {LK_POOL_MAXIMUM, 0, cgd_weight1, 4}, {LK_POOL_GEM, 3, cgd_weight2, 2}};
+        {LK_CGD_AVERAGE, 0, cgd_weight0, 3}, {LK_CGD_MAXIMUM, 0, cgd_weight1, 4}, {LK_CGD_GEM, 3, cgd_weight2, 2}};
     float out[BATCH * 9], grad[MAP], g0[3 * CHANNELS], g1[4 * CHANNELS], g2[2 * CHANNELS], *grads[3] = {g0, g1, g2};
     assert_int_equal(lk_cgd_forward(map_shape, branches, 3, map, out), LK_OK);
     NEAR(out, cgd_out);
@@ -257,7 +257,7 @@ static lk_status head_rmac(const float *x, float *out)
 }
 static lk_status head_cgd(const float *x, float *out)
 {
-    lk_cgd_branch branches[2] = {{LK_POOL_MAXIMUM, 0, cgd_weight1, 4}, {LK_POOL_GEM, 3, cgd_weight2, 2}};
+    lk_cgd_branch branches[2] = {{LK_CGD_MAXIMUM, 0, cgd_weight1, 4}, {LK_CGD_GEM, 3, cgd_weight2, 2}};
     return lk_cgd_forward(map_shape, branches, 2, x, out);
 }
 
@@ -298,7 +298,7 @@ static void gradients_match_finite_differences(void **state)
     lk_whitening white = {wide_weight, wide_bias, OUT};
     assert_int_equal(lk_rmac_backward(BATCH, CHANNELS, HEIGHT, WIDTH, 3, &white, x, back, grad, NULL, NULL), LK_OK);
     differences("r-mac", head_rmac, x, back, BATCH * OUT, grad);
-    lk_cgd_branch branches[2] = {{LK_POOL_MAXIMUM, 0, cgd_weight1, 4}, {LK_POOL_GEM, 3, cgd_weight2, 2}};
+    lk_cgd_branch branches[2] = {{LK_CGD_MAXIMUM, 0, cgd_weight1, 4}, {LK_CGD_GEM, 3, cgd_weight2, 2}};
     assert_int_equal(lk_cgd_backward(map_shape, branches, 2, x, back, grad, NULL), LK_OK);
     differences("cgd", head_cgd, x, back, BATCH * 6, grad);
 }
