@@ -30,7 +30,46 @@ static lk_status check(lk_map_shape s)
  * channels of tokens. Sums are f32 over at most RUN steps of a lane and f64 beyond. */
 enum { LANES = 16, RUN = 32 };
 
-/* x^p; whole exponents, which fixed GeM has, by multiplication: such loops need no library call. whole 0 = any p. */
+static inline float larger(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* Natural logarithm of a normal number above 0 to about 1e-7, in operations that go into vector registers:
+ * x = m 2^e with m in [sqrt(1/2), sqrt(2)), ln m = 2 artanh((m - 1) / (m + 1)). */
+static inline __attribute__((always_inline)) float log_of(float x)
+{
+    union {
+        float value;
+        int32_t bits;
+    } u = {.value = x};
+    int32_t e = (u.bits - 0x3f3504f3) >> 23; /* 0x3f3504f3: sqrt(1/2) */
+    u.bits -= (int32_t)((uint32_t)e << 23);
+    float s = (u.value - 1) / (u.value + 1), z = s * s;
+    float series = s * (2 + z * (2.0f / 3 + z * (2.0f / 5 + z * (2.0f / 7 + z * (2.0f / 9)))));
+    return series + (float)e * 0.693147181f;
+}
+
+/* e^x for x from -87 to 87: 2^k e^r with |r| <= ln(2) / 2, e^r by its series. */
+static inline __attribute__((always_inline)) float exp_of(float x)
+{
+    union {
+        float value;
+        int32_t bits;
+    } u, shifted;
+    float rounding = 12582912; /* 1.5 * 2^23: adding it leaves the nearest whole number below */
+    shifted.value = x * 1.44269504f + rounding;
+    float r = x - (shifted.value - rounding) * 0.693147181f;
+    float series =
+        1 + r * (1 + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r / 5040))))));
+    u.bits = (shifted.bits - 0x4b400000 + 127) * (1 << 23); /* 0x4b400000: the bits of 1.5 * 2^23 */
+    return u.value * series;
+}
+
+/* e^-87 is 0 beside any sum it is added to. */
+static const float least_exponent = -87;
+
+/* x^p; whole exponents, which fixed GeM has, by multiplication. whole 0 = any p. */
 static inline __attribute__((always_inline)) float power(float x, float p, int whole)
 {
     switch (whole) {
@@ -38,18 +77,13 @@ static inline __attribute__((always_inline)) float power(float x, float p, int w
     case 2: return x * x;
     case 3: return x * x * x;
     case 4: return (x * x) * (x * x);
-    default: return powf(x, p);
+    default: return exp_of(larger(p * log_of(x), least_exponent));
     }
 }
 
 static int whole_power(float p)
 {
     return p == 1 || p == 2 || p == 3 || p == 4 ? (int)p : 0;
-}
-
-static inline float larger(float a, float b)
-{
-    return a > b ? a : b;
 }
 
 /* What is summed: power(max(x, floor) * scale). */
@@ -237,7 +271,7 @@ static inline __attribute__((always_inline)) void spread(const float *x, size_t 
 {
     for (size_t i = 0; i < count; i++) {
         size_t c = tokens ? i : 0;
-        float g = t.p == 0 ? share[c] : share[c] * power(x[i] * y[c], t.p, whole);
+        float g = t.p == 0 ? share[c] : share[c] * power(larger(x[i], t.floor) * y[c], t.p, whole);
         grad[i] = x[i] < t.floor ? 0 : g;
     }
 }
@@ -285,9 +319,30 @@ static lk_status gem_grad_x(lk_map_shape s, const float *x, const float *out, co
     return LK_OK;
 }
 
-/* With u = max(x, eps) and y = (mean u^p)^(1/p):
+/* Sums of v = (u scale)^p and of v ln(u scale) over one channel. */
+static void sum_logs(const float *x, lane l, size_t n, float eps, float p, float scale, double *sum, double *logs)
+{
+    *sum = *logs = 0;
+    for (size_t begin = 0; begin < n; begin += LANES) {
+        float part[LANES], with_log[LANES];
+        size_t width = n - begin < LANES ? n - begin : LANES;
+        for (size_t k = 0; k < LANES; k++) part[k] = x[l.at + (k < width ? begin + k : begin) * l.step];
+        /* One step a loop: choices and arithmetic in one loop would keep it out of vector registers. */
+        for (size_t k = 0; k < LANES; k++) part[k] = larger(part[k], eps) * scale;
+        for (size_t k = 0; k < LANES; k++) with_log[k] = log_of(part[k]);
+        for (size_t k = 0; k < LANES; k++) part[k] = larger(p * with_log[k], least_exponent);
+        for (size_t k = 0; k < LANES; k++) part[k] = exp_of(part[k]);
+        for (size_t k = 0; k < LANES; k++) with_log[k] *= part[k];
+        for (size_t k = 0; k < width; k++) {
+            *sum += (double)part[k];
+            *logs += (double)with_log[k];
+        }
+    }
+}
+
+/* With u = max(x, eps), y = (mean u^p)^(1/p) and M the largest u:
  *     dy/du_i = (u_i / y)^(p-1) / positions
- *     dy/dp   = y / p * (sum u^p ln u / sum u^p - ln y) */
+ *     dy/dp   = y / p * (sum u^p ln u / sum u^p - ln y), the same with u / M and y / M in the logarithms and sums */
 lk_status lk_gem_backward(lk_map_shape s, const float *x, const float *out, const float *grad_out, const float *p,
                           size_t p_count, float eps, float *grad_x, float *grad_p)
 {
@@ -297,16 +352,16 @@ lk_status lk_gem_backward(lk_map_shape s, const float *x, const float *out, cons
     double *slope = lk_alloc_zero(p_count, sizeof *slope);
     if (!slope) return lk_fail_memory("exponents");
     for (size_t b = 0; b < s.batch; b++)
-        for (size_t c = 0; c < s.channels; c++) {
-            lane l = lane_of(s, b, c);
-            size_t k = p_count == 1 ? 0 : c;
-            double y = (double)out[b * s.channels + c], q = (double)p[k], sum = 0, logs = 0;
-            for (size_t i = 0; i < s.positions; i++) {
-                double relative = fmax((double)x[l.at + i * l.step], (double)eps) / y, v = pow(relative, q);
-                sum += v;
-                logs += v * log(relative);
+        for (size_t c = 0, width; c < s.channels; c += width) {
+            float most[LANES];
+            width = width_at(s, c, p_count);
+            maxima(s, x + lane_of(s, b, c).at, width, most);
+            for (size_t k = 0; k < width; k++) {
+                size_t which = p_count == 1 ? 0 : c + k, o = b * s.channels + c + k;
+                double largest = (double)larger(most[k], eps), sum, logs, y = (double)out[o];
+                sum_logs(x, lane_of(s, b, c + k), s.positions, eps, p[which], (float)(1 / largest), &sum, &logs);
+                slope[which] += (double)grad_out[o] * y / (double)p[which] * (logs / sum - log(y / largest));
             }
-            slope[k] += (double)grad_out[b * s.channels + c] * y / q * (logs / sum);
         }
     for (size_t k = 0; k < p_count; k++) grad_p[k] = (float)slope[k];
     free(slope);

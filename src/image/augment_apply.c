@@ -92,6 +92,15 @@ static void sample(const lk_image *image, const canvas *c, double x, double y, f
     double left = floor(x), top = floor(y);
     float fx = (float)(x - left), fy = (float)(y - top);
     long i = (long)left, j = (long)top;
+    if (image->channels == 3 && i >= 0 && j >= 0 && i + 1 < (long)image->width && j + 1 < (long)image->height) {
+        const uint8_t *p = pixel(image, i, j), *q = p + 3 * (size_t)image->width;
+        for (int k = 0; k < 3; k++) {
+            float above = p[k] + fx * (float)(p[k + 3] - p[k]), below = q[k] + fx * (float)(q[k + 3] - q[k]);
+            sum[k] += weight * (above + fy * (below - above));
+        }
+        *cover += weight;
+        return;
+    }
     add(image, c, i, j, weight * (1 - fx) * (1 - fy), sum, cover);
     if (fx > 0) add(image, c, i + 1, j, weight * fx * (1 - fy), sum, cover);
     if (fy > 0) add(image, c, i, j + 1, weight * (1 - fx) * fy, sum, cover);
@@ -105,20 +114,50 @@ static void map_point(const double *m, double x, double y, double *out)
     out[1] = (m[3] * x + m[4] * y + m[5]) / w;
 }
 
-/* Samples per pixel and axis: as many as source pixels fall on one pixel of the middle, at most 8. */
-static int samples_per_axis(const lk_augment_plan *plan)
+/* How many source pixels lie beside one another within a pixel of the result's middle. */
+static double step_of(const lk_augment_plan *plan)
 {
     double at[2], right[2], down[2], x = plan->width / 2.0, y = plan->height / 2.0;
     map_point(plan->matrix, x, y, at);
     map_point(plan->matrix, x + 1, y, right);
     map_point(plan->matrix, x, y + 1, down);
-    double step = fmax(hypot(right[0] - at[0], right[1] - at[1]), hypot(down[0] - at[0], down[1] - at[1]));
-    return step > 8 ? 8 : step > 1 ? (int)ceil(step - 1e-9) : 1;
+    return fmax(hypot(right[0] - at[0], right[1] - at[1]), hypot(down[0] - at[0], down[1] - at[1])) - 1e-9;
 }
 
-static void transform(const lk_augment_plan *plan, const lk_image *image, canvas *c)
+/* Mean of a block of up to f x f pixels, colours weighted by their opacity. */
+static void mean_of_block(const lk_image *image, uint32_t left, uint32_t top, uint32_t f, uint8_t *out)
 {
-    int n = samples_per_axis(plan);
+    uint32_t right = left + f < image->width ? left + f : image->width, sum[4] = {0}, count = 0;
+    uint32_t bottom = top + f < image->height ? top + f : image->height;
+    for (uint32_t y = top; y < bottom; y++)
+        for (uint32_t x = left; x < right; x++, count++) {
+            const uint8_t *p = pixel(image, x, y);
+            uint32_t alpha = image->channels == 4 ? p[3] : 1;
+            for (int k = 0; k < 3; k++) sum[k] += alpha * p[k];
+            sum[3] += alpha;
+        }
+    for (int k = 0; k < 3; k++) out[k] = (uint8_t)(sum[3] ? (sum[k] + sum[3] / 2) / sum[3] : 0);
+    if (image->channels == 4) out[3] = (uint8_t)((sum[3] + count / 2) / count);
+}
+
+/* A picture f times smaller: what is to be shrunk a lot is averaged once instead of sampled again and again. */
+static lk_status shrink(const lk_image *image, uint32_t f, lk_image *out)
+{
+    *out = (lk_image){
+        .width = (image->width + f - 1) / f, .height = (image->height + f - 1) / f, .channels = image->channels};
+    out->pixels = lk_alloc((size_t)out->width * out->height, out->channels);
+    if (!out->pixels) return lk_fail_memory("augmentation");
+    for (uint32_t y = 0; y < out->height; y++)
+        for (uint32_t x = 0; x < out->width; x++)
+            mean_of_block(image, x * f, y * f, f, out->pixels + ((size_t)y * out->width + x) * out->channels);
+    return LK_OK;
+}
+
+/* image: the source, already `f` times smaller. */
+static void transform(const lk_augment_plan *plan, const lk_image *image, uint32_t f, canvas *c)
+{
+    double step = step_of(plan) / f, unit = 1 / (double)f;
+    int n = step > 8 ? 8 : step > 1 ? (int)ceil(step) : 1;
     float weight = 1 / (float)(n * n);
     for (uint32_t y = 0; y < c->height; y++)
         for (uint32_t x = 0; x < c->width; x++) {
@@ -126,7 +165,7 @@ static void transform(const lk_augment_plan *plan, const lk_image *image, canvas
             for (int k = 0; k < n * n; k++) {
                 double at[2];
                 map_point(plan->matrix, x + (k % n + 0.5) / n, y + (k / n + 0.5) / n, at);
-                sample(image, c, at[0], at[1], weight, sum, &cover);
+                sample(image, c, at[0] * unit, at[1] * unit, weight, sum, &cover);
             }
             size_t i = (size_t)y * c->width + x;
             for (int k = 0; k < 3; k++) c->rgb[3 * i + k] = sum[k];
@@ -316,7 +355,16 @@ lk_status lk_augment_apply(const lk_augment_plan *plan, const lk_image *image, l
     c.cover = c.rgb + 3 * count;
     c.spare = c.cover + count;
     c.drawing = find_ground(image, c.ground);
-    transform(plan, image, &c);
+    double step = step_of(plan);
+    lk_image smaller = {0};
+    uint32_t f = step >= 2 ? (uint32_t)fmin(step + 1e-6, 64) : 1;
+    if (f > 1 && shrink(image, f, &smaller)) {
+        free(c.rgb);
+        lk_image_free(out);
+        return LK_NO_MEMORY;
+    }
+    transform(plan, f > 1 ? &smaller : image, f, &c);
+    lk_image_free(&smaller);
     restyle(plan, image, &c);
     recolour(plan, &c);
     blur(plan, &c);
