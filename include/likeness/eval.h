@@ -1,14 +1,11 @@
-/* Retrieval metrics from ranks, what can be said about their certainty, and the files of TREC. Takes ranked lists, knows
- * nothing of pictures or vectors. Every formula with its source, and every rule: docs/evaluation.md.
+/* Retrieval metrics from ranks, what can be said about their certainty, and the files of TREC. Takes ranked lists,
+ * knows nothing of pictures or vectors. Every formula with its source, and every rule: docs/evaluation.md.
  *
- * One query contributes the 1-based ranks r_1 < r_2 < ... of its relevant items in its ranking and their number R (those
- * never ranked count as not found). Everything follows from them:
- *   mAP          AP = (1/R) sum_i i/r_i; mAP is the mean over queries
- *   MAP@R        the same sum over r_i <= R (Musgrave et al. 2020, "A metric learning reality check", section 3.2)
- *   R-precision  |r_i <= R| / R
- *   MRR          1/r_1, 0 when nothing was found
- *   precision@k  |r_i <= k| / k, also when fewer than k items were ranked
- *   recall@k     |r_i <= k| / R: the share of the relevant that was found
+ * One query contributes the 1-based ranks r_1 < r_2 < ... of its relevant items in its ranking and their number R
+ * (those never ranked count as not found). Everything follows from them: mAP          AP = (1/R) sum_i i/r_i; mAP is
+ * the mean over queries MAP@R        the same sum over r_i <= R (Musgrave et al. 2020, "A metric learning reality
+ * check", section 3.2) R-precision  |r_i <= R| / R MRR          1/r_1, 0 when nothing was found precision@k  |r_i <= k|
+ * / k, also when fewer than k items were ranked recall@k     |r_i <= k| / R: the share of the relevant that was found
  *   hit@k        1 if r_1 <= k: what metric-learning papers call Recall@K, re-identification papers CMC rank k, and
  *                recommender papers the hit rate
  *   mAP@k        (1/min(R,k)) sum over r_i <= k of i/r_i: 1 is reached whatever R is (Weyand et al. 2020, GLDv2, eq. 1)
@@ -59,20 +56,20 @@ LK_API size_t lk_eval_column(int list, size_t c, size_t n_ks);
 /* Its name: "mAP", "nDCG@10". */
 LK_API void lk_eval_column_name(size_t column, const uint32_t *ks, size_t n_ks, char name[32]);
 
-/* Metrics of one query. ranks [found] ascending, 1-based, distinct; grades [found] > 0 of those items or NULL for all 1;
- * relevant = R >= found; ideal [relevant] the grades of all relevant items, descending, or NULL for all 1; ks [n_ks]
+/* Metrics of one query. ranks [found] ascending, 1-based, distinct; grades [found] > 0 of those items or NULL for all
+ * 1; relevant = R >= found; ideal [relevant] the grades of all relevant items, descending, or NULL for all 1; ks [n_ks]
  * cut-offs >= 1. out [lk_eval_columns(n_ks)].
  * LK_INVALID when relevant is 0, found > relevant, n_ks > LK_EVAL_MAX_KS or ranks are not ascending from 1. */
-LK_API lk_status lk_eval_query(const uint64_t *ranks, const double *grades, size_t found, size_t relevant, const double *ideal,
-                               const uint32_t *ks, size_t n_ks, double *out);
+LK_API lk_status lk_eval_query(const uint64_t *ranks, const double *grades, size_t found, size_t relevant,
+                               const double *ideal, const uint32_t *ks, size_t n_ks, double *out);
 
-/* Ranks of the relevant items of one query from the scores of the whole gallery, without sorting it: O(n * n_relevant) with
- * a small constant, O(n log n_relevant) for many.
- * scores [n], ids [n]; higher_is_better as the metric says; a NaN is worse than everything. Equal scores are ranked by
- * ascending id. self: index of the query in the gallery, or SIZE_MAX; skip [n], not NULL: items with a non-zero byte are
- * not in the gallery of this query. relevant [n_relevant] gallery indices (self and skipped items must not be among
- * them). out ranks [n_relevant], ascending. order_out [n_relevant], if not NULL, receives the gallery index that has
- * each rank. LK_INVALID for a relevant item out of the gallery. */
+/* Ranks of the relevant items of one query from the scores of the whole gallery, without sorting it: O(n * n_relevant)
+ * with a small constant, O(n log n_relevant) for many. scores [n], ids [n]; higher_is_better as the metric says; a NaN
+ * is worse than everything. Equal scores are ranked by ascending id. self: index of the query in the gallery, or
+ * SIZE_MAX; skip [n], not NULL: items with a non-zero byte are not in the gallery of this query. relevant [n_relevant]
+ * gallery indices (self and skipped items must not be among them). out ranks [n_relevant], ascending. order_out
+ * [n_relevant], if not NULL, receives the gallery index that has each rank. LK_INVALID for a relevant item out of the
+ * gallery. */
 LK_API lk_status lk_eval_ranks(const float *scores, const uint64_t *ids, size_t n, int higher_is_better, size_t self,
                                const uint8_t *skip, const size_t *relevant, size_t n_relevant, uint64_t *ranks,
                                size_t *order_out);
@@ -88,8 +85,8 @@ LK_API size_t lk_eval_drop_junk(uint64_t *ranks, const uint8_t *junk, size_t n);
  *                 the first term 1 for r_i = 1
  *   precision@k   |r_i <= m| / m with m = min(k, r_found): never less than what ends at the last relevant item
  * LK_INVALID as lk_eval_query. */
-LK_API lk_status lk_eval_revisited(const uint64_t *ranks, size_t found, size_t relevant, const uint32_t *ks, size_t n_ks,
-                                   double *average_precision, double *precision);
+LK_API lk_status lk_eval_revisited(const uint64_t *ranks, size_t found, size_t relevant, const uint32_t *ks,
+                                   size_t n_ks, double *average_precision, double *precision);
 
 /* ---- curves ---- */
 
@@ -114,20 +111,20 @@ typedef struct lk_interval {
  * last digit that is shown. */
 #define LK_EVAL_RESAMPLE_LIMIT 10000
 
-/* Means of the columns of values [rows][columns] with their percentile bootstrap interval (Efron & Tibshirani 1993, chapter
- * 13): queries are drawn with replacement `resamples` times. level in (0, 1), e.g. 0.95. The same seed gives the same
- * interval with any number of threads. Above LK_EVAL_RESAMPLE_LIMIT rows mean +- z * s / sqrt(n). One row: the interval is
- * the value. LK_INVALID when rows is 0. */
+/* Means of the columns of values [rows][columns] with their percentile bootstrap interval (Efron & Tibshirani 1993,
+ * chapter 13): queries are drawn with replacement `resamples` times. level in (0, 1), e.g. 0.95. The same seed gives
+ * the same interval with any number of threads. Above LK_EVAL_RESAMPLE_LIMIT rows mean +- z * s / sqrt(n). One row: the
+ * interval is the value. LK_INVALID when rows is 0. */
 LK_API lk_status lk_eval_intervals(lk_context *context, const double *values, size_t rows, size_t columns, double level,
                                    uint32_t resamples, uint64_t seed, lk_interval *out);
 
 typedef struct lk_comparison {
-    lk_interval difference;        /* mean of b - a, with its paired bootstrap interval */
-    double p_bootstrap;            /* two-sided: 2 min(P(mean* <= 0), P(mean* >= 0)) over resamples, at most 1 */
-    double p_randomisation;        /* two-sided Fisher randomisation test (Smucker et al. 2007): the sign of each query's
-                                      difference is flipped at random; all 2^n ways when they are no more than resamples,
-                                      else (1 + as extreme) / (1 + resamples) */
-    size_t better, worse, equal;   /* queries for which b is ... than a */
+    lk_interval difference;      /* mean of b - a, with its paired bootstrap interval */
+    double p_bootstrap;          /* two-sided: 2 min(P(mean* <= 0), P(mean* >= 0)) over resamples, at most 1 */
+    double p_randomisation;      /* two-sided Fisher randomisation test (Smucker et al. 2007): the sign of each query's
+                                    difference is flipped at random; all 2^n ways when they are no more than resamples,
+                                    else (1 + as extreme) / (1 + resamples) */
+    size_t better, worse, equal; /* queries for which b is ... than a */
 } lk_comparison;
 
 /* Compares two runs on the same queries: a, b [n]. Above LK_EVAL_RESAMPLE_LIMIT queries both p are that of a z test. */
@@ -146,12 +143,13 @@ typedef struct lk_judged {
     uint32_t *relevant;    /* [queries] R */
     lk_interval *means;    /* [columns] */
     lk_eval_curves curves; /* means over the queries */
-    double *revisited;     /* [queries][3][1 + n_ks] easy, medium, hard: AP, precision@k; NaN where nothing is to be found.
-                              NULL unless the truth tells easy from hard */
-    uint64_t without;      /* queries left out: nothing is relevant to them */
-    uint64_t missing;      /* queries of the truth that the run does not answer: they count with 0 */
-    uint64_t unknown;      /* queries of the run that the truth does not know: they do not count */
-    uint64_t gallery, depth; /* pictures ranked; ranks beyond depth count as not found (0 = none do). 0 for a TREC run */
+    double *revisited; /* [queries][3][1 + n_ks] easy, medium, hard: AP, precision@k; NaN where nothing is to be found.
+                          NULL unless the truth tells easy from hard */
+    uint64_t without;  /* queries left out: nothing is relevant to them */
+    uint64_t missing;  /* queries of the truth that the run does not answer: they count with 0 */
+    uint64_t unknown;  /* queries of the run that the truth does not know: they do not count */
+    uint64_t gallery,
+        depth; /* pictures ranked; ranks beyond depth count as not found (0 = none do). 0 for a TREC run */
     double seconds;
 } lk_judged;
 
@@ -159,13 +157,14 @@ typedef struct lk_judged {
 LK_API lk_status lk_judged_init(lk_judged *judged, const char *name, const uint32_t *ks, size_t n_ks, size_t queries);
 LK_API void lk_judged_free(lk_judged *judged);
 /* Fills means. */
-LK_API lk_status lk_judged_finish(lk_context *context, lk_judged *judged, double level, uint32_t resamples, uint64_t seed);
-/* Mean of the revisited protocol in set-up 0 easy, 1 medium, 2 hard, over the queries that have something to find there;
- * column 0 AP, 1 + c precision at the c-th cut-off. 0 when there are none. */
+LK_API lk_status lk_judged_finish(lk_context *context, lk_judged *judged, double level, uint32_t resamples,
+                                  uint64_t seed);
+/* Mean of the revisited protocol in set-up 0 easy, 1 medium, 2 hard, over the queries that have something to find
+ * there; column 0 AP, 1 + c precision at the c-th cut-off. 0 when there are none. */
 LK_API double lk_judged_revisited(const lk_judged *judged, size_t setup, size_t column);
 /* Compares one column of two over the queries that both have. LK_INVALID when there are none. */
-LK_API lk_status lk_judged_compare(lk_context *context, const lk_judged *a, const lk_judged *b, size_t column, double level,
-                                   uint32_t resamples, uint64_t seed, lk_comparison *out);
+LK_API lk_status lk_judged_compare(lk_context *context, const lk_judged *a, const lk_judged *b, size_t column,
+                                   double level, uint32_t resamples, uint64_t seed, lk_comparison *out);
 /* One line a query: query, relevant, then every metric by name; of several runs (with the same cut-offs) after a column
  * `run`. */
 LK_API lk_status lk_judged_write_csv(const lk_judged *runs, size_t n, const char *path);
@@ -195,10 +194,10 @@ LK_API void lk_trec_free(lk_trec *trec);
 /* The rows [*begin, *end) of a query; empty when it has none. */
 LK_API void lk_trec_find(const lk_trec *trec, const char *query, size_t *begin, size_t *end);
 
-/* Judges a run. Relevant is what has a grade > 0; an item without a judgement is not. The judged queries are those of qrels
- * with something relevant, also those that the run does not answer. */
-LK_API lk_status lk_trec_judge(const lk_trec *qrels, const lk_trec *run, const char *name, const uint32_t *ks, size_t n_ks,
-                               lk_judged *out);
+/* Judges a run. Relevant is what has a grade > 0; an item without a judgement is not. The judged queries are those of
+ * qrels with something relevant, also those that the run does not answer. */
+LK_API lk_status lk_trec_judge(const lk_trec *qrels, const lk_trec *run, const char *name, const uint32_t *ks,
+                               size_t n_ks, lk_judged *out);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,8 @@
 
 static int run(int argc, char **argv);
 const cli_command cli_eval = {"eval", "COLLECTION.lk | --vectors V.npy --labels L.csv | --run R.trec --qrels Q.trec",
-                              "Measure a ranking: each picture a query among all others, judged by labels or a list", run};
+                              "Measure a ranking: each picture a query among all others, judged by labels or a list",
+                              run};
 
 static int read_ks(const char *text, uint32_t ks[LK_EVAL_MAX_KS], size_t *count)
 {
@@ -48,7 +49,8 @@ static json_t *revisited_json(const lk_judged *run)
 /* Metrics by name. */
 static json_t *run_json(const lk_judged *run)
 {
-    json_t *out = json_pack("{s:I, s:I}", "queries", (json_int_t)run->queries, "queries_without_relevant", (json_int_t)run->without);
+    json_t *out = json_pack("{s:I, s:I}", "queries", (json_int_t)run->queries, "queries_without_relevant",
+                            (json_int_t)run->without);
     json_t *intervals = json_object();
     char name[32];
     if (run->gallery) {
@@ -79,12 +81,14 @@ static json_t *comparisons_json(const lk_evaluation *e)
             char name[32];
             lk_eval_column_name(c, first->ks, first->n_ks, name);
             json_object_set_new(metrics, name,
-                                json_pack("{s:f, s:[f,f], s:f, s:f, s:I, s:I, s:I}", "difference", one->difference.mean, "interval",
-                                          one->difference.low, one->difference.high, "p_bootstrap", one->p_bootstrap, "p_randomisation",
-                                          one->p_randomisation, "better", (json_int_t)one->better, "worse", (json_int_t)one->worse,
-                                          "equal", (json_int_t)one->equal));
+                                json_pack("{s:f, s:[f,f], s:f, s:f, s:I, s:I, s:I}", "difference", one->difference.mean,
+                                          "interval", one->difference.low, one->difference.high, "p_bootstrap",
+                                          one->p_bootstrap, "p_randomisation", one->p_randomisation, "better",
+                                          (json_int_t)one->better, "worse", (json_int_t)one->worse, "equal",
+                                          (json_int_t)one->equal));
         }
-        json_array_append_new(out, json_pack("{s:s, s:s, s:o}", "run", e->runs[i + 1].name, "against", first->name, "metrics", metrics));
+        json_array_append_new(
+            out, json_pack("{s:s, s:s, s:o}", "run", e->runs[i + 1].name, "against", first->name, "metrics", metrics));
     }
     return out;
 }
@@ -133,7 +137,8 @@ static void print_run(const lk_judged *run, double level, double seconds)
     }
     printf("\n");
     for (size_t setup = 0; run->revisited && setup < 3; setup++) {
-        printf("%s  %-12s %7.4f  ", setup ? "" : "\n  revisited protocol    mAP, then mP@k\n", setups[setup], lk_judged_revisited(run, setup, 0));
+        printf("%s  %-12s %7.4f  ", setup ? "" : "\n  revisited protocol    mAP, then mP@k\n", setups[setup],
+               lk_judged_revisited(run, setup, 0));
         for (size_t c = 0; c < run->n_ks; c++) printf(" %7.4f", lk_judged_revisited(run, setup, 1 + c));
         printf("\n");
     }
@@ -144,14 +149,15 @@ static void print_comparison(const lk_evaluation *e)
     const lk_judged *first = &e->runs[0];
     char name[32];
     for (size_t i = 1; i < e->n_runs; i++) {
-        printf("\n%s compared with %s\n\n  %-14s %8s %8s  %8s   %.0f%% interval       p    better worse equal\n", e->runs[i].name, first->name,
-               "", first->name[0] && strlen(first->name) <= 8 ? first->name : "first", strlen(e->runs[i].name) <= 8 ? e->runs[i].name : "this",
-               "change", e->level * 100);
+        printf("\n%s compared with %s\n\n  %-14s %8s %8s  %8s   %.0f%% interval       p    better worse equal\n",
+               e->runs[i].name, first->name, "", first->name[0] && strlen(first->name) <= 8 ? first->name : "first",
+               strlen(e->runs[i].name) <= 8 ? e->runs[i].name : "this", "change", e->level * 100);
         for (size_t c = 0; c < first->columns; c++) {
             const lk_comparison *one = &e->comparisons[(i - 1) * first->columns + c];
             lk_eval_column_name(c, first->ks, first->n_ks, name);
-            printf("  %-14s %8.4f %8.4f  %+8.4f  %+.4f to %+.4f  %.4f  %6zu %5zu %5zu\n", name, first->means[c].mean, e->runs[i].means[c].mean,
-                   one->difference.mean, one->difference.low, one->difference.high, one->p_randomisation, one->better, one->worse, one->equal);
+            printf("  %-14s %8.4f %8.4f  %+8.4f  %+.4f to %+.4f  %.4f  %6zu %5zu %5zu\n", name, first->means[c].mean,
+                   e->runs[i].means[c].mean, one->difference.mean, one->difference.low, one->difference.high,
+                   one->p_randomisation, one->better, one->worse, one->equal);
         }
     }
     printf("\nThe interval is that of the paired bootstrap, p that of the randomisation test.\n");
@@ -226,14 +232,16 @@ static char *last_part(const char *path)
 }
 
 /* Completes a request from what the options said. */
-static int check(request *r, int count, char **argv, const char *ks, const char *metric, const char *query, const char *gallery)
+static int check(request *r, int count, char **argv, const char *ks, const char *metric, const char *query,
+                 const char *gallery)
 {
     static const char *const metrics[] = {"cosine", "ip", "l2"};
     size_t m = 0;
     while (metric && m < 3 && strcmp(metric, metrics[m]) != 0) m++;
     if (m == 3) return cli_usage(&cli_eval, "--metric %s: cosine, ip or l2 is wanted", metric);
     r->files.metric = (lk_metric)m;
-    if (count > 1 || (count == 1 && r->files.vectors)) return cli_usage(&cli_eval, "one collection, or --vectors, or --run alone is wanted");
+    if (count > 1 || (count == 1 && r->files.vectors))
+        return cli_usage(&cli_eval, "one collection, or --vectors, or --run alone is wanted");
     if (count == 1)
         r->collection = argv[0];
     else if (!r->files.vectors && (r->how.n_runs == 0 || !r->how.qrels))
@@ -241,7 +249,8 @@ static int check(request *r, int count, char **argv, const char *ks, const char 
     if (ks && read_ks(ks, r->ks, &r->how.n_ks) != 0)
         return cli_usage(&cli_eval, "-k %s: up to %d numbers with commas between are wanted", ks, LK_EVAL_MAX_KS);
     if (ks) r->how.ks = r->ks;
-    if (r->collection || r->files.vectors) r->how.name = r->name = last_part(r->collection ? r->collection : r->files.vectors);
+    if (r->collection || r->files.vectors)
+        r->how.name = r->name = last_part(r->collection ? r->collection : r->files.vectors);
     int status = split("--query", query, &r->query, &r->how.query_column, &r->how.query_value);
     return status ? status : split("--gallery", gallery, &r->gallery, &r->how.gallery_column, &r->how.gallery_value);
 }
@@ -255,24 +264,61 @@ static int run(int argc, char **argv)
     uint64_t depth = 0, resamples = 0, seed = 0;
     bool json = false;
     const cli_option options[] = {
-        {.name = "--truth", .value = "FILE", .help = "CSV of query,relevant[,grade][,difficulty]: ids or paths (default: equal labels)", .text = &r.how.truth_csv},
+        {.name = "--truth",
+         .value = "FILE",
+         .help = "CSV of query,relevant[,grade][,difficulty]: ids or paths (default: equal labels)",
+         .text = &r.how.truth_csv},
         {.name = "--query", .value = "COL=VALUE", .help = "only pictures with this value are queries", .text = &query},
-        {.name = "--gallery", .value = "COL=VALUE", .help = "only pictures with this value can be found", .text = &gallery},
+        {.name = "--gallery",
+         .value = "COL=VALUE",
+         .help = "only pictures with this value can be found",
+         .text = &gallery},
         {.name = "--cutoffs", .letter = 'k', .value = "LIST", .help = "cut-offs (default 1,5,10,100)", .text = &ks},
-        {.name = "--depth", .value = "N", .help = "rank only the best N: faster, what lies deeper counts as not found", .number = &depth, .least = 1, .most = 1000000},
+        {.name = "--depth",
+         .value = "N",
+         .help = "rank only the best N: faster, what lies deeper counts as not found",
+         .number = &depth,
+         .least = 1,
+         .most = 1000000},
         {.name = "--html", .value = "DIR", .help = "write a report to look at: DIR/index.html", .text = &r.how.html},
         {.name = "--json", .help = "print the metrics by name", .flag = &json},
         {.name = "--csv", .value = "FILE", .help = "write every query's metrics", .text = &r.how.csv},
-        {.name = "--run", .value = "FILE", .help = "TREC run of another system, to judge or to compare; may be repeated", .list = &runs},
+        {.name = "--run",
+         .value = "FILE",
+         .help = "TREC run of another system, to judge or to compare; may be repeated",
+         .list = &runs},
         {.name = "--qrels", .value = "FILE", .help = "TREC judgements as the truth", .text = &r.how.qrels},
-        {.name = "--write-run", .value = "FILE", .help = "write the ranking as a TREC run (the best 1000, or --depth)", .text = &r.how.write_run},
-        {.name = "--write-qrels", .value = "FILE", .help = "write the truth as TREC judgements", .text = &r.how.write_qrels},
-        {.name = "--vectors", .value = "FILE", .help = "evaluate the rows of a .npy instead of a collection", .text = &r.files.vectors},
-        {.name = "--labels", .value = "FILE", .help = "their labels: .npy of integers, or CSV with the column label", .text = &r.files.labels},
-        {.name = "--queries", .value = "FILE", .help = "query vectors that are not in the gallery (.npy)", .text = &r.files.queries},
+        {.name = "--write-run",
+         .value = "FILE",
+         .help = "write the ranking as a TREC run (the best 1000, or --depth)",
+         .text = &r.how.write_run},
+        {.name = "--write-qrels",
+         .value = "FILE",
+         .help = "write the truth as TREC judgements",
+         .text = &r.how.write_qrels},
+        {.name = "--vectors",
+         .value = "FILE",
+         .help = "evaluate the rows of a .npy instead of a collection",
+         .text = &r.files.vectors},
+        {.name = "--labels",
+         .value = "FILE",
+         .help = "their labels: .npy of integers, or CSV with the column label",
+         .text = &r.files.labels},
+        {.name = "--queries",
+         .value = "FILE",
+         .help = "query vectors that are not in the gallery (.npy)",
+         .text = &r.files.queries},
         {.name = "--query-labels", .value = "FILE", .help = "their labels", .text = &r.files.query_labels},
-        {.name = "--metric", .value = "NAME", .help = "of --vectors: cosine, ip or l2 (default cosine)", .text = &metric},
-        {.name = "--resamples", .value = "N", .help = "of intervals and tests (default 2000)", .number = &resamples, .least = 100, .most = 1000000},
+        {.name = "--metric",
+         .value = "NAME",
+         .help = "of --vectors: cosine, ip or l2 (default cosine)",
+         .text = &metric},
+        {.name = "--resamples",
+         .value = "N",
+         .help = "of intervals and tests (default 2000)",
+         .number = &resamples,
+         .least = 100,
+         .most = 1000000},
         {.name = "--seed", .value = "N", .help = "of the resampling (default 0)", .number = &seed, .most = UINT64_MAX},
         CLI_COMMON_OPTIONS(common),
     };

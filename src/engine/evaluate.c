@@ -1,5 +1,5 @@
-/* Evaluation of a collection, of vectors from files, and of other systems' runs: each becomes a study (or, for runs alone,
- * qrels), which is judged, compared and written out the same way. */
+/* Evaluation of a collection, of vectors from files, and of other systems' runs: each becomes a study (or, for runs
+ * alone, qrels), which is judged, compared and written out the same way. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -48,8 +48,9 @@ static lk_status compare_runs(lk_context *context, const lk_evaluate_options *op
     if (!out->comparisons) return lk_fail_memory("comparison");
     for (size_t i = 1; i < out->n_runs; i++)
         for (size_t c = 0; c < columns; c++) {
-            lk_status s = lk_judged_compare(context, &out->runs[0], &out->runs[i], c, options->level, options->resamples, options->seed,
-                                            &out->comparisons[(i - 1) * columns + c]);
+            lk_status s =
+                lk_judged_compare(context, &out->runs[0], &out->runs[i], c, options->level, options->resamples,
+                                  options->seed, &out->comparisons[(i - 1) * columns + c]);
             if (s != LK_OK) return s;
         }
     return LK_OK;
@@ -62,15 +63,17 @@ static const char *base_name(const char *path)
 }
 
 /* Judges options->runs behind the `own` runs that are there already, compares, writes what is wanted. s may be NULL. */
-static lk_status finish(lk_context *context, const study *s, const lk_evaluate_options *options, const lk_trec *qrels, size_t own,
-                        const uint32_t *nearest, lk_evaluation *out)
+static lk_status finish(lk_context *context, const study *s, const lk_evaluate_options *options, const lk_trec *qrels,
+                        size_t own, const uint32_t *nearest, lk_evaluation *out)
 {
     lk_trec *runs = lk_alloc_zero(options->n_runs, sizeof *runs);
     const lk_trec **lists = lk_alloc_zero(own + options->n_runs, sizeof *lists);
     lk_status status = runs && lists ? LK_OK : lk_fail_memory("runs");
     for (size_t i = 0; status == LK_OK && i < options->n_runs; i++) {
         status = lk_trec_read_run(options->runs[i], &runs[i]);
-        if (status == LK_OK) status = lk_trec_judge(qrels, &runs[i], base_name(options->runs[i]), options->ks, options->n_ks, &out->runs[out->n_runs]);
+        if (status == LK_OK)
+            status = lk_trec_judge(qrels, &runs[i], base_name(options->runs[i]), options->ks, options->n_ks,
+                                   &out->runs[out->n_runs]);
         if (status != LK_OK) break;
         lists[out->n_runs++] = &runs[i];
     }
@@ -107,7 +110,8 @@ lk_status study_evaluate(study *s, lk_evaluation *out)
         out->runs[0].seconds = lk_now() - start;
     }
     if (status == LK_OK && options->write_qrels) status = study_write_qrels(s, options->write_qrels);
-    if (status == LK_OK && options->write_run) status = study_write_run(s, options->write_run, options->depth ? options->depth : 1000);
+    if (status == LK_OK && options->write_run)
+        status = study_write_run(s, options->write_run, options->depth ? options->depth : 1000);
     if (status == LK_OK && options->n_runs) status = study_qrels(s, &qrels);
     if (status == LK_OK) status = finish(s->context, s, options, &qrels, 1, nearest, out);
     lk_trec_free(&qrels);
@@ -154,8 +158,10 @@ static lk_status gather(void *user, const lk_record *record)
     s->paths[row] = strdup(record->path);
     g->labels[row] = record->label ? strdup(record->label) : NULL;
     if (!s->names[row] || !s->paths[row] || (record->label && !g->labels[row])) return lk_fail_memory("gallery");
-    s->asked[row] = !options->query_column || study_column_equals(record->labels, options->query_column, options->query_value);
-    if (options->gallery_column && !study_column_equals(record->labels, options->gallery_column, options->gallery_value))
+    s->asked[row] =
+        !options->query_column || study_column_equals(record->labels, options->query_column, options->query_value);
+    if (options->gallery_column &&
+        !study_column_equals(record->labels, options->gallery_column, options->gallery_value))
         return study_leave_out(s, row);
     return LK_OK;
 }
@@ -193,8 +199,9 @@ static lk_status evaluate_index(void *user, const lk_flat *index)
     if (status == LK_OK) status = leave_out_unknown(&s);
     if (status == LK_OK) status = study_number_labels(&s, g.labels, s.rows, s.labels);
     if (status == LK_OK && s.label_count == 0 && !job->options->truth_csv && !job->options->qrels)
-        status = lk_fail(LK_INVALID, "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
-                                     "CSV of `query,relevant`");
+        status = lk_fail(LK_INVALID,
+                         "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
+                         "CSV of `query,relevant`");
     if (status == LK_OK) status = study_make_truth(&s);
     if (status == LK_OK) status = study_evaluate(&s, job->out);
 done:
@@ -204,7 +211,8 @@ done:
     return status;
 }
 
-lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options, lk_evaluation *out)
+lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options,
+                      lk_evaluation *out)
 {
     *out = (lk_evaluation){0};
     lk_evaluate_options full;

@@ -53,12 +53,13 @@ static json_t *run_json(const lk_judged *run)
         lk_eval_column_name(c, run->ks, run->n_ks, name);
         json_object_set_new(means, name, interval(run->means[c]));
     }
-    json_t *out = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o}", "name", run->name, "queries",
-                     (json_int_t)run->queries, "without", (json_int_t)run->without, "missing", (json_int_t)run->missing, "unknown",
-                     (json_int_t)run->unknown, "gallery", (json_int_t)run->gallery, "depth", (json_int_t)run->depth, "seconds",
-                     run->seconds, "means", means, "precision", numbers(run->curves.precision, LK_EVAL_LEVELS), "recall",
-                     numbers(run->curves.recall, LK_EVAL_DEPTHS), "hit", numbers(run->curves.hit, LK_EVAL_DEPTHS), "ap",
-                     numbers(bins, AP_BINS));
+    json_t *out =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o}", "name", run->name, "queries",
+                  (json_int_t)run->queries, "without", (json_int_t)run->without, "missing", (json_int_t)run->missing,
+                  "unknown", (json_int_t)run->unknown, "gallery", (json_int_t)run->gallery, "depth",
+                  (json_int_t)run->depth, "seconds", run->seconds, "means", means, "precision",
+                  numbers(run->curves.precision, LK_EVAL_LEVELS), "recall", numbers(run->curves.recall, LK_EVAL_DEPTHS),
+                  "hit", numbers(run->curves.hit, LK_EVAL_DEPTHS), "ap", numbers(bins, AP_BINS));
     if (run->revisited) json_object_set_new(out, "revisited", revisited_json(run));
     return out;
 }
@@ -72,9 +73,10 @@ static json_t *comparison_json(const lk_evaluation *e, size_t i)
         const lk_comparison *one = &e->comparisons[i * first->columns + c];
         lk_eval_column_name(c, first->ks, first->n_ks, name);
         json_object_set_new(columns, name,
-                            json_pack("{s:o, s:f, s:f, s:[I,I,I]}", "difference", interval(one->difference), "p_bootstrap", one->p_bootstrap,
-                                      "p_randomisation", one->p_randomisation, "better_worse_equal", (json_int_t)one->better,
-                                      (json_int_t)one->worse, (json_int_t)one->equal));
+                            json_pack("{s:o, s:f, s:f, s:[I,I,I]}", "difference", interval(one->difference),
+                                      "p_bootstrap", one->p_bootstrap, "p_randomisation", one->p_randomisation,
+                                      "better_worse_equal", (json_int_t)one->better, (json_int_t)one->worse,
+                                      (json_int_t)one->equal));
     }
     return json_pack("{s:s, s:s, s:o}", "name", e->runs[i + 1].name, "against", first->name, "columns", columns);
 }
@@ -174,8 +176,8 @@ static lk_status confusion_json(const study *s, const uint32_t *nearest, json_t 
             json_array_append_new(list, json_pack("[s,s,I]", label_text(s, pairs[i].own), label_text(s, pairs[i].found),
                                                   (json_int_t)pairs[i].count));
     json_object_set_new(out, "confusion",
-                        json_pack("{s:I, s:I, s:o, s:o}", "right", (json_int_t)right, "wrong", (json_int_t)wrong, "pairs", list, "matrix",
-                                  matrix));
+                        json_pack("{s:I, s:I, s:o, s:o}", "right", (json_int_t)right, "wrong", (json_int_t)wrong,
+                                  "pairs", list, "matrix", matrix));
     free(pairs);
     free(wrong_of);
     return LK_OK;
@@ -190,15 +192,16 @@ static lk_status distribution_json(const study *s, json_t *out)
     lk_status status = study_distribution_of(s, &d);
     if (status != LK_OK || d.queries == 0 || !isfinite(d.low)) return status;
     json_object_set_new(out, "distribution",
-                        json_pack("{s:s, s:f, s:f, s:I, s:o, s:o}", "score", names[lk_flat_metric(s->index)], "low", d.low, "high", d.high,
-                                  "queries", (json_int_t)d.queries, "right", numbers(d.right, STUDY_BINS), "wrong",
-                                  numbers(d.wrong, STUDY_BINS)));
+                        json_pack("{s:s, s:f, s:f, s:I, s:o, s:o}", "score", names[lk_flat_metric(s->index)], "low",
+                                  d.low, "high", d.high, "queries", (json_int_t)d.queries, "right",
+                                  numbers(d.right, STUDY_BINS), "wrong", numbers(d.wrong, STUDY_BINS)));
     return LK_OK;
 }
 
 static json_t *summary_json(const lk_evaluate_options *options, const lk_evaluation *e)
 {
-    json_t *runs = json_array(), *comparisons = json_array(), *depths = json_array(), *columns = json_array(), *ks = json_array();
+    json_t *runs = json_array(), *comparisons = json_array(), *depths = json_array(), *columns = json_array(),
+           *ks = json_array();
     char name[32];
     for (size_t i = 0; i < e->n_runs; i++) json_array_append_new(runs, run_json(&e->runs[i]));
     for (size_t i = 0; i + 1 < e->n_runs; i++) json_array_append_new(comparisons, comparison_json(e, i));
@@ -208,8 +211,8 @@ static json_t *summary_json(const lk_evaluate_options *options, const lk_evaluat
         lk_eval_column_name(c, options->ks, options->n_ks, name);
         json_array_append_new(columns, json_string(name));
     }
-    return json_pack("{s:f, s:i, s:o, s:o, s:o, s:o, s:o}", "level", e->level, "resamples", (int)options->resamples, "ks", ks, "columns",
-                     columns, "depths", depths, "runs", runs, "comparisons", comparisons);
+    return json_pack("{s:f, s:i, s:o, s:o, s:o, s:o, s:o}", "level", e->level, "resamples", (int)options->resamples,
+                     "ks", ks, "columns", columns, "depths", depths, "runs", runs, "comparisons", comparisons);
 }
 
 static lk_status write_files(const lk_evaluate_options *options, const lk_evaluation *e, const json_t *data)
@@ -225,8 +228,9 @@ static lk_status write_files(const lk_evaluate_options *options, const lk_evalua
     return s;
 }
 
-lk_status study_report(const study *s, const lk_evaluate_options *options, lk_context *context, const lk_evaluation *evaluation,
-                       const lk_trec *const *trec, const lk_trec *qrels, const uint32_t *nearest)
+lk_status study_report(const study *s, const lk_evaluate_options *options, lk_context *context,
+                       const lk_evaluation *evaluation, const lk_trec *const *trec, const lk_trec *qrels,
+                       const uint32_t *nearest)
 {
     strip_maker strips = {.s = s, .evaluation = evaluation, .trec = trec, .qrels = qrels};
     json_t *data = summary_json(options, evaluation), *shown = json_object();

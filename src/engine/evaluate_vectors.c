@@ -38,8 +38,12 @@ static void rows_free(rows_text *t)
 
 static lk_status rows_new(size_t n, rows_text *t)
 {
-    *t = (rows_text){lk_alloc_zero(n, sizeof *t->labels), lk_alloc_zero(n, sizeof *t->names), lk_alloc_zero(n, sizeof *t->paths),
-                     lk_alloc(n, 1), lk_alloc(n, 1), n};
+    *t = (rows_text){lk_alloc_zero(n, sizeof *t->labels),
+                     lk_alloc_zero(n, sizeof *t->names),
+                     lk_alloc_zero(n, sizeof *t->paths),
+                     lk_alloc(n, 1),
+                     lk_alloc(n, 1),
+                     n};
     if (!t->labels || !t->names || !t->paths || !t->is_query || !t->in_gallery) return lk_fail_memory("labels");
     memset(t->is_query, 1, n);
     memset(t->in_gallery, 1, n);
@@ -79,18 +83,20 @@ static lk_status find_columns(const lk_csv *csv, const lk_evaluate_options *opti
     *at = (label_columns){lk_csv_column(csv, "label"), lk_csv_column(csv, "id"), lk_csv_column(csv, "path"),
                           options->query_column ? lk_csv_column(csv, options->query_column) : SIZE_MAX,
                           options->gallery_column ? lk_csv_column(csv, options->gallery_column) : SIZE_MAX};
-    const char *missing = options->query_column && at->query == SIZE_MAX ? options->query_column
-                          : options->gallery_column && at->gallery == SIZE_MAX ? options->gallery_column
-                          : at->label == SIZE_MAX && !options->truth_csv && !options->qrels ? "label" : NULL;
+    const char *missing = options->query_column && at->query == SIZE_MAX                    ? options->query_column
+                          : options->gallery_column && at->gallery == SIZE_MAX              ? options->gallery_column
+                          : at->label == SIZE_MAX && !options->truth_csv && !options->qrels ? "label"
+                                                                                            : NULL;
     return missing ? lk_fail(LK_CORRUPT, "%s: the first line names no column `%s`", csv->path, missing) : LK_OK;
 }
 
-static lk_status take_row(const lk_csv *csv, const lk_evaluate_options *options, label_columns at, const char *folder, size_t i,
-                          rows_text *t)
+static lk_status take_row(const lk_csv *csv, const lk_evaluate_options *options, label_columns at, const char *folder,
+                          size_t i, rows_text *t)
 {
     lk_status s = LK_OK;
     char *const *fields = csv->fields;
-    if (at.label != SIZE_MAX && fields[at.label][0] && !(t->labels[i] = strdup(fields[at.label]))) return lk_fail_memory("labels");
+    if (at.label != SIZE_MAX && fields[at.label][0] && !(t->labels[i] = strdup(fields[at.label])))
+        return lk_fail_memory("labels");
     if (at.id != SIZE_MAX && !(t->names[i] = strdup(fields[at.id]))) return lk_fail_memory("labels");
     if (at.path != SIZE_MAX && fields[at.path][0]) {
         char *joined = lk_path_join(folder, fields[at.path]);
@@ -142,7 +148,8 @@ static lk_status read_labels(const char *path, const lk_evaluate_options *option
     size_t length = strlen(path);
     bool npy = length > 4 && strcmp(path + length - 4, ".npy") == 0;
     if (npy && (options->query_column || options->gallery_column))
-        return lk_fail(LK_INVALID, "%s: has no columns to choose queries or gallery by: give the labels as a CSV", path);
+        return lk_fail(LK_INVALID, "%s: has no columns to choose queries or gallery by: give the labels as a CSV",
+                       path);
     return npy ? labels_from_npy(path, t) : labels_from_csv(path, options, t);
 }
 
@@ -248,7 +255,8 @@ lk_status lk_evaluate_vectors(lk_context *context, const lk_vector_files *files,
     lk_status status = study_options(options, &full);
     if (status != LK_OK) return status;
     if (files->queries && (full.truth_csv || full.qrels || full.query_column))
-        return lk_fail(LK_INVALID, "queries of their own are judged by labels: no truth and no choice of queries goes with them");
+        return lk_fail(LK_INVALID,
+                       "queries of their own are judged by labels: no truth and no choice of queries goes with them");
     status = read_index(files->vectors, files->metric, &index);
     if (status == LK_OK) status = study_begin(&s, context, &full, index);
     if (status == LK_OK) status = rows_new(s.rows, &gallery);

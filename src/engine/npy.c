@@ -44,22 +44,26 @@ static lk_status read_shape(const char *path, const char *shape, lk_npy *out)
 
 static lk_status read_header(const char *path, const char *header, size_t available, lk_npy *out)
 {
-    const char *type = member(header, "descr"), *order = member(header, "fortran_order"), *shape = member(header, "shape");
+    const char *type = member(header, "descr"), *order = member(header, "fortran_order"),
+               *shape = member(header, "shape");
     size_t bytes;
     if (!type || !order || !shape || type[0] != '\'') return lk_fail(LK_CORRUPT, "%s: its header cannot be read", path);
     out->kind = type[2];
     out->size = (size_t)(type[3] - '0');
     bool known = (type[1] == '<' || (type[1] == '|' && out->size == 1)) && type[4] == '\'' &&
                  ((out->kind == 'f' && (out->size == 2 || out->size == 4 || out->size == 8)) ||
-                  ((out->kind == 'i' || out->kind == 'u') && (out->size == 1 || out->size == 2 || out->size == 4 || out->size == 8)));
+                  ((out->kind == 'i' || out->kind == 'u') &&
+                   (out->size == 1 || out->size == 2 || out->size == 4 || out->size == 8)));
     if (!known)
-        return lk_fail(LK_UNSUPPORTED, "%s: numbers of the type %.8s cannot be read: float16, float32, float64 and integers can", path,
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: numbers of the type %.8s cannot be read: float16, float32, float64 and integers can", path,
                        type);
     lk_status s = read_shape(path, shape, out);
     if (s != LK_OK) return s;
     if (strncmp(order, "False", 5) != 0 && out->rows > 1 && out->columns > 1)
         return lk_fail(LK_UNSUPPORTED, "%s: is stored column by column: save numpy.ascontiguousarray(...) of it", path);
-    if (__builtin_mul_overflow(out->rows, out->columns, &bytes) || __builtin_mul_overflow(bytes, out->size, &bytes) || bytes > available)
+    if (__builtin_mul_overflow(out->rows, out->columns, &bytes) || __builtin_mul_overflow(bytes, out->size, &bytes) ||
+        bytes > available)
         return lk_fail(LK_CORRUPT, "%s: is shorter than its header says", path);
     return LK_OK;
 }

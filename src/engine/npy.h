@@ -7,8 +7,8 @@
 typedef struct lk_npy {
     lk_map map;
     const uint8_t *data;
-    char kind;        /* 'f', 'i', 'u' */
-    size_t size;      /* bytes of a number: 2, 4, 8 (floats); 1, 2, 4, 8 (integers) */
+    char kind;            /* 'f', 'i', 'u' */
+    size_t size;          /* bytes of a number: 2, 4, 8 (floats); 1, 2, 4, 8 (integers) */
     size_t rows, columns; /* columns 1 for a one-dimensional array */
 } lk_npy;
 

@@ -1,6 +1,6 @@
-/* The ranking of every query, a block at a time, and its judgement. Two ways: the ranks of all relevant pictures counted from
- * all scores of a block of queries, or, with a depth, searched among the best results alone. Neither ever holds more than
- * one block. */
+/* The ranking of every query, a block at a time, and its judgement. Two ways: the ranks of all relevant pictures
+ * counted from all scores of a block of queries, or, with a depth, searched among the best results alone. Neither ever
+ * holds more than one block. */
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -20,9 +20,9 @@ typedef struct judging {
     lk_judged *out;
     const study_extra *extra;
     size_t first, depth;
-    const float *scores;           /* [block][rows], or NULL with a depth: */
-    uint32_t *best;                /* [block][depth] rows */
-    size_t *counts;                /* [block] */
+    const float *scores; /* [block][rows], or NULL with a depth: */
+    uint32_t *best;      /* [block][depth] rows */
+    size_t *counts;      /* [block] */
     lk_eval_curves curves[BLOCK];
 } judging;
 
@@ -80,8 +80,8 @@ static int falling(const void *a, const void *b)
 }
 
 /* Ranks and grades without junk; what is relevant as the kinds say. Returns the number found; *relevant is R. */
-static size_t without_junk(const ranking *r, const bool junk[4], uint64_t *ranks, double *grades, double *ideal, uint8_t *is_junk,
-                           size_t *relevant)
+static size_t without_junk(const ranking *r, const bool junk[4], uint64_t *ranks, double *grades, double *ideal,
+                           uint8_t *is_junk, size_t *relevant)
 {
     size_t kept = 0;
     *relevant = 0;
@@ -99,7 +99,8 @@ static size_t without_junk(const ranking *r, const bool junk[4], uint64_t *ranks
 static lk_status judge_ranking(judging *j, size_t i, const ranking *r)
 {
     static const bool plain[4] = {false, false, false, true};
-    static const bool setups[3][4] = {{false, false, true, true}, {false, false, false, true}, {false, true, false, true}};
+    static const bool setups[3][4] = {
+        {false, false, true, true}, {false, false, false, true}, {false, true, false, true}};
     lk_judged *out = j->out;
     size_t q = j->first + i, relevant;
     double *grades = lk_alloc(2 * r->n, sizeof *grades), *ideal = grades ? grades + r->n : NULL;
@@ -160,8 +161,9 @@ static lk_status judge_queries(void *arg, size_t begin, size_t end, int worker)
         }
         if (status == LK_OK) status = judge_ranking(j, i, &r);
         if (status == LK_OK && j->extra && j->extra->nearest)
-            j->extra->nearest[j->first + i] = j->scores ? first_by_scores(s, j->scores + i * s->rows, query->row)
-                                              : j->counts[i] ? j->best[i * j->depth] : UINT32_MAX;
+            j->extra->nearest[j->first + i] = j->scores      ? first_by_scores(s, j->scores + i * s->rows, query->row)
+                                              : j->counts[i] ? j->best[i * j->depth]
+                                                             : UINT32_MAX;
         free(r.items);
         free(r.ranks);
     }
@@ -178,12 +180,13 @@ static int inside(void *user, uint64_t id)
 }
 
 /* study_best with scratch given: vectors [n][dim], hits [n][most + 1]. */
-static lk_status best_of_block(const study *s, size_t first, size_t n, size_t most, float *vectors, lk_hit *hits, uint32_t *rows,
-                               float *scores, size_t *counts)
+static lk_status best_of_block(const study *s, size_t first, size_t n, size_t most, float *vectors, lk_hit *hits,
+                               uint32_t *rows, float *scores, size_t *counts)
 {
     lk_status status = study_query_vectors(s, first, n, vectors);
     if (status == LK_OK)
-        status = lk_flat_search(s->index, s->context, n, vectors, most + 1, s->outside ? inside : NULL, (void *)s, hits, counts);
+        status = lk_flat_search(s->index, s->context, n, vectors, most + 1, s->outside ? inside : NULL, (void *)s, hits,
+                                counts);
     for (size_t i = 0; status == LK_OK && i < n; i++) {
         size_t kept = 0;
         for (size_t r = 0; r < counts[i] && kept < most; r++) {
@@ -201,7 +204,8 @@ lk_status study_best(const study *s, size_t first, size_t n, size_t most, uint32
 {
     float *vectors = lk_alloc(n * lk_flat_dim(s->index), sizeof *vectors);
     lk_hit *hits = lk_alloc(n * (most + 1), sizeof *hits);
-    lk_status status = vectors && hits ? best_of_block(s, first, n, most, vectors, hits, rows, scores, counts) : lk_fail_memory("results");
+    lk_status status = vectors && hits ? best_of_block(s, first, n, most, vectors, hits, rows, scores, counts)
+                                       : lk_fail_memory("results");
     free(vectors);
     free(hits);
     return status;
@@ -249,7 +253,8 @@ lk_status study_judge(const study *s, const char *name, lk_judged *out, const st
     if (!depth && block > SCORE_BYTES / (s->rows * sizeof(float))) block = SCORE_BYTES / (s->rows * sizeof(float));
     if (block < 1) block = 1;
     judging *j = lk_alloc_zero(1, sizeof *j);
-    float *vectors = lk_alloc(block * dim, sizeof *vectors), *scores = depth ? NULL : lk_alloc(block * s->rows, sizeof *scores);
+    float *vectors = lk_alloc(block * dim, sizeof *vectors),
+          *scores = depth ? NULL : lk_alloc(block * s->rows, sizeof *scores);
     lk_hit *hits = depth ? lk_alloc(block * (depth + 1), sizeof *hits) : NULL;
     bool failed = !j || !vectors || (depth ? !hits : !scores);
     if (j) *j = (judging){.s = s, .out = out, .extra = extra, .depth = depth, .scores = scores};

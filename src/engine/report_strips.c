@@ -92,7 +92,8 @@ static lk_status own_results(strip_maker *m, size_t q, json_t *out)
     lk_status status = items ? study_best(s, q, 1, STRIP, rows, scores, &count) : lk_fail_memory("report");
     size_t n = status == LK_OK ? study_relevant(s, q, items) : 0;
     for (size_t r = 0; status == LK_OK && r < count; r++)
-        json_array_append_new(out, item_json(m, rows[r], s->names[rows[r]], (double)scores[r], mark_of(s, items, n, rows[r])));
+        json_array_append_new(
+            out, item_json(m, rows[r], s->names[rows[r]], (double)scores[r], mark_of(s, items, n, rows[r])));
     free(items);
     return status;
 }
@@ -113,7 +114,8 @@ static void listed_results(strip_maker *m, const lk_trec *run, const char *query
     for (size_t i = begin; i < end && i < begin + STRIP; i++) {
         const lk_trec_row *row = &run->rows[i];
         size_t at = m->s ? study_find_name(&m->names, row->item) : SIZE_MAX;
-        json_array_append_new(out, item_json(m, at, row->item, (double)row->score, judged_relevant(m->qrels, query, row->item)));
+        json_array_append_new(
+            out, item_json(m, at, row->item, (double)row->score, judged_relevant(m->qrels, query, row->item)));
     }
 }
 
@@ -139,10 +141,12 @@ static lk_status strip_json(strip_maker *m, size_t q, size_t shown, json_t *out)
             listed_results(m, m->trec[i], first->ids[q], items);
         else
             status = own_results(m, at, items);
-        json_array_append_new(lists, json_pack("{s:s, s:f, s:f, s:o}", "run", run->name, "ap", run->values[at * run->columns], "mrr",
-                                               run->values[at * run->columns + LK_EVAL_MRR], "items", items));
+        json_array_append_new(lists,
+                              json_pack("{s:s, s:f, s:f, s:o}", "run", run->name, "ap", run->values[at * run->columns],
+                                        "mrr", run->values[at * run->columns + LK_EVAL_MRR], "items", items));
     }
-    json_array_append_new(out, json_pack("{s:o, s:i, s:o}", "query", query_json(m, q), "relevant", (int)first->relevant[q], "lists", lists));
+    json_array_append_new(out, json_pack("{s:o, s:i, s:o}", "query", query_json(m, q), "relevant",
+                                         (int)first->relevant[q], "lists", lists));
     return status;
 }
 
@@ -164,8 +168,8 @@ static int by_choice(const void *a, const void *b)
     return (x->q > y->q) - (x->q < y->q);
 }
 
-static lk_status chosen_json(strip_maker *m, choice *choices, size_t n, size_t most, double above, size_t shown, const char *name,
-                             json_t *out)
+static lk_status chosen_json(strip_maker *m, choice *choices, size_t n, size_t most, double above, size_t shown,
+                             const char *name, json_t *out)
 {
     json_t *strips = json_array();
     lk_status status = LK_OK;
@@ -252,7 +256,8 @@ static lk_status write_thumbnails(void *arg, size_t begin, size_t end, int worke
         bool row = place < s->rows;
         snprintf(name, sizeof name, "pictures/%s%zu.webp", row ? "" : "q", row ? place : place - s->rows);
         char *path = lk_path_join(t->folder, name);
-        lk_status status = path ? write_thumbnail(row ? s->paths[place] : s->queries[place - s->rows].path, path) : lk_fail_memory("report");
+        lk_status status = path ? write_thumbnail(row ? s->paths[place] : s->queries[place - s->rows].path, path)
+                                : lk_fail_memory("report");
         free(path);
         if (status != LK_OK) return status;
     }
@@ -264,7 +269,10 @@ lk_status strips_write_pictures(strip_maker *m, lk_context *context, const char 
     if (!m->s) return LK_OK;
     const study *s = m->s;
     char *pictures = lk_path_join(folder, "pictures");
-    thumbnails t = {.m = m, .context = context, .folder = (char *)folder, .places = lk_alloc(s->rows + s->query_count, sizeof *t.places)};
+    thumbnails t = {.m = m,
+                    .context = context,
+                    .folder = (char *)folder,
+                    .places = lk_alloc(s->rows + s->query_count, sizeof *t.places)};
     lk_status status = pictures && t.places ? lk_make_dirs(pictures) : lk_fail_memory("report");
     for (size_t row = 0; status == LK_OK && row < s->rows; row++)
         if (m->wanted[row]) t.places[t.count++] = row;

@@ -106,7 +106,8 @@ lk_status study_number_labels(study *s, const char *const *texts, size_t n, uint
     for (size_t i = 0; status == LK_OK && i < count; i++) {
         if (i == 0 || strcmp(sorted[i - 1].text, sorted[i].text) != 0) {
             char *copy = strdup(sorted[i].text);
-            if (!copy || !lk_grow((void **)&s->label_names, &s->label_capacity, s->label_count + 1, sizeof *s->label_names)) {
+            if (!copy ||
+                !lk_grow((void **)&s->label_names, &s->label_capacity, s->label_count + 1, sizeof *s->label_names)) {
                 free(copy);
                 status = lk_fail_memory("labels");
                 break;
@@ -170,7 +171,8 @@ size_t study_find(const study_names *names, const char *folder, const char *fiel
     if (row != SIZE_MAX) return row;
     char *joined = lk_path_join(folder, field), *absolute = NULL;
     if (joined && lk_path_absolute(joined, &absolute) == LK_OK) {
-        study_name wanted = {absolute, 0}, *found = bsearch(&wanted, names->paths, names->path_count, sizeof wanted, by_name);
+        study_name wanted = {absolute, 0},
+                   *found = bsearch(&wanted, names->paths, names->path_count, sizeof wanted, by_name);
         row = found ? found->row : SIZE_MAX;
     }
     free(joined);
@@ -196,7 +198,8 @@ bool study_column_equals(const char *labels, const char *column, const char *val
 
 static lk_status add_query(study *s, study_query query, const char *name, const char *path)
 {
-    if (!lk_grow((void **)&s->queries, &s->query_capacity, s->query_count + 1, sizeof *s->queries)) return lk_fail_memory("truth");
+    if (!lk_grow((void **)&s->queries, &s->query_capacity, s->query_count + 1, sizeof *s->queries))
+        return lk_fail_memory("truth");
     query.name = strdup(name);
     query.path = path ? strdup(path) : NULL;
     s->queries[s->query_count++] = query;
@@ -214,7 +217,8 @@ static lk_status group_rows(study *s, size_t **groups)
         if (s->labels[row] != STUDY_NO_LABEL) begins[s->labels[row] + 2]++;
     for (size_t i = 2; i < s->label_count + 2; i++) begins[i] += begins[i - 1];
     for (size_t row = 0; row < s->rows; row++) /* begins[l + 1] is where the next row of l goes */
-        if (s->labels[row] != STUDY_NO_LABEL) s->truth[begins[s->labels[row] + 1]++] = (truth_item){(uint32_t)row, 1, TRUTH_PLAIN};
+        if (s->labels[row] != STUDY_NO_LABEL)
+            s->truth[begins[s->labels[row] + 1]++] = (truth_item){(uint32_t)row, 1, TRUTH_PLAIN};
     s->by_label = true;
     return LK_OK;
 }
@@ -236,12 +240,13 @@ lk_status study_truth_from_labels(study *s)
     for (size_t row = 0; status == LK_OK && row < s->rows; row++) {
         if (!s->asked[row]) continue;
         uint32_t label = s->labels[row];
-        size_t first = label == STUDY_NO_LABEL ? 0 : groups[label], last = label == STUDY_NO_LABEL ? 0 : groups[label + 1];
+        size_t first = label == STUDY_NO_LABEL ? 0 : groups[label],
+               last = label == STUDY_NO_LABEL ? 0 : groups[label + 1];
         if (!finds_something(s, first, last, row))
             s->without++;
         else
-            status = add_query(s, (study_query){.row = row, .first = first, .last = last, .label = label}, s->names[row],
-                               s->paths[row]);
+            status = add_query(s, (study_query){.row = row, .first = first, .last = last, .label = label},
+                               s->names[row], s->paths[row]);
     }
     free(groups);
     return status;
@@ -258,8 +263,9 @@ lk_status study_truth_for_vectors(study *s, size_t n, const uint32_t *labels, ch
         if (!finds_something(s, first, last, SIZE_MAX))
             s->without++;
         else
-            status = add_query(s, (study_query){.row = SIZE_MAX, .vector = i, .first = first, .last = last, .label = labels[i]},
-                               names && names[i] ? names[i] : number, paths ? paths[i] : NULL);
+            status = add_query(
+                s, (study_query){.row = SIZE_MAX, .vector = i, .first = first, .last = last, .label = labels[i]},
+                names && names[i] ? names[i] : number, paths ? paths[i] : NULL);
     }
     free(groups);
     return status;
@@ -295,8 +301,9 @@ lk_status study_take_pairs(study *s, study_pair *pairs, size_t count, const char
             s->truth_count = first;
             continue;
         }
-        lk_status status = add_query(s, (study_query){.row = row, .first = first, .last = s->truth_count, .label = s->labels[row]},
-                                     s->names[row], s->paths[row]);
+        lk_status status =
+            add_query(s, (study_query){.row = row, .first = first, .last = s->truth_count, .label = s->labels[row]},
+                      s->names[row], s->paths[row]);
         if (status != LK_OK) return status;
     }
     s->without = asked - s->query_count;
@@ -317,7 +324,8 @@ static lk_status read_pair(study *s, const lk_csv *csv, columns at, study_pair *
         char *end, *text = csv->fields[at.grade];
         double grade = strtod(text, &end);
         if (end == text || *end || !isfinite(grade) || grade < 0 || grade > 1000)
-            return lk_fail(LK_CORRUPT, "%s: line %zu: the grade %s is not a number from 0 to 1000", csv->path, csv->row_line, text);
+            return lk_fail(LK_CORRUPT, "%s: line %zu: the grade %s is not a number from 0 to 1000", csv->path,
+                           csv->row_line, text);
         out->item.grade = (float)grade;
         s->graded |= grade != 0 && grade != 1;
     }
@@ -325,15 +333,16 @@ static lk_status read_pair(study *s, const lk_csv *csv, columns at, study_pair *
         size_t kind = 0;
         while (kind < 4 && strcmp(csv->fields[at.difficulty], kinds[kind]) != 0) kind++;
         if (kind == 4)
-            return lk_fail(LK_CORRUPT, "%s: line %zu: the difficulty %s is none of easy, hard, junk", csv->path, csv->row_line,
-                           csv->fields[at.difficulty]);
+            return lk_fail(LK_CORRUPT, "%s: line %zu: the difficulty %s is none of easy, hard, junk", csv->path,
+                           csv->row_line, csv->fields[at.difficulty]);
         out->item.kind = (truth_kind)kind;
         s->revisited |= kind == TRUTH_EASY || kind == TRUTH_HARD;
     }
     return LK_OK;
 }
 
-static lk_status read_truth(study *s, lk_csv *csv, const char *folder, const study_names *names, study_pair **pairs, size_t *count)
+static lk_status read_truth(study *s, lk_csv *csv, const char *folder, const study_names *names, study_pair **pairs,
+                            size_t *count)
 {
     bool more;
     size_t capacity = 0;
@@ -344,14 +353,17 @@ static lk_status read_truth(study *s, lk_csv *csv, const char *folder, const stu
         at = (columns){lk_csv_column(csv, "query"), lk_csv_column(csv, "relevant"), lk_csv_column(csv, "grade"),
                        lk_csv_column(csv, "difficulty")};
     if (at.query == SIZE_MAX || at.relevant == SIZE_MAX)
-        return lk_fail(LK_CORRUPT, "%s: the first line must be `query,relevant`, with `grade` and `difficulty` if wanted", csv->path);
+        return lk_fail(LK_CORRUPT,
+                       "%s: the first line must be `query,relevant`, with `grade` and `difficulty` if wanted",
+                       csv->path);
     for (;;) {
         status = lk_csv_next(csv, &more);
         if (status != LK_OK || !more) return status;
-        size_t q = study_find(names, folder, csv->fields[at.query]), r = study_find(names, folder, csv->fields[at.relevant]);
+        size_t q = study_find(names, folder, csv->fields[at.query]),
+               r = study_find(names, folder, csv->fields[at.relevant]);
         if (q == SIZE_MAX || r == SIZE_MAX) /* a missing picture would silently flatter the figures */
-            return lk_fail(LK_NOT_FOUND, "%s: line %zu: %s is not an indexed picture of the collection", csv->path, csv->row_line,
-                           csv->fields[q == SIZE_MAX ? at.query : at.relevant]);
+            return lk_fail(LK_NOT_FOUND, "%s: line %zu: %s is not an indexed picture of the collection", csv->path,
+                           csv->row_line, csv->fields[q == SIZE_MAX ? at.query : at.relevant]);
         study_pair one = {.query = (uint32_t)q, .item.row = (uint32_t)r};
         status = read_pair(s, csv, at, &one);
         if (status != LK_OK) return status;

@@ -102,7 +102,8 @@ lk_status study_truth_from_qrels(study *s, const lk_trec *qrels);
 /* The truth as qrels, junk left out. */
 lk_status study_qrels(const study *s, lk_trec *out);
 
-/* The truth of query q without itself and what is not in the gallery: items [returned], by row. Room for last - first. */
+/* The truth of query q without itself and what is not in the gallery: items [returned], by row. Room for last - first.
+ */
 size_t study_relevant(const study *s, size_t q, truth_item *items);
 /* Copies the vectors of queries [first, first + n) to out [n][dim]. */
 lk_status study_query_vectors(const study *s, size_t first, size_t n, float *out);
@@ -126,9 +127,10 @@ typedef struct study_extra {
 lk_status study_judge(const study *s, const char *name, lk_judged *out, const study_extra *extra);
 /* The best `most` rows of queries [first, first + n), itself and what is outside left out: rows, scores [n][most],
  * counts [n]. */
-lk_status study_best(const study *s, size_t first, size_t n, size_t most, uint32_t *rows, float *scores, size_t *counts);
-/* Writes the best `depth` of every query as a TREC run. Equal scores are told apart by the last bits, so that every tool
- * ranks as we do. */
+lk_status study_best(const study *s, size_t first, size_t n, size_t most, uint32_t *rows, float *scores,
+                     size_t *counts);
+/* Writes the best `depth` of every query as a TREC run. Equal scores are told apart by the last bits, so that every
+ * tool ranks as we do. */
 lk_status study_write_run(const study *s, const char *path, size_t depth);
 lk_status study_write_qrels(const study *s, const char *path);
 
@@ -142,9 +144,10 @@ lk_status study_distribution_of(const study *s, study_distribution *out);
 
 /* ---- evaluate_report.c ---- */
 
-/* Writes the folder of the report. s NULL: runs alone. trec [n_runs]: the ranked lists of each run, NULL for the study's
- * own; nearest as in study_extra, of the study's own run. */
-lk_status study_report(const study *s, const lk_evaluate_options *options, lk_context *context, const lk_evaluation *evaluation,
-                       const lk_trec *const *trec, const lk_trec *qrels, const uint32_t *nearest);
+/* Writes the folder of the report. s NULL: runs alone. trec [n_runs]: the ranked lists of each run, NULL for the
+ * study's own; nearest as in study_extra, of the study's own run. */
+lk_status study_report(const study *s, const lk_evaluate_options *options, lk_context *context,
+                       const lk_evaluation *evaluation, const lk_trec *const *trec, const lk_trec *qrels,
+                       const uint32_t *nearest);
 
 #endif

@@ -1,8 +1,8 @@
 /* A study and the files of TREC: truth from qrels, the truth as qrels, the ranking as a run. */
 #include "base/error.h"
 #include "base/file.h"
-#include "base/memory.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "engine/study.h"
 
 #include <math.h>
@@ -104,7 +104,9 @@ static lk_status close_text(out_text *t, lk_status s)
 /* A name as a word of a TREC file. */
 static lk_status check_name(const char *name)
 {
-    return name[0] && !strpbrk(name, " \t\r\n") ? LK_OK : lk_fail(LK_INVALID, "`%s` has white space: TREC files cannot name it", name);
+    return name[0] && !strpbrk(name, " \t\r\n")
+               ? LK_OK
+               : lk_fail(LK_INVALID, "`%s` has white space: TREC files cannot name it", name);
 }
 
 enum { RUN_BATCH = 256 };
@@ -132,7 +134,8 @@ lk_status study_write_run(const study *s, const char *path, size_t depth)
                 float score = lower ? 0 - scores[i * depth + r] : scores[i * depth + r];
                 last = score < last ? score : nextafterf(last, -INFINITY);
                 status = check_name(item);
-                if (status == LK_OK) status = add_line(&text, "%s Q0 %s %zu %.9g likeness\n", query, item, r + 1, (double)last);
+                if (status == LK_OK)
+                    status = add_line(&text, "%s Q0 %s %zu %.9g likeness\n", query, item, r + 1, (double)last);
             }
         }
         lk_report_progress(s->context, "writing the run", first + n, s->query_count);
@@ -156,7 +159,8 @@ lk_status study_write_qrels(const study *s, const char *path)
             if (items[i].kind == TRUTH_JUNK) continue;
             status = check_name(s->names[items[i].row]);
             if (status == LK_OK)
-                status = add_line(&text, "%s 0 %s %.9g\n", s->queries[q].name, s->names[items[i].row], (double)items[i].grade);
+                status = add_line(&text, "%s 0 %s %.9g\n", s->queries[q].name, s->names[items[i].row],
+                                  (double)items[i].grade);
         }
         free(items);
     }

@@ -13,7 +13,8 @@
 lk_status lk_judged_init(lk_judged *judged, const char *name, const uint32_t *ks, size_t n_ks, size_t queries)
 {
     *judged = (lk_judged){.n_ks = n_ks, .queries = queries};
-    if (n_ks > LK_EVAL_MAX_KS) return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
+    if (n_ks > LK_EVAL_MAX_KS)
+        return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
     memcpy(judged->ks, ks, n_ks * sizeof *ks);
     judged->columns = lk_eval_columns(n_ks);
     judged->name = strdup(name);
@@ -42,7 +43,8 @@ void lk_judged_free(lk_judged *judged)
 lk_status lk_judged_finish(lk_context *context, lk_judged *judged, double level, uint32_t resamples, uint64_t seed)
 {
     if (judged->queries == 0) return LK_OK; /* all means are 0 */
-    return lk_eval_intervals(context, judged->values, judged->queries, judged->columns, level, resamples, seed, judged->means);
+    return lk_eval_intervals(context, judged->values, judged->queries, judged->columns, level, resamples, seed,
+                             judged->means);
 }
 
 double lk_judged_revisited(const lk_judged *judged, size_t setup, size_t column)

@@ -24,14 +24,16 @@ void lk_eval_column_name(size_t column, const uint32_t *ks, size_t n_ks, char na
     if (column < LK_EVAL_SCALARS)
         snprintf(name, 32, "%s", scalars[column]);
     else
-        snprintf(name, 32, "%s@%" PRIu32, lists[(column - LK_EVAL_SCALARS) / n_ks], ks[(column - LK_EVAL_SCALARS) % n_ks]);
+        snprintf(name, 32, "%s@%" PRIu32, lists[(column - LK_EVAL_SCALARS) / n_ks],
+                 ks[(column - LK_EVAL_SCALARS) % n_ks]);
 }
 
 static lk_status check(const uint64_t *ranks, size_t found, size_t relevant, const uint32_t *ks, size_t n_ks)
 {
     if (relevant == 0) return lk_fail(LK_INVALID, "a query without relevant items has no metrics");
     if (found > relevant) return lk_fail(LK_INVALID, "%zu relevant items were found of %zu", found, relevant);
-    if (n_ks > LK_EVAL_MAX_KS) return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
+    if (n_ks > LK_EVAL_MAX_KS)
+        return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
     for (size_t c = 0; c < n_ks; c++)
         if (ks[c] == 0) return lk_fail(LK_INVALID, "a cut-off of 0 makes no sense");
     for (size_t i = 0; i < found; i++)
@@ -77,7 +79,8 @@ lk_status lk_eval_query(const uint64_t *ranks, const double *grades, size_t foun
             best[c].exponential += one.exponential;
         }
     }
-    double precisions = 0, precisions_at_r = 0, precisions_at[LK_EVAL_MAX_KS] = {0}, hits[LK_EVAL_MAX_KS] = {0}, first_r = 0;
+    double precisions = 0, precisions_at_r = 0, precisions_at[LK_EVAL_MAX_KS] = {0}, hits[LK_EVAL_MAX_KS] = {0},
+           first_r = 0;
     for (size_t i = 0; i < found; i++) {
         double precision = (double)(i + 1) / (double)ranks[i];
         precisions += precision;
@@ -149,8 +152,8 @@ const uint32_t lk_eval_depths[LK_EVAL_DEPTHS] = {1,  2,  3,  4,  5,  6,  7,   8,
 void lk_eval_curves_of(const uint64_t *ranks, size_t found, size_t relevant, lk_eval_curves *out)
 {
     *out = (lk_eval_curves){0};
-    /* From the deepest relevant item upwards, so that each level takes the best precision at its recall or above. A level
-     * l/100 is reached by item i (0-based) when 100 (i + 1) >= l R. */
+    /* From the deepest relevant item upwards, so that each level takes the best precision at its recall or above. A
+     * level l/100 is reached by item i (0-based) when 100 (i + 1) >= l R. */
     double best = 0;
     size_t i = found;
     for (size_t level = LK_EVAL_LEVELS; level-- > 0;) {

@@ -1,6 +1,6 @@
 /* Ranks of a query's relevant items among all scores, by counting instead of sorting. For a few relevant items each is
- * counted in a pass of its own, which the compiler turns into vector compares; for many, one pass puts each item between
- * two neighbouring relevant ones by bisection. */
+ * counted in a pass of its own, which the compiler turns into vector compares; for many, one pass puts each item
+ * between two neighbouring relevant ones by bisection. */
 #include "base/error.h"
 #include "base/memory.h"
 #include <likeness/eval.h>
@@ -9,7 +9,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-enum { FEW = 48, BLOCK = 8192 }; /* relevant items counted one by one; scores that stay in the nearest cache meanwhile */
+enum {
+    FEW = 48,
+    BLOCK = 8192
+}; /* relevant items counted one by one; scores that stay in the nearest cache meanwhile */
 
 typedef struct item {
     float score; /* higher is better; NaN has become -infinity */
@@ -91,7 +94,8 @@ static void count_few(const gallery *g, const item *sorted, size_t n, uint64_t *
 {
     for (size_t begin = 0; begin < g->n; begin += BLOCK) {
         size_t size = g->n - begin < BLOCK ? g->n - begin : BLOCK;
-        for (size_t r = 0; r < n; r++) count_scores(g, begin, size, sorted[r].score, &counts[2 * r], &counts[2 * r + 1]);
+        for (size_t r = 0; r < n; r++)
+            count_scores(g, begin, size, sorted[r].score, &counts[2 * r], &counts[2 * r + 1]);
     }
     item own = {-INFINITY, 0, SIZE_MAX};
     bool counted = g->self < g->n && !(g->skip && g->skip[g->self]) && !isnan(g->scores[g->self]);
@@ -133,7 +137,8 @@ static void count_many(const gallery *g, const item *sorted, size_t n, uint64_t 
 }
 
 lk_status lk_eval_ranks(const float *scores, const uint64_t *ids, size_t n, int higher_is_better, size_t self,
-                        const uint8_t *skip, const size_t *relevant, size_t n_relevant, uint64_t *ranks, size_t *order_out)
+                        const uint8_t *skip, const size_t *relevant, size_t n_relevant, uint64_t *ranks,
+                        size_t *order_out)
 {
     if (n_relevant == 0) return LK_OK;
     gallery g = {scores, ids, n, self, skip, higher_is_better};

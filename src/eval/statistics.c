@@ -132,7 +132,8 @@ static double exact_randomisation(const double *differences, size_t n, double ob
     return (double)extreme / (double)all;
 }
 
-static double sampled_randomisation(const double *differences, size_t n, double observed, uint32_t resamples, uint64_t seed)
+static double sampled_randomisation(const double *differences, size_t n, double observed, uint32_t resamples,
+                                    uint64_t seed)
 {
     lk_random random;
     lk_random_seed(&random, seed ^ 0x5bd1e995u);
@@ -163,8 +164,8 @@ static double bootstrap_p(const double *means, uint32_t n)
     return p < 1 ? p : 1;
 }
 
-lk_status lk_eval_compare(lk_context *context, const double *a, const double *b, size_t n, double level, uint32_t resamples,
-                          uint64_t seed, lk_comparison *out)
+lk_status lk_eval_compare(lk_context *context, const double *a, const double *b, size_t n, double level,
+                          uint32_t resamples, uint64_t seed, lk_comparison *out)
 {
     lk_status s = check(n, level, resamples);
     if (s != LK_OK) return s;
@@ -197,8 +198,9 @@ lk_status lk_eval_compare(lk_context *context, const double *a, const double *b,
     out->difference.low = quantile(r.means, resamples, (1 - level) / 2);
     out->difference.high = quantile(r.means, resamples, (1 + level) / 2);
     out->p_bootstrap = bootstrap_p(r.means, resamples);
-    out->p_randomisation = n < 32 && ((uint64_t)1 << n) <= resamples ? exact_randomisation(differences, n, sum)
-                                                                     : sampled_randomisation(differences, n, sum, resamples, seed);
+    out->p_randomisation = n < 32 && ((uint64_t)1 << n) <= resamples
+                               ? exact_randomisation(differences, n, sum)
+                               : sampled_randomisation(differences, n, sum, resamples, seed);
 done:
     free(r.means);
     free(differences);

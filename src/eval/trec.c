@@ -51,8 +51,8 @@ static lk_status take_line(lk_trec *out, size_t *capacity, const char *path, siz
     size_t wanted = run ? 6 : 4, n = split(line, fields, wanted);
     if (n == 0) return LK_OK;
     if (n != wanted)
-        return lk_fail(LK_CORRUPT, "%s: line %zu: %zu columns with white space between are wanted (%s)", path, number, wanted,
-                       run ? "query Q0 item rank score tag" : "query 0 item grade");
+        return lk_fail(LK_CORRUPT, "%s: line %zu: %zu columns with white space between are wanted (%s)", path, number,
+                       wanted, run ? "query Q0 item rank score tag" : "query 0 item grade");
     const char *text = fields[run ? 4 : 3];
     double value = strtod(text, &end);
     if (end == text || *end || !isfinite(value))
@@ -146,8 +146,8 @@ typedef struct scratch {
 } scratch;
 
 /* Judges rows [run_begin, run_end) of the run against rows [begin, end) of qrels as query q of *out. */
-static lk_status judge_query(const lk_trec *qrels, size_t begin, size_t end, const lk_trec *run, size_t run_begin, size_t run_end,
-                             scratch *work, size_t q, lk_judged *out)
+static lk_status judge_query(const lk_trec *qrels, size_t begin, size_t end, const lk_trec *run, size_t run_begin,
+                             size_t run_end, scratch *work, size_t q, lk_judged *out)
 {
     size_t relevant = 0, found = 0;
     for (size_t i = begin; i < end; i++)
@@ -172,8 +172,8 @@ static lk_status judge_query(const lk_trec *qrels, size_t begin, size_t end, con
 }
 
 /* Calls for each query of qrels; counts when out is NULL. */
-static lk_status judge_all(const lk_trec *qrels, const lk_trec *run, scratch *work, lk_judged *out, size_t *judged, uint64_t *without,
-                           size_t *longest)
+static lk_status judge_all(const lk_trec *qrels, const lk_trec *run, scratch *work, lk_judged *out, size_t *judged,
+                           uint64_t *without, size_t *longest)
 {
     *judged = *longest = 0;
     *without = 0;
@@ -197,7 +197,8 @@ static lk_status judge_all(const lk_trec *qrels, const lk_trec *run, scratch *wo
     return LK_OK;
 }
 
-lk_status lk_trec_judge(const lk_trec *qrels, const lk_trec *run, const char *name, const uint32_t *ks, size_t n_ks, lk_judged *out)
+lk_status lk_trec_judge(const lk_trec *qrels, const lk_trec *run, const char *name, const uint32_t *ks, size_t n_ks,
+                        lk_judged *out)
 {
     size_t queries, longest;
     uint64_t without;

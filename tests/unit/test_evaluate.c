@@ -17,13 +17,15 @@ static const char *in(void **state, const char *name)
     return path;
 }
 
-static const char *write_npy(void **state, const char *name, const char *type, size_t rows, size_t columns, const void *data, size_t bytes)
+static const char *write_npy(void **state, const char *name, const char *type, size_t rows, size_t columns,
+                             const void *data, size_t bytes)
 {
     const char *path = in(state, name);
     char header[118];
     memset(header, ' ', sizeof header);
     int n = snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%zu,", type, rows);
-    n += columns ? snprintf(header + n, sizeof header - (size_t)n, " %zu), }", columns) : snprintf(header + n, sizeof header - (size_t)n, "), }");
+    n += columns ? snprintf(header + n, sizeof header - (size_t)n, " %zu), }", columns)
+                 : snprintf(header + n, sizeof header - (size_t)n, "), }");
     header[n] = ' ';
     header[117] = '\n';
     FILE *file = fopen(path, "w");
@@ -45,7 +47,8 @@ static const char *write_text(void **state, const char *name, const char *text)
 
 static lk_vector_files ml_files(void **state)
 {
-    return (lk_vector_files){.vectors = write_npy(state, "v.npy", "<f4", ML_COUNT, ML_DIM, ml_vectors, sizeof ml_vectors),
+    return (lk_vector_files){.vectors =
+                                 write_npy(state, "v.npy", "<f4", ML_COUNT, ML_DIM, ml_vectors, sizeof ml_vectors),
                              .labels = write_npy(state, "l.npy", "<i4", ML_COUNT, 0, ml_labels, sizeof ml_labels)};
 }
 
@@ -91,7 +94,8 @@ static void figures_are_those_of_open_metric_learning(void **state)
             assert_true(values[lk_eval_column(LK_EVAL_HIT, c, 3)] == cmc[c][q]);
             /* It divides by min(k, R), and its map@k by the relevant ones among the first k. */
             assert_true(fabs(hits / (ks[c] < r ? ks[c] : r) - precision[c][q]) < 1e-6);
-            assert_true(fabs((hits > 0 ? values[lk_eval_column(LK_EVAL_MAP_CUT, c, 3)] * r / hits : 0) - map[c][q]) < 1e-6);
+            assert_true(fabs((hits > 0 ? values[lk_eval_column(LK_EVAL_MAP_CUT, c, 3)] * r / hits : 0) - map[c][q]) <
+                        1e-6);
         }
     }
     lk_evaluation_free(&e);
@@ -118,7 +122,8 @@ static void a_depth_changes_nothing_above_it(void **state)
         options.depth = 10;
         assert_int_equal(lk_evaluate_vectors(NULL, &files, &options, &best), LK_OK);
         assert_same_at_cut_offs(&all.runs[0], &best.runs[0]);
-        assert_true(best.runs[0].means[LK_EVAL_MAP].mean < all.runs[0].means[LK_EVAL_MAP].mean); /* deeper ones are lost */
+        assert_true(best.runs[0].means[LK_EVAL_MAP].mean <
+                    all.runs[0].means[LK_EVAL_MAP].mean); /* deeper ones are lost */
         lk_evaluation_free(&all);
         lk_evaluation_free(&best);
     }
@@ -133,7 +138,8 @@ static void results_do_not_depend_on_threads(void **state)
     assert_int_equal(lk_context_new(&threads, &context), LK_OK);
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &alone), LK_OK);
     assert_int_equal(lk_evaluate_vectors(context, &files, NULL, &shared), LK_OK);
-    assert_memory_equal(alone.runs[0].values, shared.runs[0].values, alone.runs[0].queries * alone.runs[0].columns * sizeof(double));
+    assert_memory_equal(alone.runs[0].values, shared.runs[0].values,
+                        alone.runs[0].queries * alone.runs[0].columns * sizeof(double));
     assert_memory_equal(alone.runs[0].means, shared.runs[0].means, alone.runs[0].columns * sizeof(lk_interval));
     assert_memory_equal(&alone.runs[0].curves, &shared.runs[0].curves, sizeof(lk_eval_curves));
     lk_evaluation_free(&alone);
@@ -162,7 +168,8 @@ static void what_is_written_as_trec_files_is_judged_the_same(void **state)
     /* Qrels as the truth of vectors. */
     lk_evaluate_options by_qrels = {.ks = ks, .n_ks = 3, .qrels = qrels};
     assert_int_equal(lk_evaluate_vectors(NULL, &files, &by_qrels, &read), LK_OK);
-    assert_memory_equal(own.runs[0].values, read.runs[0].values, own.runs[0].queries * own.runs[0].columns * sizeof(double));
+    assert_memory_equal(own.runs[0].values, read.runs[0].values,
+                        own.runs[0].queries * own.runs[0].columns * sizeof(double));
     lk_evaluation_free(&read);
     lk_evaluation_free(&own);
 }
@@ -182,7 +189,8 @@ static void truth_may_be_graded_and_repeat_itself(void **state)
 {
     lk_vector_files files = line_files(state, line_labels);
     lk_evaluate_options options = {.ks = ks, .n_ks = 3};
-    options.truth_csv = write_text(state, "t.csv", "query,relevant,grade\np0,p2,3\np0,p1,1\np0,p2,3\np0,p0,2\np0,p5,0\n");
+    options.truth_csv =
+        write_text(state, "t.csv", "query,relevant,grade\np0,p2,3\np0,p1,1\np0,p2,3\np0,p0,2\np0,p5,0\n");
     lk_evaluation e;
     assert_int_equal(lk_evaluate_vectors(NULL, &files, &options, &e), LK_OK);
     assert_int_equal(e.runs[0].queries, 1);
@@ -227,7 +235,11 @@ static void difficulty_gives_the_revisited_set_ups(void **state)
 static void queries_and_gallery_can_be_chosen_by_columns(void **state)
 {
     lk_vector_files files = line_files(state, line_labels);
-    lk_evaluate_options options = {.ks = ks, .n_ks = 3, .query_column = "split", .query_value = "q", .gallery_column = "split",
+    lk_evaluate_options options = {.ks = ks,
+                                   .n_ks = 3,
+                                   .query_column = "split",
+                                   .query_value = "q",
+                                   .gallery_column = "split",
                                    .gallery_value = "g"};
     lk_evaluation e;
     for (int depth = 0; depth < 4; depth += 3) {
@@ -275,7 +287,8 @@ static void files_that_do_not_fit_are_refused(void **state)
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_INVALID);
     static const float one[] = {1};
     const char *const broken[] = {write_npy(state, "short.npy", "<f4", 3, 4, one, sizeof one),
-                                  write_npy(state, "huge.npy", "<f4", SIZE_MAX / 4, 4, one, sizeof one), write_text(state, "text.npy", "hello")};
+                                  write_npy(state, "huge.npy", "<f4", SIZE_MAX / 4, 4, one, sizeof one),
+                                  write_text(state, "text.npy", "hello")};
     for (size_t i = 0; i < 3; i++) {
         files.vectors = broken[i];
         assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_CORRUPT);
@@ -286,7 +299,8 @@ static void files_that_do_not_fit_are_refused(void **state)
 
 static void a_report_is_one_folder_with_its_data_inside(void **state)
 {
-    lk_vector_files files = line_files(state, "label,id\n</script><b>,p0\nb,p1\n</script><b>,p2\n</script><b>,p3\nb,p4\nc,p5\n");
+    lk_vector_files files =
+        line_files(state, "label,id\n</script><b>,p0\nb,p1\n</script><b>,p2\n</script><b>,p3\nb,p4\nc,p5\n");
     lk_evaluate_options options = {.ks = ks, .n_ks = 3, .html = in(state, "report")};
     lk_evaluation e;
     assert_int_equal(lk_evaluate_vectors(NULL, &files, &options, &e), LK_OK);

@@ -32,7 +32,9 @@ static void metrics_agree_with_pytrec_eval_and_ranx(void **state)
     double values[LK_EVAL_MAX_COLUMNS];
     for (size_t i = 0; i < FIXTURE_CASES; i++) {
         const struct metrics_case *one = &fixture_cases[i];
-        assert_int_equal(lk_eval_query(one->ranks, one->grades, one->found, one->relevant, one->ideal, fixture_ks, N_KS, values), LK_OK);
+        assert_int_equal(
+            lk_eval_query(one->ranks, one->grades, one->found, one->relevant, one->ideal, fixture_ks, N_KS, values),
+            LK_OK);
         for (size_t n = 0; n < FIXTURE_NAMES; n++)
             assert_close(values[column_named(fixture_names[n], fixture_ks, N_KS)], one->values[n]);
     }
@@ -152,8 +154,8 @@ static void interpolated_precision_is_the_best_at_that_recall_or_above(void **st
 /* ---- ranks ---- */
 
 /* Sorts everything, as a definition. */
-static void sorted_ranks(const float *scores, const uint64_t *ids, size_t n, bool higher, size_t self, const uint8_t *skip,
-                         const size_t *relevant, size_t n_relevant, uint64_t *ranks)
+static void sorted_ranks(const float *scores, const uint64_t *ids, size_t n, bool higher, size_t self,
+                         const uint8_t *skip, const size_t *relevant, size_t n_relevant, uint64_t *ranks)
 {
     for (size_t r = 0; r < n_relevant; r++) {
         float own = isnan(scores[relevant[r]]) ? -INFINITY : higher ? scores[relevant[r]] : -scores[relevant[r]];
@@ -195,7 +197,9 @@ static void counted_ranks_are_those_of_a_sorted_gallery(void **state)
         for (size_t i = 0; i < n; i++)
             if (i != self && !(skipping && skip[i]) && lk_random_below(&random, share) == 0) relevant[n_relevant++] = i;
         size_t order[MOST];
-        assert_int_equal(lk_eval_ranks(scores, ids, n, higher, self, skipping ? skip : NULL, relevant, n_relevant, got, order), LK_OK);
+        assert_int_equal(
+            lk_eval_ranks(scores, ids, n, higher, self, skipping ? skip : NULL, relevant, n_relevant, got, order),
+            LK_OK);
         sorted_ranks(scores, ids, n, higher, self, skipping ? skip : NULL, order, n_relevant, wanted);
         for (size_t r = 0; r < n_relevant; r++) assert_int_equal(got[r], wanted[r]);
         qsort(wanted, n_relevant, sizeof *wanted, rising);
@@ -312,10 +316,12 @@ static void randomisation_test_agrees_with_scipy(void **state)
     (void)state;
     for (size_t i = 0; i < PAIRED_CASES; i++) {
         lk_comparison c;
-        assert_int_equal(lk_eval_compare(NULL, paired_cases[i].a, paired_cases[i].b, PAIRED_QUERIES, 0.95, 2000, 1, &c), LK_OK);
+        assert_int_equal(lk_eval_compare(NULL, paired_cases[i].a, paired_cases[i].b, PAIRED_QUERIES, 0.95, 2000, 1, &c),
+                         LK_OK);
         assert_close(c.p_randomisation, paired_cases[i].p); /* 2^9 sign flips, all of them */
         /* Fewer draws than ways: the estimate is within three standard deviations (0.5 / sqrt(500) at most). */
-        assert_int_equal(lk_eval_compare(NULL, paired_cases[i].a, paired_cases[i].b, PAIRED_QUERIES, 0.95, 500, 1, &c), LK_OK);
+        assert_int_equal(lk_eval_compare(NULL, paired_cases[i].a, paired_cases[i].b, PAIRED_QUERIES, 0.95, 500, 1, &c),
+                         LK_OK);
         assert_true(fabs(c.p_randomisation - paired_cases[i].p) < 0.07);
     }
 }
@@ -345,7 +351,8 @@ static void a_clear_difference_is_significant_both_ways(void **state)
     assert_int_equal(lk_eval_compare(NULL, a, b, 50, 0.95, 1000, 1, &up), LK_OK);
     assert_int_equal(lk_eval_compare(NULL, b, a, 50, 0.95, 1000, 1, &down), LK_OK);
     assert_true(up.p_bootstrap < 0.01 && up.p_randomisation < 0.01 && up.difference.low > 0.1 && up.better == 50);
-    assert_true(down.p_bootstrap < 0.01 && down.p_randomisation < 0.01 && down.difference.high < -0.1 && down.worse == 50);
+    assert_true(down.p_bootstrap < 0.01 && down.p_randomisation < 0.01 && down.difference.high < -0.1 &&
+                down.worse == 50);
 }
 
 static void no_queries_make_no_interval(void **state)

@@ -78,7 +78,8 @@ static void what_has_no_judgement_is_not_relevant(void **state)
 static void an_item_twice_under_a_query_is_refused(void **state)
 {
     lk_trec trec;
-    assert_int_equal(lk_trec_read_run(write_text(state, "r", "1 Q0 a 1 2 t\n1 Q0 b 2 1 t\n1 Q0 a 3 0 t\n"), &trec), LK_CORRUPT);
+    assert_int_equal(lk_trec_read_run(write_text(state, "r", "1 Q0 a 1 2 t\n1 Q0 b 2 1 t\n1 Q0 a 3 0 t\n"), &trec),
+                     LK_CORRUPT);
     assert_non_null(strstr(lk_error_message(), "a stands twice under query 1"));
     assert_int_equal(lk_trec_read_qrels(write_text(state, "q", "1 0 a 1\n1 0 a 2\n"), &trec), LK_CORRUPT);
     assert_int_equal(lk_trec_read_qrels(write_text(state, "q", "1 0 a 1\n1 0 a 1\n"), &trec), LK_OK);
@@ -89,8 +90,8 @@ static void an_item_twice_under_a_query_is_refused(void **state)
 static void broken_lines_are_named(void **state)
 {
     lk_trec trec;
-    static const char *const bad[] = {"1 Q0 a 1 2 t\n\n1 Q0 b 2 t\n", "1 Q0 a 1 2 t\n\n1 Q0 b 2 nan t\n", "1 Q0 a 1 2 t\r\n\r\n1 Q0 b 2 1x t\r\n",
-                                      "1 Q0 a 1 2 t\n\n1 Q0 b 2 1 t more\n"};
+    static const char *const bad[] = {"1 Q0 a 1 2 t\n\n1 Q0 b 2 t\n", "1 Q0 a 1 2 t\n\n1 Q0 b 2 nan t\n",
+                                      "1 Q0 a 1 2 t\r\n\r\n1 Q0 b 2 1x t\r\n", "1 Q0 a 1 2 t\n\n1 Q0 b 2 1 t more\n"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(lk_trec_read_run(write_text(state, "r", bad[i]), &trec), LK_CORRUPT);
         assert_non_null(strstr(lk_error_message(), "line 3"));
