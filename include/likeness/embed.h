@@ -1,5 +1,6 @@
-/* An embedder turns pictures into vectors. This header knows no particular kind except the classical one, which needs no
- * pre-trained weights: SIFT local descriptors gathered into one vector over a visual vocabulary learnt from pictures. */
+/* An embedder turns pictures into vectors. This header knows no particular kind except the classical one, which needs
+ * no pre-trained weights: SIFT local descriptors gathered into one vector over a visual vocabulary learnt from
+ * pictures. */
 #ifndef LIKENESS_EMBED_H
 #define LIKENESS_EMBED_H
 
@@ -42,17 +43,18 @@ typedef enum lk_classical_kind {
 
 typedef struct lk_classical_options {
     lk_classical_kind kind;
-    uint32_t words;         /* vocabulary size: k of k-means; 0 = the kind's default */
-    uint32_t dim;           /* width after PCA whitening; 0 = the kind's default. Lowered, with a log line, when the sample
-                               is too small to estimate that many components. */
-    uint32_t max_side;      /* pictures are shrunk to this longer side before detection; 0 = default */
+    uint32_t words;    /* vocabulary size: k of k-means; 0 = the kind's default */
+    uint32_t dim;      /* width after PCA whitening; 0 = the kind's default. Lowered, with a log line, when the sample
+                          is too small to estimate that many components. */
+    uint32_t max_side; /* pictures are shrunk to this longer side before detection; 0 = default */
     uint32_t max_keypoints; /* the strongest are kept; 0 = default */
     uint32_t sample_images; /* how many pictures the vocabulary is learnt from at most; 0 = default */
     uint64_t seed;
 } lk_classical_options;
 
 /* Hands out picture number `index` of the training sample, decoded with the given options. Called from several threads
- * at once, each index a fixed number of times, in no order. Return a status other than LK_OK to leave the picture out. */
+ * at once, each index a fixed number of times, in no order. Return a status other than LK_OK to leave the picture out.
+ */
 typedef lk_status (*lk_picture_fn)(void *user, size_t index, const lk_image_options *options, lk_image *out);
 
 /* Learns vocabulary, idf weights and whitening from `count` pictures, of which at most sample_images evenly spread ones

@@ -20,16 +20,16 @@ typedef struct lk_source {
     const char *labels; /* JSON object, or NULL: keep what the catalog has */
 } lk_source;
 
-/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and has
- * no repeats: of two entries with one path the one with labels, else the later, counts. */
+/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and
+ * has no repeats: of two entries with one path the one with labels, else the later, counts. */
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
-/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL), one
- * file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
+/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL),
+ * one file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
 LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_pattern);
-/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member of
- * the labels. LK_CORRUPT with the line number. */
+/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member
+ * of the labels. LK_CORRUPT with the line number. */
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
@@ -38,8 +38,8 @@ LK_API size_t lk_sources_count(lk_source_list *list);
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
 
 typedef struct lk_ingest_options {
-    size_t commit_every; /* pictures per acknowledged batch; 0 = 256 */
-    bool retry_skipped;  /* try again the files that were skipped before, changed or not */
+    size_t commit_every;            /* pictures per acknowledged batch; 0 = 256 */
+    bool retry_skipped;             /* try again the files that were skipped before, changed or not */
     uint64_t max_bytes, max_pixels; /* limits per picture; 0 = those of lk_image_default_options */
 } lk_ingest_options;
 
@@ -51,22 +51,22 @@ typedef struct lk_ingest_report {
 } lk_ingest_report;
 
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
- * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be used
- * is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
+ * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
+ * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
 /* Embeds the sources in order into out [count][dim]; ok [count] (may be NULL) says which rows are valid, the others are
  * zero. */
-LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources, size_t count,
-                                  float *out, uint8_t *ok);
+LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources,
+                                  size_t count, float *out, uint8_t *ok);
 
 /* ---- searching ---- */
 
 typedef struct lk_result {
     int64_t id;
     char *path;
-    char *label; /* NULL when it has none */
+    char *label;  /* NULL when it has none */
     char *labels; /* JSON object */
     uint32_t width, height;
     float score;
@@ -79,7 +79,8 @@ typedef struct lk_results {
 } lk_results;
 LK_API void lk_results_free(lk_results *results);
 
-/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once. */
+/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once.
+ */
 typedef struct lk_searcher lk_searcher;
 LK_API lk_status lk_searcher_open(lk_context *context, const char *collection_path, lk_searcher **out);
 LK_API void lk_searcher_free(lk_searcher *searcher);
@@ -110,15 +111,17 @@ LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n
 /* ---- evaluating ---- */
 
 /* Reorders the results of one query before they are judged: hits [*count], best first, the query itself perhaps among
- * them, may be rewritten in place and *count lowered. query [dim] as it was searched for. Called from several threads. */
+ * them, may be rewritten in place and *count lowered. query [dim] as it was searched for. Called from several threads.
+ */
 typedef lk_status (*lk_reorder_fn)(void *user, const lk_flat *index, const float *query, lk_hit *hits, size_t *count);
 
 typedef struct lk_evaluate_options {
-    const char *truth_csv;    /* `query,relevant` pairs, ids or paths, with the columns `grade` (> 0, default 1) and `difficulty`
-                                 (easy, hard, junk) if wanted; NULL = pictures with an equal "label" are relevant */
+    const char
+        *truth_csv; /* `query,relevant` pairs, ids or paths, with the columns `grade` (> 0, default 1) and `difficulty`
+                       (easy, hard, junk) if wanted; NULL = pictures with an equal "label" are relevant */
     const char *query_column; /* with query_value: only pictures whose labels have this value are queries; NULL = all */
     const char *query_value;
-    const uint32_t *ks;       /* cut-offs; NULL = 1, 5, 10, 100 */
+    const uint32_t *ks; /* cut-offs; NULL = 1, 5, 10, 100 */
     size_t n_ks;
     const char *gallery_column; /* with gallery_value: only pictures with this value can be found; NULL = all */
     const char *gallery_value;
@@ -126,14 +129,15 @@ typedef struct lk_evaluate_options {
     const char *qrels;       /* truth in TREC's form, pictures by id; excludes truth_csv */
     const char *const *runs; /* [n_runs] TREC runs judged beside the own ranking, pictures by id */
     size_t n_runs;
-    const char *write_run, *write_qrels; /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
-    const char *csv;                     /* file to write: every query's metrics; NULL = none */
-    const char *html;                    /* folder to write the report to; NULL = none */
-    lk_reorder_fn reorder;               /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
+    const char *write_run,
+        *write_qrels;      /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
+    const char *csv;       /* file to write: every query's metrics; NULL = none */
+    const char *html;      /* folder to write the report to; NULL = none */
+    lk_reorder_fn reorder; /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
     void *reorder_user;
-    const char *name;                    /* what the own ranking is called; NULL = "likeness" */
-    double level;                        /* of confidence intervals; 0 = 0.95 */
-    uint32_t resamples;                  /* of the bootstrap and the randomisation test; 0 = 2000 */
+    const char *name;   /* what the own ranking is called; NULL = "likeness" */
+    double level;       /* of confidence intervals; 0 = 0.95 */
+    uint32_t resamples; /* of the bootstrap and the randomisation test; 0 = 2000 */
     uint64_t seed;
 } lk_evaluate_options;
 
@@ -153,14 +157,15 @@ LK_API lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const l
 /* Vectors from files, of pictures or of anything else. */
 typedef struct lk_vector_files {
     const char *vectors; /* .npy [N][D], float16, float32 or float64 */
-    const char *labels;  /* .npy [N] of integers, or a CSV of N rows with the column `label` and, if wanted, `id` (default: the
-                            row, from 0), `path` (a picture for the report) and columns for query_column and gallery_column */
-    const char *queries, *query_labels; /* the same for queries that are not in the gallery; NULL: each vector is a query
-                                           among the others and never finds itself */
+    const char
+        *labels; /* .npy [N] of integers, or a CSV of N rows with the column `label` and, if wanted, `id` (default: the
+                    row, from 0), `path` (a picture for the report) and columns for query_column and gallery_column */
+    const char *queries, *query_labels; /* the same for queries that are not in the gallery; NULL: each vector is a
+                                           query among the others and never finds itself */
     lk_metric metric;
 } lk_vector_files;
-LK_API lk_status lk_evaluate_vectors(lk_context *context, const lk_vector_files *files, const lk_evaluate_options *options,
-                                     lk_evaluation *out);
+LK_API lk_status lk_evaluate_vectors(lk_context *context, const lk_vector_files *files,
+                                     const lk_evaluate_options *options, lk_evaluation *out);
 
 /* Runs of other systems alone: options->runs judged by options->qrels. */
 LK_API lk_status lk_evaluate_runs(lk_context *context, const lk_evaluate_options *options, lk_evaluation *out);

@@ -10,14 +10,17 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_embed = {"embed", "--model DIR|COLLECTION.lk --out V.npy LIST|-",
-                               "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
+const cli_command cli_embed = {
+    "embed", "--model DIR|COLLECTION.lk --out V.npy LIST|-",
+    "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
 
-/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64 bytes. */
+/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64
+ * bytes. */
 static lk_status write_npy(const char *path, const float *vectors, size_t rows, size_t columns)
 {
     char header[128], text[96];
-    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
+    int n =
+        snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
     memset(header, ' ', sizeof header);
     memcpy(header, "\x93NUMPY\x01\x00", 8);
     header[8] = sizeof header - 10;
@@ -85,8 +88,8 @@ static int run(int argc, char **argv)
     LK_TRY(write_npy(out, vectors, lines.count, dim));
     for (size_t i = 0; i < lines.count; i++) bad += !ok[i];
     if (!common.quiet)
-        printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n", lines.count, dim,
-               out, bad);
+        printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n",
+               lines.count, dim, out, bad);
     status = bad ? EXIT_SKIPPED : EXIT_DONE;
 done:
     if (s != LK_OK) status = cli_fail("embed");

@@ -10,10 +10,11 @@
 #include <strings.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_index = {"index", "PICTURES... --into COLLECTION.lk [options]",
-                               "Create or update a collection from folders, files, globs, a CSV (path,label,...) or a list on "
-                               "stdin (-)",
-                               run};
+const cli_command cli_index = {
+    "index", "PICTURES... --into COLLECTION.lk [options]",
+    "Create or update a collection from folders, files, globs, a CSV (path,label,...) or a list on "
+    "stdin (-)",
+    run};
 
 typedef struct index_options {
     cli_common common;
@@ -55,8 +56,8 @@ static lk_status load_sample(void *user, size_t index, const lk_image_options *o
     return lk_image_load(lk_sources_at(user, index)->path, options, out);
 }
 
-/* Learns the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a run
- * that is killed in between leaves nothing that looks like a collection. */
+/* Learns the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so
+ * a run that is killed in between leaves nothing that looks like a collection. */
 static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
                         lk_collection **collection)
 {
@@ -97,22 +98,25 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
 {
     uint64_t indexed = r->added + r->updated + r->unchanged + r->moved;
     if (o->json) {
-        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "indexed", (json_int_t)indexed, "added",
-                                 (json_int_t)r->added, "updated", (json_int_t)r->updated, "unchanged",
-                                 (json_int_t)r->unchanged, "moved", (json_int_t)r->moved, "skipped", (json_int_t)r->skipped,
-                                 "decode_seconds", r->decode_seconds, "embed_seconds", r->embed_seconds, "seconds",
-                                 r->wall_seconds, "in_collection", (json_int_t)stats->indexed));
+        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "indexed", (json_int_t)indexed,
+                                 "added", (json_int_t)r->added, "updated", (json_int_t)r->updated, "unchanged",
+                                 (json_int_t)r->unchanged, "moved", (json_int_t)r->moved, "skipped",
+                                 (json_int_t)r->skipped, "decode_seconds", r->decode_seconds, "embed_seconds",
+                                 r->embed_seconds, "seconds", r->wall_seconds, "in_collection",
+                                 (json_int_t)stats->indexed));
         return;
     }
     if (o->common.quiet) return;
-    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed, r->added,
-           r->updated, r->unchanged);
+    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
+           r->added, r->updated, r->unchanged);
     if (r->moved) printf(", %" PRIu64 " moved", r->moved);
-    printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into, stats->indexed);
+    printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into,
+           stats->indexed);
     if (r->decode_seconds + r->embed_seconds > 0)
         printf("decoding %.1f s, embedding %.1f s (summed over threads)\n", r->decode_seconds, r->embed_seconds);
     if (r->skipped_before)
-        printf("%" PRIu64 " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
+        printf("%" PRIu64
+               " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
                r->skipped_before);
 }
 
@@ -122,16 +126,52 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
-        {.name = "--kind", .value = "KIND", .help = "of a new collection's embedder: vlad (default) or bovw", .text = &o.kind},
-        {.name = "--words", .value = "N", .help = "visual words (default 64 for vlad, 2048 for bovw)", .number = &o.words, .least = 1, .most = 65536},
-        {.name = "--dim", .value = "N", .help = "width of the vectors (default 256)", .number = &o.dim, .least = 1, .most = 65536},
-        {.name = "--sample", .value = "N", .help = "pictures the vocabulary is learnt from (default 3000)", .number = &o.sample, .least = 1, .most = 1000000},
+        {.name = "--kind",
+         .value = "KIND",
+         .help = "of a new collection's embedder: vlad (default) or bovw",
+         .text = &o.kind},
+        {.name = "--words",
+         .value = "N",
+         .help = "visual words (default 64 for vlad, 2048 for bovw)",
+         .number = &o.words,
+         .least = 1,
+         .most = 65536},
+        {.name = "--dim",
+         .value = "N",
+         .help = "width of the vectors (default 256)",
+         .number = &o.dim,
+         .least = 1,
+         .most = 65536},
+        {.name = "--sample",
+         .value = "N",
+         .help = "pictures the vocabulary is learnt from (default 3000)",
+         .number = &o.sample,
+         .least = 1,
+         .most = 1000000},
         {.name = "--seed", .value = "N", .help = "of the learning (default 0)", .number = &o.seed, .most = UINT64_MAX},
-        {.name = "--dtype", .value = "TYPE", .help = "how vectors are stored: f32 (default), f16 or i8", .text = &o.dtype},
+        {.name = "--dtype",
+         .value = "TYPE",
+         .help = "how vectors are stored: f32 (default), f16 or i8",
+         .text = &o.dtype},
         {.name = "--retry-skipped", .help = "try again what was skipped before", .flag = &o.retry},
-        {.name = "--max-bytes", .value = "N", .help = "skip larger files (default 64 MiB)", .number = &o.max_bytes, .least = 1, .most = UINT64_MAX},
-        {.name = "--max-pixels", .value = "N", .help = "skip larger pictures (default 100 million)", .number = &o.max_pixels, .least = 1, .most = UINT64_MAX},
-        {.name = "--commit-every", .value = "N", .help = "pictures acknowledged at once (default 256)", .number = &o.commit_every, .least = 1, .most = 1000000},
+        {.name = "--max-bytes",
+         .value = "N",
+         .help = "skip larger files (default 64 MiB)",
+         .number = &o.max_bytes,
+         .least = 1,
+         .most = UINT64_MAX},
+        {.name = "--max-pixels",
+         .value = "N",
+         .help = "skip larger pictures (default 100 million)",
+         .number = &o.max_pixels,
+         .least = 1,
+         .most = UINT64_MAX},
+        {.name = "--commit-every",
+         .value = "N",
+         .help = "pictures acknowledged at once (default 256)",
+         .number = &o.commit_every,
+         .least = 1,
+         .most = 1000000},
         {.name = "--json", .help = "report as JSON", .flag = &o.json},
         CLI_COMMON_OPTIONS(o.common),
     };
@@ -139,7 +179,8 @@ static int run(int argc, char **argv)
     if (status) return status < 0 ? EXIT_DONE : status;
     if (!o.into) return cli_usage(&cli_index, "where to? name the collection: --into photos.lk");
     if (count == 0 && !o.csv) return cli_usage(&cli_index, "which pictures? name folders, files or a CSV");
-    if (strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0) return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
+    if (strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0)
+        return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
     if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
         return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
     lk_context *context = cli_context(&o.common);
@@ -149,7 +190,8 @@ static int run(int argc, char **argv)
     lk_embedder *embedder = NULL;
     lk_ingest_report r;
     lk_collection_stats stats = {0};
-    lk_ingest_options ingest = {.commit_every = o.commit_every, .retry_skipped = o.retry, .max_bytes = o.max_bytes, .max_pixels = o.max_pixels};
+    lk_ingest_options ingest = {
+        .commit_every = o.commit_every, .retry_skipped = o.retry, .max_bytes = o.max_bytes, .max_pixels = o.max_pixels};
     lk_status s;
     LK_TRY(lk_sources_new(&list));
     LK_TRY(gather(&o, count, argv, list));

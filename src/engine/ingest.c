@@ -84,7 +84,8 @@ static lk_status commit_if(ingest *in, size_t at_least)
     return lk_collection_commit(in->collection);
 }
 
-/* Records that a picture cannot be used. What the catalog knew of it is replaced: its vector would be of other bytes. */
+/* Records that a picture cannot be used. What the catalog knew of it is replaced: its vector would be of other bytes.
+ */
 static lk_status store_skipped(ingest *in, const picture_job *job)
 {
     lk_record record = {.id = job->known.id,
@@ -230,13 +231,14 @@ static lk_status run(ingest *in, const lk_embedder *embedder, lk_source_list *so
     }
     s = commit_if(in, 1);
     if (s == LK_OK && next < count)
-        s = lk_fail(LK_CANCELLED, "stopped after %zu of %zu pictures: what is done is kept, the same command goes on from there",
+        s = lk_fail(LK_CANCELLED,
+                    "stopped after %zu of %zu pictures: what is done is kept, the same command goes on from there",
                     done, count);
     return s;
 }
 
-lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder, lk_source_list *sources,
-                    const lk_ingest_options *options, lk_ingest_report *report)
+lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
+                    lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report)
 {
     static const lk_ingest_options defaults = {0};
     lk_ingest_report unused;
@@ -246,8 +248,8 @@ lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_emb
     lk_collection_config config = lk_collection_config_of(collection);
     if (strcmp(config.embedder_id, lk_embedder_id(embedder)) != 0)
         return lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)",
-                       lk_collection_path(collection), config.embedder_name, config.embedder_id, lk_embedder_name(embedder),
-                       lk_embedder_id(embedder));
+                       lk_collection_path(collection), config.embedder_name, config.embedder_id,
+                       lk_embedder_name(embedder), lk_embedder_id(embedder));
     ingest in = {.context = context,
                  .collection = collection,
                  .decoding = lk_embedder_image_options(embedder),
