@@ -179,6 +179,25 @@ static int inside(void *user, uint64_t id)
     return row != SIZE_MAX && !s->outside[row];
 }
 
+typedef struct reordering {
+    const study *s;
+    const float *vectors;
+    lk_hit *hits; /* [n][width] */
+    size_t *counts, width;
+} reordering;
+
+static lk_status reorder_queries(void *arg, size_t begin, size_t end, int worker)
+{
+    reordering *r = arg;
+    const lk_evaluate_options *options = r->s->options;
+    lk_status status = LK_OK;
+    (void)worker;
+    for (size_t i = begin; status == LK_OK && i < end; i++)
+        status = options->reorder(options->reorder_user, r->s->index, r->vectors + i * lk_flat_dim(r->s->index),
+                                  r->hits + i * r->width, &r->counts[i]);
+    return status;
+}
+
 /* study_best with scratch given: vectors [n][dim], hits [n][most + 1]. */
 static lk_status best_of_block(const study *s, size_t first, size_t n, size_t most, float *vectors, lk_hit *hits,
                                uint32_t *rows, float *scores, size_t *counts)
@@ -187,6 +206,10 @@ static lk_status best_of_block(const study *s, size_t first, size_t n, size_t mo
     if (status == LK_OK)
         status = lk_flat_search(s->index, s->context, n, vectors, most + 1, s->outside ? inside : NULL, (void *)s, hits,
                                 counts);
+    if (status == LK_OK && s->options->reorder) {
+        reordering r = {s, vectors, hits, counts, most + 1};
+        status = lk_parallel_for(lk_context_pool(s->context), n, 1, reorder_queries, &r);
+    }
     for (size_t i = 0; status == LK_OK && i < n; i++) {
         size_t kept = 0;
         for (size_t r = 0; r < counts[i] && kept < most; r++) {
@@ -247,6 +270,10 @@ lk_status study_judge(const study *s, const char *name, lk_judged *out, const st
     if (status != LK_OK) return status;
     size_t depth = options->depth, dim = lk_flat_dim(s->index), block = BLOCK;
     if (depth >= s->gallery) depth = 0; /* everything is ranked */
+    if (options->reorder && depth == 0) {
+        lk_judged_free(out);
+        return lk_fail(LK_INVALID, "re-ranking wants a depth below the %zu pictures of the gallery", s->gallery);
+    }
     out->gallery = s->gallery;
     out->depth = depth;
     out->without = s->without;

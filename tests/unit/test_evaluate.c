@@ -297,6 +297,36 @@ static void files_that_do_not_fit_are_refused(void **state)
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_UNSUPPORTED);
 }
 
+/* Worst first. */
+static lk_status turn_round(void *user, const lk_flat *index, const float *query, lk_hit *hits, size_t *count)
+{
+    (void)query;
+    assert_ptr_not_equal(index, NULL);
+    for (size_t i = 0; i < *count / 2; i++) {
+        lk_hit hit = hits[i];
+        hits[i] = hits[*count - 1 - i];
+        hits[*count - 1 - i] = hit;
+    }
+    __atomic_add_fetch((int *)user, 1, __ATOMIC_SEQ_CST);
+    return LK_OK;
+}
+
+static void a_re_ranking_is_judged_instead(void **state)
+{
+    lk_vector_files files = line_files(state, line_labels);
+    int calls = 0;
+    lk_evaluate_options options = {.ks = ks, .n_ks = 3, .reorder = turn_round, .reorder_user = &calls};
+    lk_evaluation e;
+    assert_int_equal(lk_evaluate_vectors(NULL, &files, &options, &e), LK_INVALID); /* without a depth */
+    options.depth = 4;
+    options.truth_csv = write_text(state, "t.csv", "query,relevant\np0,p1\n");
+    assert_int_equal(lk_evaluate_vectors(NULL, &files, &options, &e), LK_OK);
+    assert_int_equal(calls, 1);
+    /* The five best of p0 are itself, p1, p2, p3, p4; turned round p1 stands at 4, itself left out. */
+    assert_true(e.runs[0].means[LK_EVAL_MRR].mean == 0.25);
+    lk_evaluation_free(&e);
+}
+
 static void a_report_is_one_folder_with_its_data_inside(void **state)
 {
     lk_vector_files files =
@@ -333,6 +363,7 @@ int main(void)
         FOLDER(queries_and_gallery_can_be_chosen_by_columns),
         FOLDER(queries_may_be_vectors_of_their_own),
         FOLDER(files_that_do_not_fit_are_refused),
+        FOLDER(a_re_ranking_is_judged_instead),
         FOLDER(a_report_is_one_folder_with_its_data_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
