@@ -1,9 +1,9 @@
 /* A collection: one directory that holds a catalog of pictures, their vectors and the embedder that made them.
  *
- * One writer at a time (a second is refused with LK_CONFLICT), any number of readers in any number of processes. Changes
- * are gathered in a batch and acknowledged by lk_collection_commit: a crash at any moment loses at most what was not
- * acknowledged. Readers see the last commit before they opened or refreshed. Format: docs/format.md.
- * A handle is for one thread at a time; snapshots and their indexes may be searched from many. */
+ * One writer at a time (a second is refused with LK_CONFLICT), any number of readers in any number of processes.
+ * Changes are gathered in a batch and acknowledged by lk_collection_commit: a crash at any moment loses at most what
+ * was not acknowledged. Readers see the last commit before they opened or refreshed. Format: docs/format.md. A handle
+ * is for one thread at a time; snapshots and their indexes may be searched from many. */
 #ifndef LIKENESS_COLLECTION_H
 #define LIKENESS_COLLECTION_H
 
@@ -25,36 +25,39 @@ typedef struct lk_collection_config {
     lk_dtype dtype;            /* how vectors are stored */
     const char *embedder_id;   /* lk_embedder_id of what made the vectors */
     const char *embedder_name; /* for people */
-    const char *model_dir;     /* to lk_collection_create: a folder written by lk_embedder_save beside the collection; it is
-                                  moved in, so that a collection never exists without its model. NULL = vectors alone. */
+    const char *model_dir; /* to lk_collection_create: a folder written by lk_embedder_save beside the collection; it is
+                              moved in, so that a collection never exists without its model. NULL = vectors alone. */
 } lk_collection_config;
 
 typedef enum lk_picture_state {
     LK_PICTURE_INDEXED = 0, /* has a vector */
-    LK_PICTURE_SKIPPED = 1  /* could not be used; `error` says why; tried again only when the file changes or on request */
+    LK_PICTURE_SKIPPED =
+        1 /* could not be used; `error` says why; tried again only when the file changes or on request */
 } lk_picture_state;
 
 /* A row of the catalog. Strings are UTF-8 (paths: the bytes given, which must be valid UTF-8). */
 typedef struct lk_record {
-    int64_t id;            /* > 0; stable for the life of the collection, never reused. 0 when putting a new one. */
-    const char *path;      /* as a program started in the same folder may open it: absolute, made so by the caller */
-    uint64_t size;         /* bytes of the file */
-    int64_t mtime_ns;      /* nanoseconds since 1970 */
-    uint64_t hash[2];      /* XXH3-128 of the file's bytes: low, high */
+    int64_t id;             /* > 0; stable for the life of the collection, never reused. 0 when putting a new one. */
+    const char *path;       /* as a program started in the same folder may open it: absolute, made so by the caller */
+    uint64_t size;          /* bytes of the file */
+    int64_t mtime_ns;       /* nanoseconds since 1970 */
+    uint64_t hash[2];       /* XXH3-128 of the file's bytes: low, high */
     uint32_t width, height; /* upright pixels of the file */
-    const char *labels;    /* JSON object of columns, e.g. {"label":"coffee","year":2020,"tags":["a","b"]}; NULL = {} */
-    const char *label;     /* the "label" member as text, or NULL: filled on reading, ignored on writing */
+    const char *labels; /* JSON object of columns, e.g. {"label":"coffee","year":2020,"tags":["a","b"]}; NULL = {} */
+    const char *label;  /* the "label" member as text, or NULL: filled on reading, ignored on writing */
     lk_picture_state state;
     const char *error; /* NULL unless skipped */
 } lk_record;
 
-/* Creates the directory (its parent must exist) and opens it for writing. LK_CONFLICT when something is there already. */
+/* Creates the directory (its parent must exist) and opens it for writing. LK_CONFLICT when something is there already.
+ */
 LK_API lk_status lk_collection_create(const char *path, const lk_collection_config *config, lk_collection **out);
 
 typedef enum lk_access { LK_READ, LK_WRITE } lk_access;
 
 /* Opens a collection. As a writer it takes the lock and discards what a killed writer left unacknowledged.
- * LK_NOT_FOUND, LK_CONFLICT (another writer; the message names its process), LK_CORRUPT, LK_UNSUPPORTED (newer format). */
+ * LK_NOT_FOUND, LK_CONFLICT (another writer; the message names its process), LK_CORRUPT, LK_UNSUPPORTED (newer format).
+ */
 LK_API lk_status lk_collection_open(const char *path, lk_access access, lk_collection **out);
 /* Drops what was not committed. NULL is allowed. */
 LK_API void lk_collection_close(lk_collection *collection);
@@ -64,10 +67,11 @@ LK_API const char *lk_collection_path(const lk_collection *collection);
 /* Directory in which the embedder of the collection lives. */
 LK_API const char *lk_collection_model_dir(const lk_collection *collection);
 
-/* Puts a picture: a new one (record->id 0 and path unknown), or the new version of the one with this path or id; the id is
- * kept. vector [dim] f32 for LK_PICTURE_INDEXED (normalised inside for LK_COSINE), NULL for LK_PICTURE_SKIPPED. Visible
- * to readers after the commit. *id (may be NULL) receives the id. LK_INVALID (not finite, bad JSON), LK_IO. */
-LK_API lk_status lk_collection_put(lk_collection *collection, const lk_record *record, const float *vector, int64_t *id);
+/* Puts a picture: a new one (record->id 0 and path unknown), or the new version of the one with this path or id; the id
+ * is kept. vector [dim] f32 for LK_PICTURE_INDEXED (normalised inside for LK_COSINE), NULL for LK_PICTURE_SKIPPED.
+ * Visible to readers after the commit. *id (may be NULL) receives the id. LK_INVALID (not finite, bad JSON), LK_IO. */
+LK_API lk_status lk_collection_put(lk_collection *collection, const lk_record *record, const float *vector,
+                                   int64_t *id);
 /* Changes the labels alone, or the path/size/mtime alone (a file that moved or was touched): the vector stays. */
 LK_API lk_status lk_collection_update(lk_collection *collection, const lk_record *record);
 LK_API lk_status lk_collection_remove(lk_collection *collection, int64_t id);
@@ -90,15 +94,15 @@ typedef lk_status (*lk_record_fn)(void *user, const lk_record *record);
 LK_API lk_status lk_collection_each(lk_collection *collection, int64_t after, lk_record_fn fn, void *user);
 
 typedef struct lk_collection_stats {
-    uint64_t indexed, skipped;  /* pictures by state */
-    uint64_t dead_vectors;      /* rows of segments that nothing refers to any more (lk_collection_compact drops them) */
+    uint64_t indexed, skipped; /* pictures by state */
+    uint64_t dead_vectors;     /* rows of segments that nothing refers to any more (lk_collection_compact drops them) */
     uint64_t vector_bytes, catalog_bytes;
     uint64_t segments;
 } lk_collection_stats;
 LK_API lk_status lk_collection_stats_of(lk_collection *collection, lk_collection_stats *out);
 
-/* An exact index over the live vectors of the last commit, straight from the mapped segments (nothing is copied). It stays
- * valid after later commits and after lk_collection_close until lk_collection_snapshot_free. */
+/* An exact index over the live vectors of the last commit, straight from the mapped segments (nothing is copied). It
+ * stays valid after later commits and after lk_collection_close until lk_collection_snapshot_free. */
 typedef struct lk_snapshot lk_snapshot;
 LK_API lk_status lk_collection_snapshot(lk_collection *collection, lk_snapshot **out);
 LK_API const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot);
@@ -111,9 +115,9 @@ LK_API lk_status lk_collection_version(lk_collection *collection, uint64_t *vers
 /* Rewrites the segments without dead rows. Readers that hold a snapshot go on undisturbed. */
 LK_API lk_status lk_collection_compact(lk_collection *collection);
 
-/* Checks everything that can be checked: headers, sizes, checksums of every block, that each indexed picture has exactly
- * one live vector and each vector's id agrees with the catalog, SQLite's own integrity check. report is called once per
- * problem with one sentence. *problems counts them. Files outside the collection are not looked at. */
+/* Checks everything that can be checked: headers, sizes, checksums of every block, that each indexed picture has
+ * exactly one live vector and each vector's id agrees with the catalog, SQLite's own integrity check. report is called
+ * once per problem with one sentence. *problems counts them. Files outside the collection are not looked at. */
 typedef void (*lk_report_fn)(void *user, const char *problem);
 LK_API lk_status lk_collection_verify(lk_collection *collection, lk_report_fn report, void *user, uint64_t *problems);
 

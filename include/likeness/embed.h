@@ -1,6 +1,6 @@
-/* An embedder turns pictures into vectors. There are two kinds: the classical one needs no pre-trained weights (SIFT local
- * descriptors gathered into one vector over a visual vocabulary learnt from pictures); the neural one runs a model's
- * directory as it was downloaded (model.h). */
+/* An embedder turns pictures into vectors. There are two kinds: the classical one needs no pre-trained weights (SIFT
+ * local descriptors gathered into one vector over a visual vocabulary learnt from pictures); the neural one runs a
+ * model's directory as it was downloaded (model.h). */
 #ifndef LIKENESS_EMBED_H
 #define LIKENESS_EMBED_H
 
@@ -17,8 +17,8 @@ extern "C" {
 
 typedef struct lk_embedder lk_embedder;
 
-/* Reads an embedder from a directory: one that lk_embedder_save wrote, or a model as it was downloaded, with the pooling and
- * precision that lk_neural_open has by default. LK_NOT_FOUND, LK_CORRUPT, LK_UNSUPPORTED. */
+/* Reads an embedder from a directory: one that lk_embedder_save wrote, or a model as it was downloaded, with the
+ * pooling and precision that lk_neural_open has by default. LK_NOT_FOUND, LK_CORRUPT, LK_UNSUPPORTED. */
 LK_API lk_status lk_embedder_open(const char *directory, lk_embedder **out);
 /* Writes it to a directory, which is created; files are replaced atomically. LK_IO. */
 LK_API lk_status lk_embedder_save(const lk_embedder *embedder, const char *directory);
@@ -42,11 +42,12 @@ LK_API lk_status lk_embedder_embed(const lk_embedder *embedder, const lk_image *
 /* How many pictures a call had best be given when many are to be embedded, at least 1. */
 LK_API size_t lk_embedder_batch(const lk_embedder *embedder);
 
-/* Whether texts can be embedded into the same space (CLIP and SigLIP with the model's own head and a known tokenizer). */
+/* Whether texts can be embedded into the same space (CLIP and SigLIP with the model's own head and a known tokenizer).
+ */
 LK_API bool lk_embedder_has_text(const lk_embedder *embedder);
-/* Embeds n UTF-8 texts: out [n][dim] as for pictures. What does not fit into the model's length is cut off. Several threads may
- * call it at once. LK_UNSUPPORTED (pictures alone), LK_INVALID (not UTF-8), LK_LIMIT (above 64 KiB), LK_NOT_FOUND or
- * LK_CORRUPT (the files of the text tower, which are read when they are first needed). */
+/* Embeds n UTF-8 texts: out [n][dim] as for pictures. What does not fit into the model's length is cut off. Several
+ * threads may call it at once. LK_UNSUPPORTED (pictures alone), LK_INVALID (not UTF-8), LK_LIMIT (above 64 KiB),
+ * LK_NOT_FOUND or LK_CORRUPT (the files of the text tower, which are read when they are first needed). */
 LK_API lk_status lk_embedder_embed_text(const lk_embedder *embedder, const char *const *texts, size_t n, float *out);
 
 /* What of a network becomes the vector. */
@@ -67,8 +68,8 @@ typedef struct lk_neural_options {
 /* Opens a model's directory (see lk_model_open for what may be wrong with it). options NULL = {0}. With
  * LK_PRECISION_INT8 lk_neural_calibrate must follow. LK_INVALID (a pooling that this model cannot have). */
 LK_API lk_status lk_neural_open(const char *directory, const lk_neural_options *options, lk_embedder **out);
-/* Measures on n pictures the ranges that int8 arithmetic needs; some tens are enough. Before the first embedding; the id
- * changes. LK_INVALID when the embedder is no int8 one or has its ranges already. */
+/* Measures on n pictures the ranges that int8 arithmetic needs; some tens are enough. Before the first embedding; the
+ * id changes. LK_INVALID when the embedder is no int8 one or has its ranges already. */
 LK_API lk_status lk_neural_calibrate(lk_embedder *embedder, const lk_image *images, size_t n);
 LK_API bool lk_neural_needs_calibration(const lk_embedder *embedder);
 /* Whether both run the same files with the same pooling and precision, whatever ranges int8 has. */
@@ -81,17 +82,18 @@ typedef enum lk_classical_kind {
 
 typedef struct lk_classical_options {
     lk_classical_kind kind;
-    uint32_t words;         /* vocabulary size: k of k-means; 0 = the kind's default */
-    uint32_t dim;           /* width after PCA whitening; 0 = the kind's default. Lowered, with a log line, when the sample
-                               is too small to estimate that many components. */
-    uint32_t max_side;      /* pictures are shrunk to this longer side before detection; 0 = default */
+    uint32_t words;    /* vocabulary size: k of k-means; 0 = the kind's default */
+    uint32_t dim;      /* width after PCA whitening; 0 = the kind's default. Lowered, with a log line, when the sample
+                          is too small to estimate that many components. */
+    uint32_t max_side; /* pictures are shrunk to this longer side before detection; 0 = default */
     uint32_t max_keypoints; /* the strongest are kept; 0 = default */
     uint32_t sample_images; /* how many pictures the vocabulary is learnt from at most; 0 = default */
     uint64_t seed;
 } lk_classical_options;
 
 /* Hands out picture number `index` of the training sample, decoded with the given options. Called from several threads
- * at once, each index a fixed number of times, in no order. Return a status other than LK_OK to leave the picture out. */
+ * at once, each index a fixed number of times, in no order. Return a status other than LK_OK to leave the picture out.
+ */
 typedef lk_status (*lk_picture_fn)(void *user, size_t index, const lk_image_options *options, lk_image *out);
 
 /* Learns vocabulary, idf weights and whitening from `count` pictures, of which at most sample_images evenly spread ones

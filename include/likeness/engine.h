@@ -20,16 +20,16 @@ typedef struct lk_source {
     const char *labels; /* JSON object, or NULL: keep what the catalog has */
 } lk_source;
 
-/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and has
- * no repeats: of two entries with one path the one with labels, else the later, counts. */
+/* A list of pictures gathered from folders, globs, CSV files and plain lists. What is handed out is sorted by path and
+ * has no repeats: of two entries with one path the one with labels, else the later, counts. */
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
-/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL), one
- * file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
+/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL),
+ * one file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
 LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_pattern);
-/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member of
- * the labels. LK_CORRUPT with the line number. */
+/* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member
+ * of the labels. LK_CORRUPT with the line number. */
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
@@ -38,8 +38,8 @@ LK_API size_t lk_sources_count(lk_source_list *list);
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
 
 typedef struct lk_ingest_options {
-    size_t commit_every; /* pictures per acknowledged batch; 0 = 256 */
-    bool retry_skipped;  /* try again the files that were skipped before, changed or not */
+    size_t commit_every;            /* pictures per acknowledged batch; 0 = 256 */
+    bool retry_skipped;             /* try again the files that were skipped before, changed or not */
     uint64_t max_bytes, max_pixels; /* limits per picture; 0 = those of lk_image_default_options */
 } lk_ingest_options;
 
@@ -51,22 +51,22 @@ typedef struct lk_ingest_report {
 } lk_ingest_report;
 
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
- * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be used
- * is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
+ * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
+ * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
 /* Embeds the sources in order into out [count][dim]; ok [count] (may be NULL) says which rows are valid, the others are
  * zero. */
-LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources, size_t count,
-                                  float *out, uint8_t *ok);
+LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources,
+                                  size_t count, float *out, uint8_t *ok);
 
 /* ---- searching ---- */
 
 typedef struct lk_result {
     int64_t id;
     char *path;
-    char *label; /* NULL when it has none */
+    char *label;  /* NULL when it has none */
     char *labels; /* JSON object */
     uint32_t width, height;
     float score;
@@ -79,7 +79,8 @@ typedef struct lk_results {
 } lk_results;
 LK_API void lk_results_free(lk_results *results);
 
-/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once. */
+/* A collection opened for searching: its embedder, a snapshot, and the catalog. Several threads may search one at once.
+ */
 typedef struct lk_searcher lk_searcher;
 LK_API lk_status lk_searcher_open(lk_context *context, const char *collection_path, lk_searcher **out);
 LK_API void lk_searcher_free(lk_searcher *searcher);
@@ -99,7 +100,8 @@ LK_API lk_status lk_search_vector(lk_searcher *searcher, const float *vector, co
 LK_API lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
                                  lk_results *out);
 /* A text as the query: collections of a model that has both (lk_embedder_has_text). LK_UNSUPPORTED else. */
-LK_API lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_search_options *options, lk_results *out);
+LK_API lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_search_options *options,
+                                lk_results *out);
 /* A picture of the collection as the query. It is left out of the results. */
 LK_API lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out);
 /* The record of one picture. Free with lk_record_free. */
@@ -112,10 +114,10 @@ LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n
 /* ---- evaluating ---- */
 
 typedef struct lk_evaluate_options {
-    const char *truth_csv;         /* `query,relevant` pairs; NULL = pictures with an equal "label" are relevant */
-    const char *query_column;      /* with query_value: only pictures whose labels have this value are queries; NULL = all */
+    const char *truth_csv;    /* `query,relevant` pairs; NULL = pictures with an equal "label" are relevant */
+    const char *query_column; /* with query_value: only pictures whose labels have this value are queries; NULL = all */
     const char *query_value;
-    const uint32_t *ks;            /* cut-offs; NULL = 1, 5, 10, 100 */
+    const uint32_t *ks; /* cut-offs; NULL = 1, 5, 10, 100 */
     size_t n_ks;
 } lk_evaluate_options;
 

@@ -1,16 +1,13 @@
 /* Retrieval metrics from ranks. Takes ranked lists, knows nothing of pictures or vectors.
  *
- * One query contributes the 1-based ranks of its relevant items in its ranking, the query itself left out of the ranking,
- * plus the number of relevant items R (those never ranked count as not found). Everything below follows from the ranks:
- *   precision@k    |relevant in first k| / k
- *   recall@k       |relevant in first k| / R
- *   hit@k          1 if any relevant in first k (metric-learning papers call this Recall@K)
- *   R-precision    |relevant in first R| / R
- *   AP             (1/R) sum over relevant of precision at its rank; mAP is the mean over queries
- *   nDCG@k         sum g/log2(1+rank) over ranks <= k, divided by the ideal with the same gains (Jarvelin & Kekalainen 2002)
- *   MRR            1 / rank of the first relevant
- * Rules: a query without relevant items is counted apart and takes no part in any mean. Items with equal scores are ranked
- * by ascending id, so that results are reproducible. */
+ * One query contributes the 1-based ranks of its relevant items in its ranking, the query itself left out of the
+ * ranking, plus the number of relevant items R (those never ranked count as not found). Everything below follows from
+ * the ranks: precision@k    |relevant in first k| / k recall@k       |relevant in first k| / R hit@k          1 if any
+ * relevant in first k (metric-learning papers call this Recall@K) R-precision    |relevant in first R| / R AP (1/R) sum
+ * over relevant of precision at its rank; mAP is the mean over queries nDCG@k         sum g/log2(1+rank) over ranks <=
+ * k, divided by the ideal with the same gains (Jarvelin & Kekalainen 2002) MRR            1 / rank of the first
+ * relevant Rules: a query without relevant items is counted apart and takes no part in any mean. Items with equal
+ * scores are ranked by ascending id, so that results are reproducible. */
 #ifndef LIKENESS_EVAL_H
 #define LIKENESS_EVAL_H
 
@@ -30,16 +27,16 @@ typedef struct lk_query_metrics {
 } lk_query_metrics;
 
 /* Metrics of one query. ranks [found] ascending, 1-based, distinct; gains [found] of those items or NULL for all 1;
- * relevant = R >= found; ideal_gains [relevant] descending or NULL for all 1; ks [n_ks] cut-offs, n_ks <= LK_EVAL_MAX_KS.
- * LK_INVALID when relevant is 0, found > relevant or ranks are not ascending from 1. */
+ * relevant = R >= found; ideal_gains [relevant] descending or NULL for all 1; ks [n_ks] cut-offs, n_ks <=
+ * LK_EVAL_MAX_KS. LK_INVALID when relevant is 0, found > relevant or ranks are not ascending from 1. */
 LK_API lk_status lk_eval_query(const uint64_t *ranks, const double *gains, size_t found, size_t relevant,
                                const double *ideal_gains, const uint32_t *ks, size_t n_ks, lk_query_metrics *out);
 
 /* Means over queries, added one by one. Sums are kept in f64 in order of adding. */
 typedef struct lk_eval_mean {
     lk_query_metrics sum;
-    uint64_t queries;            /* with at least one relevant item */
-    uint64_t queries_without;    /* left out of the means */
+    uint64_t queries;         /* with at least one relevant item */
+    uint64_t queries_without; /* left out of the means */
 } lk_eval_mean;
 LK_API void lk_eval_mean_add(lk_eval_mean *mean, const lk_query_metrics *query, size_t n_ks);
 /* Divides; all zero when no query was added. */

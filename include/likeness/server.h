@@ -21,8 +21,8 @@ typedef struct lk_server_options {
     unsigned refresh_seconds;  /* how often the collection is asked for new commits; 0 = 2 */
 } lk_server_options;
 
-/* Starts serving in threads of its own; the searcher is borrowed until lk_server_free. LK_IO when the port is taken (the
- * message says so). */
+/* Starts serving in threads of its own; the searcher is borrowed until lk_server_free. LK_IO when the port is taken
+ * (the message says so). */
 LK_API lk_status lk_server_new(lk_context *context, lk_searcher *searcher, const lk_server_options *options,
                                lk_server **out);
 LK_API uint16_t lk_server_port(const lk_server *server);

@@ -72,14 +72,16 @@ lk_status lk_blob_read(const char *path, const char magic[8], uint32_t version, 
     } else if (h.header != lk_hash(&h, 40).low) {
         s = lk_fail(LK_CORRUPT, "%s: the header's checksum does not match", path);
     } else if (h.version > version) {
-        s = lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program knows versions up to %u: use a newer one", path,
-                    h.version, version);
+        s = lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program knows versions up to %u: use a newer one",
+                    path, h.version, version);
     } else if (h.size != n - sizeof h) {
-        s = lk_fail(LK_CORRUPT, "%s: should hold %llu bytes after its header and holds %zu: it was cut short or added to",
-                    path, (unsigned long long)h.size, n - sizeof h);
+        s = lk_fail(LK_CORRUPT,
+                    "%s: should hold %llu bytes after its header and holds %zu: it was cut short or added to", path,
+                    (unsigned long long)h.size, n - sizeof h);
     } else {
         lk_hash128 sum = lk_hash(bytes + sizeof h, n - sizeof h);
-        if (sum.low != h.sum[0] || sum.high != h.sum[1]) s = lk_fail(LK_CORRUPT, "%s: the checksum does not match", path);
+        if (sum.low != h.sum[0] || sum.high != h.sum[1])
+            s = lk_fail(LK_CORRUPT, "%s: the checksum does not match", path);
     }
     if (s != LK_OK) goto done;
     n -= sizeof h;

@@ -50,9 +50,14 @@ const char *lk_cpu_names(lk_cpu_features features)
     static const struct {
         unsigned bit;
         const char *name;
-    } all[] = {{LK_CPU_AVX2, "avx2"},           {LK_CPU_AVX512, "avx512"},           {LK_CPU_AVX512_VNNI, "avx512_vnni"},
-               {LK_CPU_AVX512_BF16, "avx512_bf16"}, {LK_CPU_AVX512_FP16, "avx512_fp16"}, {LK_CPU_AVX512_VPOPCNT, "avx512_vpopcntdq"},
-               {LK_CPU_NEON, "neon"},           {LK_CPU_NEON_DOTPROD, "neon_dotprod"}};
+    } all[] = {{LK_CPU_AVX2, "avx2"},
+               {LK_CPU_AVX512, "avx512"},
+               {LK_CPU_AVX512_VNNI, "avx512_vnni"},
+               {LK_CPU_AVX512_BF16, "avx512_bf16"},
+               {LK_CPU_AVX512_FP16, "avx512_fp16"},
+               {LK_CPU_AVX512_VPOPCNT, "avx512_vpopcntdq"},
+               {LK_CPU_NEON, "neon"},
+               {LK_CPU_NEON_DOTPROD, "neon_dotprod"}};
     static _Thread_local char text[160];
     text[0] = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

@@ -5,8 +5,8 @@
 
 typedef enum lk_cpu_features {
     LK_CPU_PLAIN = 0,
-    LK_CPU_AVX2 = 1 << 0,        /* with FMA and F16C */
-    LK_CPU_AVX512 = 1 << 1,      /* F, BW, VL, DQ */
+    LK_CPU_AVX2 = 1 << 0,   /* with FMA and F16C */
+    LK_CPU_AVX512 = 1 << 1, /* F, BW, VL, DQ */
     LK_CPU_AVX512_VNNI = 1 << 2,
     LK_CPU_AVX512_BF16 = 1 << 3,
     LK_CPU_AVX512_FP16 = 1 << 4,

@@ -7,12 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reads a regular file whole; *bytes is malloc'ed with one zero byte after the end (so that text can be parsed in place).
- * LK_LIMIT when larger than max_bytes (0 = no limit), LK_INVALID for a directory, LK_NOT_FOUND, LK_IO. */
+/* Reads a regular file whole; *bytes is malloc'ed with one zero byte after the end (so that text can be parsed in
+ * place). LK_LIMIT when larger than max_bytes (0 = no limit), LK_INVALID for a directory, LK_NOT_FOUND, LK_IO. */
 lk_status lk_file_read(const char *path, uint64_t max_bytes, uint8_t **bytes, size_t *size);
 
-/* Replaces `path` so that any reader, and the state after a power cut, has either the old file or the whole new one: writes
- * beside it, fsyncs, renames, fsyncs the folder. LK_IO names the path. */
+/* Replaces `path` so that any reader, and the state after a power cut, has either the old file or the whole new one:
+ * writes beside it, fsyncs, renames, fsyncs the folder. LK_IO names the path. */
 lk_status lk_file_write_atomic(const char *path, const void *bytes, size_t size);
 
 /* The same, in pieces. On failure or lk_atomic_abandon nothing is left behind. */
@@ -23,8 +23,8 @@ lk_status lk_atomic_commit(lk_atomic_file *file); /* frees it, also on failure *
 void lk_atomic_abandon(lk_atomic_file *file);     /* NULL allowed */
 
 /* Checked blob: a file of one payload with magic, version, endianness mark, payload size and XXH3-128 of the payload in
- * front; written atomically. Reading refuses a wrong magic (LK_CORRUPT), a newer version (LK_UNSUPPORTED), a wrong size or
- * checksum (LK_CORRUPT). magic is 8 characters. *payload is malloc'ed. */
+ * front; written atomically. Reading refuses a wrong magic (LK_CORRUPT), a newer version (LK_UNSUPPORTED), a wrong size
+ * or checksum (LK_CORRUPT). magic is 8 characters. *payload is malloc'ed. */
 lk_status lk_blob_write(const char *path, const char magic[8], uint32_t version, const void *payload, size_t size);
 lk_status lk_blob_read(const char *path, const char magic[8], uint32_t version, uint8_t **payload, size_t *size);
 

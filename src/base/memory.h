@@ -11,8 +11,8 @@ void *lk_alloc_zero(size_t count, size_t size);
 /* 64-byte aligned (one cache line, one AVX-512 register), size rounded up to a multiple of 64. Free with free(). */
 void *lk_alloc_aligned(size_t count, size_t size);
 
-/* Grows *items (element size `size`) so that it holds at least `need`, doubling *capacity. false when out of memory, and
- * then nothing changed. */
+/* Grows *items (element size `size`) so that it holds at least `need`, doubling *capacity. false when out of memory,
+ * and then nothing changed. */
 bool lk_grow(void **items, size_t *capacity, size_t need, size_t size);
 
 #endif

@@ -86,7 +86,7 @@ bool lk_utf8_valid(const char *text)
         if (c < 0x80) continue;
         int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         if (c < 0xc2 || c > 0xf4) return false; /* 80..c1: continuation or overlong; f5..: beyond U+10FFFF */
-        unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80; /* overlong forms */
+        unsigned low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;  /* overlong forms */
         unsigned high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf; /* surrogates; beyond U+10FFFF */
         if (*p < low || *p > high) return false;
         for (p++, more--; more > 0; p++, more--)

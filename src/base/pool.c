@@ -1,5 +1,5 @@
-/* Worker threads with one queue of tasks. A task is a small struct inside the caller's frame or job: nothing is allocated
- * per task. */
+/* Worker threads with one queue of tasks. A task is a small struct inside the caller's frame or job: nothing is
+ * allocated per task. */
 #include "base/pool.h"
 
 #include "base/error.h"

@@ -22,8 +22,8 @@ struct lk_pool {
     pthread_t workers[];
 };
 
-/* Whether work must run in the calling thread: no workers, or the caller is one of them (waiting there for other workers
- * could wait for ever). */
+/* Whether work must run in the calling thread: no workers, or the caller is one of them (waiting there for other
+ * workers could wait for ever). */
 bool lk_pool_serial(const lk_pool *pool);
 void lk_pool_push(lk_pool *pool, lk_task *task);
 

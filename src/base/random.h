@@ -1,4 +1,5 @@
-/* One seeded generator (xoshiro256++, Blackman & Vigna 2021, seeded by splitmix64), passed in wherever chance is used. */
+/* One seeded generator (xoshiro256++, Blackman & Vigna 2021, seeded by splitmix64), passed in wherever chance is used.
+ */
 #ifndef LK_BASE_RANDOM_H
 #define LK_BASE_RANDOM_H
 

@@ -10,8 +10,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 3 };
 
 /* One option of a command. Exactly one of the pointers says where its value goes. */
 typedef struct cli_option {
-    const char *name; /* "--into" */
-    char letter;      /* 'k', or 0 */
+    const char *name;  /* "--into" */
+    char letter;       /* 'k', or 0 */
     const char *value; /* what the value is called in the help; NULL for a flag */
     const char *help;
     const char **text;
@@ -32,13 +32,20 @@ typedef struct cli_common {
     const char *log; /* file that receives the log too */
 } cli_common;
 #define CLI_COMMON_OPTIONS(common)                                                                                     \
-    {.name = "--threads", .value = "N", .help = "threads to use (default: one per processor)", .number = &(common).threads, \
-     .least = 1, .most = 1024},                                                                                        \
-        {.name = "--log", .value = "FILE", .help = "append the log to this file too", .text = &(common).log},           \
-        {.name = "--quiet", .letter = 'q', .help = "no progress, and only errors on the terminal", .flag = &(common).quiet}
+    {.name = "--threads",                                                                                              \
+     .value = "N",                                                                                                     \
+     .help = "threads to use (default: one per processor)",                                                            \
+     .number = &(common).threads,                                                                                      \
+     .least = 1,                                                                                                       \
+     .most = 1024},                                                                                                    \
+        {.name = "--log", .value = "FILE", .help = "append the log to this file too", .text = &(common).log},          \
+    {                                                                                                                  \
+        .name = "--quiet", .letter = 'q', .help = "no progress, and only errors on the terminal",                      \
+        .flag = &(common).quiet                                                                                        \
+    }
 
-/* Reads options; argv is reordered so that what is no option comes first: *count of them from argv[0]. Returns EXIT_DONE, or
- * EXIT_USAGE after saying what is wrong, or -1 when help was asked for and given. */
+/* Reads options; argv is reordered so that what is no option comes first: *count of them from argv[0]. Returns
+ * EXIT_DONE, or EXIT_USAGE after saying what is wrong, or -1 when help was asked for and given. */
 int cli_parse(const cli_command *command, const cli_option *options, size_t n, int argc, char **argv, int *count);
 
 /* "likeness: index: <why>" on stderr. Returns EXIT_USAGE or EXIT_FAILED. */
@@ -47,7 +54,8 @@ int cli_fail(const char *what);
 /* The same with a text of the command's own instead of the library's message. */
 int cli_fail_text(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A context whose log and progress go to stderr (and --log), and that SIGINT and SIGTERM cancel. NULL after a message. */
+/* A context whose log and progress go to stderr (and --log), and that SIGINT and SIGTERM cancel. NULL after a message.
+ */
 lk_context *cli_context(const cli_common *common);
 void cli_context_free(lk_context *context);
 
@@ -69,13 +77,15 @@ const char *cli_score_name(lk_metric metric);
 
 /* --pool and --precision of a model's directory; NULL = not given. LK_INVALID. */
 lk_status cli_model_options(const char *pool, const char *precision, lk_neural_options *out);
-/* Opens a model's directory for a list of pictures; for int8 a few of them, evenly spread, are decoded and measured first. */
-lk_status cli_open_network(const char *directory, const lk_neural_options *options, const lk_source *(*at)(void *user, size_t i), void *user,
-                           size_t count, lk_embedder **out);
+/* Opens a model's directory for a list of pictures; for int8 a few of them, evenly spread, are decoded and measured
+ * first. */
+lk_status cli_open_network(const char *directory, const lk_neural_options *options,
+                           const lk_source *(*at)(void *user, size_t i), void *user, size_t count, lk_embedder **out);
 
 /* A query of the command line ("id:7", a picture file, a path of the collection) searched for. crop NULL or "l,t,w,h".
  * *shown receives the file that is the query, malloc'ed. */
-lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out, char **shown);
+lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out,
+                     char **shown);
 
 /* Writes a self-contained page of queries and their results. */
 typedef struct cli_page_row {
@@ -84,7 +94,7 @@ typedef struct cli_page_row {
 } cli_page_row;
 lk_status cli_write_page(const char *path, const char *title, const cli_page_row *rows, size_t count);
 
-extern const cli_command cli_index, cli_search_command, cli_info, cli_remove, cli_verify, cli_compact, cli_embed, cli_eval,
-    cli_serve, cli_model;
+extern const cli_command cli_index, cli_search_command, cli_info, cli_remove, cli_verify, cli_compact, cli_embed,
+    cli_eval, cli_serve, cli_model;
 
 #endif

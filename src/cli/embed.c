@@ -10,14 +10,17 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_embed = {"embed", "--model DIR|COLLECTION.lk [--pool P] [--precision F] --out V.npy LIST|-",
-                               "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
+const cli_command cli_embed = {
+    "embed", "--model DIR|COLLECTION.lk [--pool P] [--precision F] --out V.npy LIST|-",
+    "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
 
-/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64 bytes. */
+/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64
+ * bytes. */
 static lk_status write_npy(const char *path, const float *vectors, size_t rows, size_t columns)
 {
     char header[128], text[96];
-    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
+    int n =
+        snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
     memset(header, ' ', sizeof header);
     memcpy(header, "\x93NUMPY\x01\x00", 8);
     header[8] = sizeof header - 10;
@@ -40,7 +43,8 @@ static const lk_source *source_at(void *user, size_t i)
 }
 
 /* A model directory, or a collection whose model is meant. */
-static lk_status open_model(const char *path, const char *pool, const char *precision, lk_source *sources, size_t count, lk_embedder **out)
+static lk_status open_model(const char *path, const char *pool, const char *precision, lk_source *sources, size_t count,
+                            lk_embedder **out)
 {
     lk_neural_options options;
     lk_status s = cli_model_options(pool, precision, &options);
@@ -64,7 +68,10 @@ static int run(int argc, char **argv)
     const char *model = NULL, *out = NULL, *pool = NULL, *precision = NULL;
     const cli_option options[] = {
         {.name = "--model", .value = "DIR", .help = "a model, or a collection whose model is taken", .text = &model},
-        {.name = "--pool", .value = "P", .help = "of a network: model (its own head, default), avg, max, gem[:P] or cls", .text = &pool},
+        {.name = "--pool",
+         .value = "P",
+         .help = "of a network: model (its own head, default), avg, max, gem[:P] or cls",
+         .text = &pool},
         {.name = "--precision", .value = "F", .help = "of a network: f32 (default), bf16 or int8", .text = &precision},
         {.name = "--out", .value = "FILE", .help = "the .npy file to write", .text = &out},
         CLI_COMMON_OPTIONS(common),
@@ -100,8 +107,8 @@ static int run(int argc, char **argv)
     LK_TRY(write_npy(out, vectors, lines.count, dim));
     for (size_t i = 0; i < lines.count; i++) bad += !ok[i];
     if (!common.quiet)
-        printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n", lines.count, dim,
-               out, bad);
+        printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n",
+               lines.count, dim, out, bad);
     status = bad ? EXIT_SKIPPED : EXIT_DONE;
 done:
     if (s != LK_OK) status = cli_fail("embed");

@@ -8,8 +8,9 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_eval = {"eval", "COLLECTION.lk [--truth T.csv] [--query COLUMN=VALUE] [-k 1,5,10,100] [--json]",
-                              "Measure the ranking: every picture a query among all others, labels or a CSV as the truth", run};
+const cli_command cli_eval = {
+    "eval", "COLLECTION.lk [--truth T.csv] [--query COLUMN=VALUE] [-k 1,5,10,100] [--json]",
+    "Measure the ranking: every picture a query among all others, labels or a CSV as the truth", run};
 
 static int read_ks(const char *text, uint32_t ks[LK_EVAL_MAX_KS], size_t *count)
 {
@@ -31,10 +32,12 @@ static json_t *metrics_json(const lk_evaluation *e)
     const struct {
         const char *name;
         const double *values;
-    } lists[] = {{"precision", e->mean.precision}, {"recall", e->mean.recall}, {"hit", e->mean.hit}, {"nDCG", e->mean.ndcg}};
-    json_t *out = json_pack("{s:I, s:I, s:I, s:f, s:f, s:f}", "queries", (json_int_t)e->queries, "queries_without_relevant",
-                            (json_int_t)e->queries_without, "gallery", (json_int_t)e->gallery, "mAP", e->mean.average_precision,
-                            "R-precision", e->mean.r_precision, "MRR", e->mean.reciprocal_rank);
+    } lists[] = {
+        {"precision", e->mean.precision}, {"recall", e->mean.recall}, {"hit", e->mean.hit}, {"nDCG", e->mean.ndcg}};
+    json_t *out =
+        json_pack("{s:I, s:I, s:I, s:f, s:f, s:f}", "queries", (json_int_t)e->queries, "queries_without_relevant",
+                  (json_int_t)e->queries_without, "gallery", (json_int_t)e->gallery, "mAP", e->mean.average_precision,
+                  "R-precision", e->mean.r_precision, "MRR", e->mean.reciprocal_rank);
     for (size_t m = 0; m < sizeof lists / sizeof *lists; m++) {
         for (size_t c = 0; c < e->n_ks; c++) {
             char name[48];
@@ -48,8 +51,8 @@ static json_t *metrics_json(const lk_evaluation *e)
 
 static void print_table(const lk_evaluation *e)
 {
-    printf("%" PRIu64 " queries among %" PRIu64 " pictures (%" PRIu64 " more have nothing to find), %.1f s\n\n", e->queries, e->gallery,
-           e->queries_without, e->seconds);
+    printf("%" PRIu64 " queries among %" PRIu64 " pictures (%" PRIu64 " more have nothing to find), %.1f s\n\n",
+           e->queries, e->gallery, e->queries_without, e->seconds);
     printf("  %-12s %.4f\n  %-12s %.4f\n  %-12s %.4f\n\n  %12s", "mAP", e->mean.average_precision, "R-precision",
            e->mean.r_precision, "MRR", e->mean.reciprocal_rank, "at k =");
     const struct {
@@ -73,9 +76,19 @@ static int run(int argc, char **argv)
     const char *truth = NULL, *query = NULL, *ks_text = NULL;
     bool json = false;
     const cli_option options[] = {
-        {.name = "--truth", .value = "FILE", .help = "CSV of query,relevant: ids or paths, one pair a row (default: equal labels)", .text = &truth},
-        {.name = "--query", .value = "COL=VALUE", .help = "only pictures with this value are queries; all stay in the gallery", .text = &query},
-        {.name = "--cutoffs", .letter = 'k', .value = "LIST", .help = "cut-offs (default 1,5,10,100)", .text = &ks_text},
+        {.name = "--truth",
+         .value = "FILE",
+         .help = "CSV of query,relevant: ids or paths, one pair a row (default: equal labels)",
+         .text = &truth},
+        {.name = "--query",
+         .value = "COL=VALUE",
+         .help = "only pictures with this value are queries; all stay in the gallery",
+         .text = &query},
+        {.name = "--cutoffs",
+         .letter = 'k',
+         .value = "LIST",
+         .help = "cut-offs (default 1,5,10,100)",
+         .text = &ks_text},
         {.name = "--json", .help = "print the metrics by name", .flag = &json},
         CLI_COMMON_OPTIONS(common),
     };
@@ -86,7 +99,8 @@ static int run(int argc, char **argv)
     lk_evaluate_options how = {.truth_csv = truth};
     if (ks_text) {
         if (read_ks(ks_text, ks, &how.n_ks) != 0)
-            return cli_usage(&cli_eval, "-k %s: up to %d numbers with commas between are wanted", ks_text, LK_EVAL_MAX_KS);
+            return cli_usage(&cli_eval, "-k %s: up to %d numbers with commas between are wanted", ks_text,
+                             LK_EVAL_MAX_KS);
         how.ks = ks;
     }
     char *column = query ? strdup(query) : NULL, *equals = column ? strchr(column, '=') : NULL;

@@ -10,10 +10,11 @@
 #include <strings.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_index = {"index", "PICTURES... --into COLLECTION.lk [options]",
-                               "Create or update a collection from folders, files, globs, a CSV (path,label,...) or a list on "
-                               "stdin (-)",
-                               run};
+const cli_command cli_index = {
+    "index", "PICTURES... --into COLLECTION.lk [options]",
+    "Create or update a collection from folders, files, globs, a CSV (path,label,...) or a list on "
+    "stdin (-)",
+    run};
 
 typedef struct index_options {
     cli_common common;
@@ -62,9 +63,11 @@ static const lk_source *source_at(void *user, size_t i)
 }
 
 /* A network from its directory, or a classical embedder learnt from the pictures. */
-static lk_status make_embedder(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder)
+static lk_status make_embedder(lk_context *context, const index_options *o, lk_source_list *list,
+                               lk_embedder **embedder)
 {
-    const lk_classical_options learning = {.kind = o->kind && strcmp(o->kind, "bovw") == 0 ? LK_CLASSICAL_BOVW : LK_CLASSICAL_VLAD,
+    const lk_classical_options learning = {.kind = o->kind && strcmp(o->kind, "bovw") == 0 ? LK_CLASSICAL_BOVW
+                                                                                           : LK_CLASSICAL_VLAD,
                                            .words = (uint32_t)o->words,
                                            .dim = (uint32_t)o->dim,
                                            .sample_images = (uint32_t)o->sample,
@@ -82,14 +85,15 @@ static lk_status check_model(const index_options *o, const lk_embedder *embedder
     lk_status s = lk_neural_open(o->model, &o->network, &given);
     if (s != LK_OK) return s;
     if (!lk_neural_same(given, embedder))
-        s = lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)", o->into,
-                    lk_embedder_name(embedder), lk_embedder_id(embedder), lk_embedder_name(given), lk_embedder_id(given));
+        s = lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)",
+                    o->into, lk_embedder_name(embedder), lk_embedder_id(embedder), lk_embedder_name(given),
+                    lk_embedder_id(given));
     lk_embedder_free(given);
     return s;
 }
 
-/* Makes the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a run
- * that is killed in between leaves nothing that looks like a collection. */
+/* Makes the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a
+ * run that is killed in between leaves nothing that looks like a collection. */
 static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
                         lk_collection **collection)
 {
@@ -125,22 +129,25 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
 {
     uint64_t indexed = r->added + r->updated + r->unchanged + r->moved;
     if (o->json) {
-        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "indexed", (json_int_t)indexed, "added",
-                                 (json_int_t)r->added, "updated", (json_int_t)r->updated, "unchanged",
-                                 (json_int_t)r->unchanged, "moved", (json_int_t)r->moved, "skipped", (json_int_t)r->skipped,
-                                 "decode_seconds", r->decode_seconds, "embed_seconds", r->embed_seconds, "seconds",
-                                 r->wall_seconds, "in_collection", (json_int_t)stats->indexed));
+        cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I}", "indexed", (json_int_t)indexed,
+                                 "added", (json_int_t)r->added, "updated", (json_int_t)r->updated, "unchanged",
+                                 (json_int_t)r->unchanged, "moved", (json_int_t)r->moved, "skipped",
+                                 (json_int_t)r->skipped, "decode_seconds", r->decode_seconds, "embed_seconds",
+                                 r->embed_seconds, "seconds", r->wall_seconds, "in_collection",
+                                 (json_int_t)stats->indexed));
         return;
     }
     if (o->common.quiet) return;
-    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed, r->added,
-           r->updated, r->unchanged);
+    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
+           r->added, r->updated, r->unchanged);
     if (r->moved) printf(", %" PRIu64 " moved", r->moved);
-    printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into, stats->indexed);
+    printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into,
+           stats->indexed);
     if (r->decode_seconds + r->embed_seconds > 0)
         printf("decoding %.1f s, embedding %.1f s (summed over threads)\n", r->decode_seconds, r->embed_seconds);
     if (r->skipped_before)
-        printf("%" PRIu64 " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
+        printf("%" PRIu64
+               " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
                r->skipped_before);
 }
 
@@ -150,19 +157,64 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
-        {.name = "--model", .value = "DIR", .help = "of a new collection: a network's directory as downloaded (see likeness model list)", .text = &o.model},
-        {.name = "--pool", .value = "P", .help = "what of the network: model (its own head, default), avg, max, gem[:P] or cls", .text = &o.pool},
-        {.name = "--precision", .value = "F", .help = "how the network calculates: f32 (default), bf16 or int8", .text = &o.precision},
-        {.name = "--kind", .value = "KIND", .help = "of a new collection without a network: vlad (default) or bovw", .text = &o.kind},
-        {.name = "--words", .value = "N", .help = "visual words (default 64 for vlad, 2048 for bovw)", .number = &o.words, .least = 1, .most = 65536},
-        {.name = "--dim", .value = "N", .help = "width of the vectors (default 256)", .number = &o.dim, .least = 1, .most = 65536},
-        {.name = "--sample", .value = "N", .help = "pictures the vocabulary is learnt from (default 3000)", .number = &o.sample, .least = 1, .most = 1000000},
+        {.name = "--model",
+         .value = "DIR",
+         .help = "of a new collection: a network's directory as downloaded (see likeness model list)",
+         .text = &o.model},
+        {.name = "--pool",
+         .value = "P",
+         .help = "what of the network: model (its own head, default), avg, max, gem[:P] or cls",
+         .text = &o.pool},
+        {.name = "--precision",
+         .value = "F",
+         .help = "how the network calculates: f32 (default), bf16 or int8",
+         .text = &o.precision},
+        {.name = "--kind",
+         .value = "KIND",
+         .help = "of a new collection without a network: vlad (default) or bovw",
+         .text = &o.kind},
+        {.name = "--words",
+         .value = "N",
+         .help = "visual words (default 64 for vlad, 2048 for bovw)",
+         .number = &o.words,
+         .least = 1,
+         .most = 65536},
+        {.name = "--dim",
+         .value = "N",
+         .help = "width of the vectors (default 256)",
+         .number = &o.dim,
+         .least = 1,
+         .most = 65536},
+        {.name = "--sample",
+         .value = "N",
+         .help = "pictures the vocabulary is learnt from (default 3000)",
+         .number = &o.sample,
+         .least = 1,
+         .most = 1000000},
         {.name = "--seed", .value = "N", .help = "of the learning (default 0)", .number = &o.seed, .most = UINT64_MAX},
-        {.name = "--dtype", .value = "TYPE", .help = "how vectors are stored: f32 (default), f16 or i8", .text = &o.dtype},
+        {.name = "--dtype",
+         .value = "TYPE",
+         .help = "how vectors are stored: f32 (default), f16 or i8",
+         .text = &o.dtype},
         {.name = "--retry-skipped", .help = "try again what was skipped before", .flag = &o.retry},
-        {.name = "--max-bytes", .value = "N", .help = "skip larger files (default 64 MiB)", .number = &o.max_bytes, .least = 1, .most = UINT64_MAX},
-        {.name = "--max-pixels", .value = "N", .help = "skip larger pictures (default 100 million)", .number = &o.max_pixels, .least = 1, .most = UINT64_MAX},
-        {.name = "--commit-every", .value = "N", .help = "pictures acknowledged at once (default 256)", .number = &o.commit_every, .least = 1, .most = 1000000},
+        {.name = "--max-bytes",
+         .value = "N",
+         .help = "skip larger files (default 64 MiB)",
+         .number = &o.max_bytes,
+         .least = 1,
+         .most = UINT64_MAX},
+        {.name = "--max-pixels",
+         .value = "N",
+         .help = "skip larger pictures (default 100 million)",
+         .number = &o.max_pixels,
+         .least = 1,
+         .most = UINT64_MAX},
+        {.name = "--commit-every",
+         .value = "N",
+         .help = "pictures acknowledged at once (default 256)",
+         .number = &o.commit_every,
+         .least = 1,
+         .most = 1000000},
         {.name = "--json", .help = "report as JSON", .flag = &o.json},
         CLI_COMMON_OPTIONS(o.common),
     };
@@ -171,9 +223,12 @@ static int run(int argc, char **argv)
     if (!o.into) return cli_usage(&cli_index, "where to? name the collection: --into photos.lk");
     if (count == 0 && !o.csv) return cli_usage(&cli_index, "which pictures? name folders, files or a CSV");
     if (o.model && o.kind) return cli_usage(&cli_index, "--model and --kind exclude each other");
-    if (!o.model && (o.pool || o.precision)) return cli_usage(&cli_index, "--pool and --precision go together with --model");
-    if (cli_model_options(o.pool, o.precision, &o.network) != LK_OK) return cli_usage(&cli_index, "%s", lk_error_message());
-    if (o.kind && strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0) return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
+    if (!o.model && (o.pool || o.precision))
+        return cli_usage(&cli_index, "--pool and --precision go together with --model");
+    if (cli_model_options(o.pool, o.precision, &o.network) != LK_OK)
+        return cli_usage(&cli_index, "%s", lk_error_message());
+    if (o.kind && strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0)
+        return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
     if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
         return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
     lk_context *context = cli_context(&o.common);
@@ -183,7 +238,8 @@ static int run(int argc, char **argv)
     lk_embedder *embedder = NULL;
     lk_ingest_report r;
     lk_collection_stats stats = {0};
-    lk_ingest_options ingest = {.commit_every = o.commit_every, .retry_skipped = o.retry, .max_bytes = o.max_bytes, .max_pixels = o.max_pixels};
+    lk_ingest_options ingest = {
+        .commit_every = o.commit_every, .retry_skipped = o.retry, .max_bytes = o.max_bytes, .max_pixels = o.max_pixels};
     lk_status s;
     LK_TRY(lk_sources_new(&list));
     LK_TRY(gather(&o, count, argv, list));

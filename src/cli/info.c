@@ -33,19 +33,22 @@ static int run(int argc, char **argv)
     lk_collection_config config = lk_collection_config_of(collection);
     if (json) {
         status = cli_print_json(json_pack(
-            "{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "path", lk_collection_path(collection), "indexed",
-            (json_int_t)stats.indexed, "skipped", (json_int_t)stats.skipped, "dim", (json_int_t)config.dim, "dtype",
-            dtypes[config.dtype], "metric", cli_score_name(config.metric), "model", config.embedder_name, "model_id",
-            config.embedder_id, "segments", (json_int_t)stats.segments, "vector_bytes", (json_int_t)stats.vector_bytes,
-            "catalog_bytes", (json_int_t)stats.catalog_bytes, "dead_vectors", (json_int_t)stats.dead_vectors));
+            "{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "path", lk_collection_path(collection),
+            "indexed", (json_int_t)stats.indexed, "skipped", (json_int_t)stats.skipped, "dim", (json_int_t)config.dim,
+            "dtype", dtypes[config.dtype], "metric", cli_score_name(config.metric), "model", config.embedder_name,
+            "model_id", config.embedder_id, "segments", (json_int_t)stats.segments, "vector_bytes",
+            (json_int_t)stats.vector_bytes, "catalog_bytes", (json_int_t)stats.catalog_bytes, "dead_vectors",
+            (json_int_t)stats.dead_vectors));
     } else if (skipped) {
         s = lk_collection_each(collection, 0, print_skipped, NULL);
     } else {
-        printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64 " skipped%s\n  model      %s (%s)\n  vectors    %zu x %s, %s, %.1f MiB "
+        printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64
+               " skipped%s\n  model      %s (%s)\n  vectors    %zu x %s, %s, %.1f MiB "
                "in %" PRIu64 " segments\n  catalog    %.1f MiB\n  index      flat: every search is exact\n",
-               lk_collection_path(collection), stats.indexed, stats.skipped, stats.skipped ? " (--skipped lists them)" : "",
-               config.embedder_name, config.embedder_id, config.dim, dtypes[config.dtype], cli_score_name(config.metric),
-               (double)stats.vector_bytes / 1048576, stats.segments, (double)stats.catalog_bytes / 1048576);
+               lk_collection_path(collection), stats.indexed, stats.skipped,
+               stats.skipped ? " (--skipped lists them)" : "", config.embedder_name, config.embedder_id, config.dim,
+               dtypes[config.dtype], cli_score_name(config.metric), (double)stats.vector_bytes / 1048576,
+               stats.segments, (double)stats.catalog_bytes / 1048576);
         if (stats.dead_vectors)
             printf("  dead       %" PRIu64 " vectors of changed or removed pictures; `likeness compact` drops them\n",
                    stats.dead_vectors);

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const cli_command *const commands[] = {&cli_index, &cli_search_command, &cli_eval,    &cli_serve, &cli_info,
-                                              &cli_embed, &cli_remove,         &cli_compact, &cli_verify,
-                                              &cli_model};
+static const cli_command *const commands[] = {&cli_index, &cli_search_command, &cli_eval,    &cli_serve,  &cli_info,
+                                              &cli_embed, &cli_remove,         &cli_compact, &cli_verify, &cli_model};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static int print_help(FILE *stream)

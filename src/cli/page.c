@@ -51,7 +51,8 @@ static void add_base64(text *t, const uint8_t *bytes, size_t n)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)bytes[i] << 16 | (i + 1 < n ? (uint32_t)bytes[i + 1] << 8 : 0) | (i + 2 < n ? bytes[i + 2] : 0);
+        uint32_t v =
+            (uint32_t)bytes[i] << 16 | (i + 1 < n ? (uint32_t)bytes[i + 1] << 8 : 0) | (i + 2 < n ? bytes[i + 2] : 0);
         char out[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < n ? digits[v >> 6 & 63] : '=',
                        i + 2 < n ? digits[v & 63] : '='};
         add_bytes(t, out, 4);
@@ -78,12 +79,17 @@ static void add_picture(text *t, const char *path)
 }
 
 static const char head[] =
-    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>Likeness</title>"
-    "<style>body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:88rem;padding:0 1rem;color:#1b1f24;background:#fafafa}"
-    "h1{font-size:1.3rem}section{display:flex;gap:1.2rem;padding:1rem 0;border-top:1px solid #ddd;align-items:flex-start}"
-    "figure{margin:0;width:112px}figure div{background:#fff;border:1px solid #ddd;border-radius:8px;height:112px;display:flex;"
+    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+    "content=\"width=device-width\"><title>Likeness</title>"
+    "<style>body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:88rem;padding:0 "
+    "1rem;color:#1b1f24;background:#fafafa}"
+    "h1{font-size:1.3rem}section{display:flex;gap:1.2rem;padding:1rem 0;border-top:1px solid "
+    "#ddd;align-items:flex-start}"
+    "figure{margin:0;width:112px}figure div{background:#fff;border:1px solid "
+    "#ddd;border-radius:8px;height:112px;display:flex;"
     "align-items:center;justify-content:center;overflow:hidden}img{max-width:96px;max-height:96px}"
-    ".query div{border:2px solid #2563eb}ol{display:flex;flex-wrap:wrap;gap:.8rem;list-style:none;margin:0;padding:0;flex:1}"
+    ".query div{border:2px solid "
+    "#2563eb}ol{display:flex;flex-wrap:wrap;gap:.8rem;list-style:none;margin:0;padding:0;flex:1}"
     "figcaption{font-size:12px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}.score{color:#57606a}"
     ".right div{border:2px solid #16a34a}.gone{font-size:11px;color:#999;text-align:center}"
     "@media(max-width:40rem){section{flex-direction:column}}</style>";

@@ -21,7 +21,8 @@ static lk_status find_missing(void *user, const lk_record *record)
 {
     missing *m = user;
     if (lk_path_exists(record->path)) return LK_OK;
-    if (!lk_grow((void **)&m->ids, &m->capacity, m->count + 1, sizeof *m->ids)) return lk_fail_memory("list of pictures");
+    if (!lk_grow((void **)&m->ids, &m->capacity, m->count + 1, sizeof *m->ids))
+        return lk_fail_memory("list of pictures");
     m->ids[m->count++] = record->id;
     return LK_OK;
 }
@@ -50,7 +51,8 @@ static lk_status remove_named(lk_collection *collection, const char *name)
 static int run(int argc, char **argv)
 {
     bool gone = false;
-    const cli_option options[] = {{.name = "--missing", .help = "remove every picture whose file no longer exists", .flag = &gone}};
+    const cli_option options[] = {
+        {.name = "--missing", .help = "remove every picture whose file no longer exists", .flag = &gone}};
     int count, status = cli_parse(&cli_remove, options, 1, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
     if (count < 1 || (count == 1 && !gone)) return cli_usage(&cli_remove, "a collection and what to remove are wanted");
@@ -58,7 +60,8 @@ static int run(int argc, char **argv)
     missing m = {0};
     lk_status s;
     LK_TRY(lk_collection_open(argv[0], LK_WRITE, &collection));
-    for (int i = 1; i < count; i++) LK_TRY(remove_named(collection, argv[i])); /* all or nothing: no commit before the end */
+    for (int i = 1; i < count; i++)
+        LK_TRY(remove_named(collection, argv[i])); /* all or nothing: no commit before the end */
     if (gone) LK_TRY(lk_collection_each(collection, 0, find_missing, &m));
     for (size_t i = 0; i < m.count; i++) LK_TRY(lk_collection_remove(collection, m.ids[i]));
     LK_TRY(lk_collection_commit(collection));

@@ -10,10 +10,11 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_search_command = {"search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json | --html FILE] [options]",
-                                        "Find the pictures most like a picture file, a picture of the collection (its path or "
-                                        "id:NUMBER), or like what a text says",
-                                        run};
+const cli_command cli_search_command = {
+    "search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json | --html FILE] [options]",
+    "Find the pictures most like a picture file, a picture of the collection (its path or "
+    "id:NUMBER), or like what a text says",
+    run};
 
 /* Decodes the query as the embedder wants it, cut to a rectangle of the full picture if asked. */
 static lk_status load_query(lk_searcher *searcher, const char *path, const char *crop, lk_image *out)
@@ -40,7 +41,8 @@ done:
     return s;
 }
 
-lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out, char **shown)
+lk_status cli_search(lk_searcher *searcher, const char *query, const char *crop, size_t k, lk_results *out,
+                     char **shown)
 {
     lk_search_options options = {.k = k};
     lk_record record = {0};
@@ -87,9 +89,9 @@ static json_t *results_json(const lk_results *results)
     json_t *list = json_array();
     for (size_t i = 0; i < results->count; i++) {
         const lk_result *r = &results->items[i];
-        json_array_append_new(list, json_pack("{s:I, s:s, s:f, s:s?, s:i, s:i}", "id", (json_int_t)r->id, "path", r->path,
-                                              "score", (double)r->score, "label", r->label, "width", (int)r->width, "height",
-                                              (int)r->height));
+        json_array_append_new(list, json_pack("{s:I, s:s, s:f, s:s?, s:i, s:i}", "id", (json_int_t)r->id, "path",
+                                              r->path, "score", (double)r->score, "label", r->label, "width",
+                                              (int)r->width, "height", (int)r->height));
     }
     return list;
 }
@@ -101,10 +103,12 @@ static void print_table(const lk_results *results)
         int n = results->items[i].label ? (int)strlen(results->items[i].label) : 0;
         if (n > widest) widest = n < 32 ? n : 32;
     }
-    printf("%4s  %8s  %9s  %-*s  path\n", "rank", results->metric == LK_L2 ? "distance" : "score", "id", widest, "label");
+    printf("%4s  %8s  %9s  %-*s  path\n", "rank", results->metric == LK_L2 ? "distance" : "score", "id", widest,
+           "label");
     for (size_t i = 0; i < results->count; i++) {
         const lk_result *r = &results->items[i];
-        printf("%4zu  %8.4f  %9" PRId64 "  %-*.32s  %s\n", i + 1, (double)r->score, r->id, widest, r->label ? r->label : "", r->path);
+        printf("%4zu  %8.4f  %9" PRId64 "  %-*.32s  %s\n", i + 1, (double)r->score, r->id, widest,
+               r->label ? r->label : "", r->path);
     }
 }
 
@@ -115,17 +119,31 @@ static int run(int argc, char **argv)
     const char *crop = NULL, *html = NULL, *text = NULL;
     bool json = false;
     const cli_option options[] = {
-        {.name = "--count", .letter = 'k', .value = "N", .help = "results (default 10)", .number = &k, .least = 1, .most = 100000},
-        {.name = "--crop", .value = "L,T,W,H", .help = "search with this rectangle of the picture, in its pixels", .text = &crop},
-        {.name = "--text", .value = "WORDS", .help = "search with words: collections of a model such as CLIP", .text = &text},
+        {.name = "--count",
+         .letter = 'k',
+         .value = "N",
+         .help = "results (default 10)",
+         .number = &k,
+         .least = 1,
+         .most = 100000},
+        {.name = "--crop",
+         .value = "L,T,W,H",
+         .help = "search with this rectangle of the picture, in its pixels",
+         .text = &crop},
+        {.name = "--text",
+         .value = "WORDS",
+         .help = "search with words: collections of a model such as CLIP",
+         .text = &text},
         {.name = "--json", .help = "print {\"results\":[...]}", .flag = &json},
         {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &html},
         CLI_COMMON_OPTIONS(common),
     };
     int count, status = cli_parse(&cli_search_command, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (text && (count != 1 || crop || html)) return cli_usage(&cli_search_command, "--text goes with a collection alone: no picture, --crop or --html");
-    if (!text && count < 2) return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
+    if (text && (count != 1 || crop || html))
+        return cli_usage(&cli_search_command, "--text goes with a collection alone: no picture, --crop or --html");
+    if (!text && count < 2)
+        return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
     if (count > 2 && !html) return cli_usage(&cli_search_command, "several queries go together with --html only");
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;

@@ -18,7 +18,12 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         {.name = "--port", .value = "N", .help = "default 8080; 0 takes any free one", .number = &port, .most = 65535},
         {.name = "--address", .value = "IP", .help = "default 127.0.0.1: this machine alone", .text = &address},
-        {.name = "--max-upload", .value = "BYTES", .help = "of a picture (default 32 MiB)", .number = &upload, .least = 1, .most = 1u << 30},
+        {.name = "--max-upload",
+         .value = "BYTES",
+         .help = "of a picture (default 32 MiB)",
+         .number = &upload,
+         .least = 1,
+         .most = 1u << 30},
         CLI_COMMON_OPTIONS(common),
     };
     int count, status = cli_parse(&cli_serve, options, sizeof options / sizeof *options, argc, argv, &count);

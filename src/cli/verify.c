@@ -8,7 +8,8 @@
 static int run_verify(int argc, char **argv);
 static int run_compact(int argc, char **argv);
 const cli_command cli_verify = {"verify", "COLLECTION.lk [--json]", "Check every byte of a collection", run_verify};
-const cli_command cli_compact = {"compact", "COLLECTION.lk", "Drop the vectors of changed and removed pictures", run_compact};
+const cli_command cli_compact = {"compact", "COLLECTION.lk", "Drop the vectors of changed and removed pictures",
+                                 run_compact};
 
 static void print_problem(void *user, const char *problem)
 {
@@ -42,10 +43,12 @@ static int run_verify(int argc, char **argv)
     if (json)
         cli_print_json(json_pack("{s:I, s:O}", "problems", (json_int_t)problems, "list", list));
     else if (problems == 0)
-        printf("%s is whole: %" PRIu64 " pictures, %" PRIu64 " segments\n", argv[0], stats.indexed + stats.skipped, stats.segments);
+        printf("%s is whole: %" PRIu64 " pictures, %" PRIu64 " segments\n", argv[0], stats.indexed + stats.skipped,
+               stats.segments);
     else
-        fprintf(stderr, "likeness: verify: %s: %" PRIu64 " problems; restore a backup, or index the pictures named anew\n", argv[0],
-                problems);
+        fprintf(stderr,
+                "likeness: verify: %s: %" PRIu64 " problems; restore a backup, or index the pictures named anew\n",
+                argv[0], problems);
 done:
     json_decref(list);
     lk_embedder_free(embedder);

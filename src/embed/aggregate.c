@@ -40,6 +40,5 @@ void lk_bovw_weight(float *frequencies, const float *idf, size_t k)
 
 void lk_bovw_idf(const uint32_t *documents_with, size_t documents, size_t k, float *idf)
 {
-    for (size_t i = 0; i < k; i++)
-        idf[i] = documents_with[i] ? (float)log((double)documents / documents_with[i]) : 0;
+    for (size_t i = 0; i < k; i++) idf[i] = documents_with[i] ? (float)log((double)documents / documents_with[i]) : 0;
 }

@@ -5,10 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* VLAD (Jegou et al., 2010): for each word the sum of (descriptor - word) over the descriptors assigned to it; each such
- * sum divided by its length (intra-normalisation, Arandjelovic & Zisserman, 2013), every component replaced by its signed
- * square root (power normalisation, Perronnin et al., 2010), and the whole divided by its length.
- * descriptors [n][dim], words [k][dim], assignment [n], out [k][dim]. A sum of zero stays zero. */
+/* VLAD (Jegou et al., 2010): for each word the sum of (descriptor - word) over the descriptors assigned to it; each
+ * such sum divided by its length (intra-normalisation, Arandjelovic & Zisserman, 2013), every component replaced by its
+ * signed square root (power normalisation, Perronnin et al., 2010), and the whole divided by its length. descriptors
+ * [n][dim], words [k][dim], assignment [n], out [k][dim]. A sum of zero stays zero. */
 void lk_vlad(const float *descriptors, const uint32_t *assignment, size_t n, const float *words, size_t k, size_t dim,
              float *out);
 

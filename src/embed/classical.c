@@ -1,8 +1,8 @@
 /* The classical embedder: SIFT descriptors, a learnt vocabulary, VLAD or a bag of visual words, PCA whitening.
  *
  * Every picture gets a usable vector. Keypoints alone would leave plain shapes (a disc, a bar) without any; the grid of
- * descriptors over the content covers those. A picture of one colour has no gradient anywhere: it counts as one descriptor
- * of all zeros, so that it has a vector too, the same for every such picture. */
+ * descriptors over the content covers those. A picture of one colour has no gradient anywhere: it counts as one
+ * descriptor of all zeros, so that it has a vector too, the same for every such picture. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -83,8 +83,8 @@ static lk_status aggregate(const classical *c, const lk_sift *sift, float *raw)
     float *scratch = lk_alloc(c->set.words, sizeof *scratch);
     lk_status s = assignment && scratch ? LK_OK : lk_fail_memory("visual words");
     if (s == LK_OK) {
-        lk_kmeans_assign(sift->descriptors, sift->count, LK_SIFT_DIM, c->vocabulary, c->half_norms, c->set.words, scratch,
-                         assignment, NULL);
+        lk_kmeans_assign(sift->descriptors, sift->count, LK_SIFT_DIM, c->vocabulary, c->half_norms, c->set.words,
+                         scratch, assignment, NULL);
         if (c->set.kind == LK_CLASSICAL_VLAD)
             lk_vlad(sift->descriptors, assignment, sift->count, c->vocabulary, c->set.words, LK_SIFT_DIM, raw);
         else
@@ -182,11 +182,14 @@ static lk_status classical_save(const lk_embedder *embedder, const char *directo
     const classical *c = (const classical *)embedder;
     uint8_t *payload = NULL;
     size_t size;
-    char *data = lk_path_join(directory, "classical.bin"), *config = lk_path_join(directory, "config.json"), *text = NULL;
-    json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I}", "kind", "classical", "id", c->base.id, "aggregation",
-                               c->set.kind == LK_CLASSICAL_VLAD ? "vlad" : "bovw", "words", (json_int_t)c->set.words, "name",
-                               c->base.name, "dim", (json_int_t)c->set.dim, "max_side", (json_int_t)c->set.max_side);
-    lk_status s = data && config && object && (text = json_dumps(object, JSON_INDENT(2))) ? LK_OK : lk_fail_memory("model");
+    char *data = lk_path_join(directory, "classical.bin"), *config = lk_path_join(directory, "config.json"),
+         *text = NULL;
+    json_t *object =
+        json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:I}", "kind", "classical", "id", c->base.id, "aggregation",
+                  c->set.kind == LK_CLASSICAL_VLAD ? "vlad" : "bovw", "words", (json_int_t)c->set.words, "name",
+                  c->base.name, "dim", (json_int_t)c->set.dim, "max_side", (json_int_t)c->set.max_side);
+    lk_status s =
+        data && config && object && (text = json_dumps(object, JSON_INDENT(2))) ? LK_OK : lk_fail_memory("model");
     if (s == LK_OK) s = serialise(c, &payload, &size);
     if (s == LK_OK) s = lk_blob_write(data, magic, VERSION, payload, size);
     if (s == LK_OK) s = lk_file_write_atomic(config, text, strlen(text));
@@ -213,7 +216,8 @@ static lk_status parse(const char *path, const uint8_t *payload, size_t size, cl
     if (!sensible(set)) return lk_fail(LK_CORRUPT, "%s: its settings make no sense", path);
     size_t floats = (size_t)set->words * (LK_SIFT_DIM + 1) + set->raw + (size_t)set->dim * set->raw;
     if (size - sizeof *set != floats * sizeof(float))
-        return lk_fail(LK_CORRUPT, "%s: holds %zu bytes where %zu are needed", path, size, sizeof *set + floats * sizeof(float));
+        return lk_fail(LK_CORRUPT, "%s: holds %zu bytes where %zu are needed", path, size,
+                       sizeof *set + floats * sizeof(float));
     lk_status s = allocate(c);
     if (s != LK_OK) return s;
     c->pca = (lk_pca){.in = set->raw,
@@ -233,7 +237,8 @@ static lk_status parse(const char *path, const uint8_t *payload, size_t size, cl
         memcpy(parts[i].to, p, parts[i].count * sizeof(float));
         p += parts[i].count * sizeof(float);
         for (size_t j = 0; j < parts[i].count; j++)
-            if (!isfinite(parts[i].to[j])) return lk_fail(LK_CORRUPT, "%s: holds a weight that is not a finite number", path);
+            if (!isfinite(parts[i].to[j]))
+                return lk_fail(LK_CORRUPT, "%s: holds a weight that is not a finite number", path);
     }
     complete(c, payload, size);
     return LK_OK;
@@ -348,8 +353,8 @@ static lk_status learn_vocabulary(training *t, uint64_t seed)
     }
     if (n == 0) return lk_fail(LK_NOT_FOUND, "none of the %zu pictures of the sample can be read", t->sample);
     if (n < c->set.words) {
-        lk_log(t->context, LK_LOG_WARN, "the sample has only %zu descriptors: the vocabulary has as many words, not %u", n,
-               c->set.words);
+        lk_log(t->context, LK_LOG_WARN, "the sample has only %zu descriptors: the vocabulary has as many words, not %u",
+               n, c->set.words);
         c->set.words = (uint32_t)n;
     }
     c->set.raw = (uint32_t)raw_width(&c->set);
@@ -381,8 +386,8 @@ static lk_status learn_whitening(training *t)
     }
     size_t wanted = c->set.dim;
     lk_status s = LK_INVALID;
-    /* Eigenvalues of few pictures say little: fully whitened, a sample of 50 would make all 50 equally unlike. The fewer
-     * pictures a dimension has, the less is whitened. */
+    /* Eigenvalues of few pictures say little: fully whitened, a sample of 50 would make all 50 equally unlike. The
+     * fewer pictures a dimension has, the less is whitened. */
     double ridge = 4 * (double)wanted / (double)n;
     if (n >= 2) s = lk_pca_fit(t->context, t->raw, n, raw, wanted, ridge, &c->pca);
     if (s == LK_INVALID) {
@@ -404,7 +409,9 @@ static settings choose(const lk_classical_options *o)
 {
     bool vlad = !o || o->kind == LK_CLASSICAL_VLAD;
     settings set = {.kind = vlad ? LK_CLASSICAL_VLAD : LK_CLASSICAL_BOVW,
-                    .words = o && o->words ? o->words : vlad ? 64 : 2048,
+                    .words = o && o->words ? o->words
+                             : vlad        ? 64
+                                           : 2048,
                     .dim = o && o->dim ? o->dim : 256,
                     .max_side = o && o->max_side ? o->max_side : 256,
                     .max_keypoints = o && o->max_keypoints ? o->max_keypoints : 300,
@@ -414,16 +421,16 @@ static settings choose(const lk_classical_options *o)
     return set;
 }
 
-lk_status lk_classical_train(lk_context *context, const lk_classical_options *options, size_t count, lk_picture_fn picture,
-                             void *user, lk_embedder **out)
+lk_status lk_classical_train(lk_context *context, const lk_classical_options *options, size_t count,
+                             lk_picture_fn picture, void *user, lk_embedder **out)
 {
     *out = NULL;
     if (count == 0) return lk_fail(LK_NOT_FOUND, "there are no pictures to learn a vocabulary from");
     settings set = choose(options);
     if (set.dim > set.raw) set.dim = set.raw;
     if ((options && (unsigned)options->kind > LK_CLASSICAL_VLAD) || !sensible(&set))
-        return lk_fail(LK_INVALID, "a vocabulary of %u words, %u dimensions and pictures of %u pixels cannot be made", set.words,
-                       set.dim, set.max_side);
+        return lk_fail(LK_INVALID, "a vocabulary of %u words, %u dimensions and pictures of %u pixels cannot be made",
+                       set.words, set.dim, set.max_side);
     size_t sample = options && options->sample_images ? options->sample_images : 3000;
     if (sample > RAW_SAMPLE_BYTES / (set.raw * sizeof(float))) sample = RAW_SAMPLE_BYTES / (set.raw * sizeof(float));
     if (sample > count) sample = count;

@@ -89,6 +89,8 @@ bool lk_embedder_has_text(const lk_embedder *embedder)
 lk_status lk_embedder_embed_text(const lk_embedder *embedder, const char *const *texts, size_t n, float *out)
 {
     if (!lk_embedder_has_text(embedder))
-        return lk_fail(LK_UNSUPPORTED, "%s: texts cannot be embedded: that wants a model such as CLIP with its own head", embedder->name);
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: texts cannot be embedded: that wants a model such as CLIP with its own head",
+                       embedder->name);
     return embedder->kind->embed_text(embedder, texts, n, out);
 }

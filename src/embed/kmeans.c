@@ -131,8 +131,8 @@ static lk_status update_nearest(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-/* Seeds on a sample of the rows: k-means++ reads every row once per cluster, and a sample of 16 rows a cluster serves as
- * well as all for a starting point. */
+/* Seeds on a sample of the rows: k-means++ reads every row once per cluster, and a sample of 16 rows a cluster serves
+ * as well as all for a starting point. */
 static lk_status seed(lk_context *context, kmeans *m, uint64_t number)
 {
     lk_random random;
@@ -174,8 +174,8 @@ done:
     return s;
 }
 
-lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, size_t k, const lk_kmeans_options *options,
-                    float *centroids, uint32_t *assignment, double *inertia)
+lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, size_t k,
+                    const lk_kmeans_options *options, float *centroids, uint32_t *assignment, double *inertia)
 {
     if (k == 0 || n < k) return lk_fail(LK_INVALID, "%zu clusters cannot be made of %zu points", k, n);
     unsigned iterations = options->iterations ? options->iterations : 20;
@@ -193,8 +193,9 @@ lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, s
                 .order = lk_alloc(n, sizeof *m.order),
                 .starts = lk_alloc(k + 1, sizeof *m.starts),
                 .kernels = lk_distance_kernels_for(lk_cpu_detect())};
-    lk_status s = m.half_norms && m.assignment && m.distances && m.scratch && m.order && m.starts ? LK_OK
-                                                                                                 : lk_fail_memory("k-means");
+    lk_status s = m.half_norms && m.assignment && m.distances && m.scratch && m.order && m.starts
+                      ? LK_OK
+                      : lk_fail_memory("k-means");
     if (s == LK_OK) s = seed(context, &m, options->seed);
     for (unsigned i = 0; s == LK_OK && i <= iterations; i++) {
         if (lk_context_cancelled(context)) {

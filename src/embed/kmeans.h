@@ -12,15 +12,15 @@ typedef struct lk_kmeans_options {
     uint64_t seed;
 } lk_kmeans_options;
 
-/* Divides x [n][dim] into k clusters. centroids [k][dim] is written; assignment [n] too unless NULL; *inertia (may be NULL)
- * is the mean squared distance to the nearest centroid at the last assignment. A cluster that loses all its points takes
- * over the point that lies farthest from its centroid. The same input gives the same bytes for any number of threads.
- * LK_INVALID when n < k or k is 0; LK_CANCELLED; LK_NO_MEMORY. */
-lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, size_t k, const lk_kmeans_options *options,
-                    float *centroids, uint32_t *assignment, double *inertia);
+/* Divides x [n][dim] into k clusters. centroids [k][dim] is written; assignment [n] too unless NULL; *inertia (may be
+ * NULL) is the mean squared distance to the nearest centroid at the last assignment. A cluster that loses all its
+ * points takes over the point that lies farthest from its centroid. The same input gives the same bytes for any number
+ * of threads. LK_INVALID when n < k or k is 0; LK_CANCELLED; LK_NO_MEMORY. */
+lk_status lk_kmeans(lk_context *context, const float *x, size_t n, size_t dim, size_t k,
+                    const lk_kmeans_options *options, float *centroids, uint32_t *assignment, double *inertia);
 
-/* Nearest centroid of each row: half_norms [k] holds |c|^2 / 2. distances [n] (squared) may be NULL. Runs in the calling
- * thread; scratch [k]. Ties go to the smaller number. */
+/* Nearest centroid of each row: half_norms [k] holds |c|^2 / 2. distances [n] (squared) may be NULL. Runs in the
+ * calling thread; scratch [k]. Ties go to the smaller number. */
 void lk_kmeans_assign(const float *x, size_t n, size_t dim, const float *centroids, const float *half_norms, size_t k,
                       float *scratch, uint32_t *assignment, float *distances);
 /* half_norms [k] of centroids [k][dim]. */

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 128 };     /* of the Gram or covariance matrix made at once */
+enum { ROWS = 128 };    /* of the Gram or covariance matrix made at once */
 #define NEGLIGIBLE 1e-6 /* eigenvalues below this share of the largest are rounding errors */
 
-/* The symmetric product whose eigenvectors are wanted: x xT of side n when the sample is smaller than the vectors are wide
- * (the Gram trick: the same eigenvalues, from a smaller matrix), else xT x of side `in`. */
+/* The symmetric product whose eigenvectors are wanted: x xT of side n when the sample is smaller than the vectors are
+ * wide (the Gram trick: the same eigenvalues, from a smaller matrix), else xT x of side `in`. */
 typedef struct product {
     const float *x;
     size_t n, in, side;
@@ -32,8 +32,8 @@ static lk_status product_rows(void *arg, size_t begin, size_t end, int worker)
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, side, (blasint)p->in, 1, p->x + begin * p->in,
                     (blasint)p->in, p->x, (blasint)p->in, 0, out, side);
     else
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rows, side, (blasint)p->n, 1, p->x + begin, (blasint)p->in, p->x,
-                    (blasint)p->in, 0, out, side);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rows, side, (blasint)p->n, 1, p->x + begin, (blasint)p->in,
+                    p->x, (blasint)p->in, 0, out, side);
     return LK_OK;
 }
 
@@ -111,8 +111,10 @@ static lk_status finish_rows(void *arg, size_t begin, size_t end, int worker)
 lk_status lk_pca_fit(lk_context *context, float *x, size_t n, size_t in, size_t out, double ridge, lk_pca *result)
 {
     *result = (lk_pca){0};
-    if (n < 2 || in == 0 || out == 0) return lk_fail(LK_INVALID, "principal components need at least two samples, not %zu", n);
-    openblas_set_num_threads(1); /* rows are divided by our own threads, so that the result is the same for any number */
+    if (n < 2 || in == 0 || out == 0)
+        return lk_fail(LK_INVALID, "principal components need at least two samples, not %zu", n);
+    openblas_set_num_threads(
+        1); /* rows are divided by our own threads, so that the result is the same for any number */
     product p = {.x = x, .n = n, .in = in, .gram = n < in, .side = n < in ? n : in};
     if (out > p.side) out = p.side;
     double *values = lk_alloc(out, sizeof *values), *vectors = lk_alloc(out * p.side, sizeof *vectors);
@@ -149,7 +151,8 @@ done:
 
 void lk_pca_apply(const lk_pca *pca, const float *x, float *y)
 {
-    /* (x - mean) first and then the product: the mean's own projection would otherwise be subtracted with its rounding. */
+    /* (x - mean) first and then the product: the mean's own projection would otherwise be subtracted with its rounding.
+     */
     for (size_t c = 0; c < pca->out; c++) {
         const float *row = pca->components + c * pca->in;
         double sum = 0;
@@ -158,7 +161,8 @@ void lk_pca_apply(const lk_pca *pca, const float *x, float *y)
             float part[8] = {0};
             size_t j = first;
             for (; j + 8 <= end; j += 8)
-                for (int l = 0; l < 8; l++) part[l] += row[j + (size_t)l] * (x[j + (size_t)l] - pca->mean[j + (size_t)l]);
+                for (int l = 0; l < 8; l++)
+                    part[l] += row[j + (size_t)l] * (x[j + (size_t)l] - pca->mean[j + (size_t)l]);
             for (; j < end; j++) part[0] += row[j] * (x[j] - pca->mean[j]);
             for (int l = 0; l < 8; l++) sum += part[l];
         }

@@ -11,19 +11,21 @@
 #include <vl/sift.h>
 
 enum {
-    SMALLEST = 16,      /* pictures are enlarged to this side: below it the scale space has no room */
-    MARGIN = 16,        /* pixels of background around the content, so that shapes at its edge have both their sides */
+    SMALLEST = 16,       /* pictures are enlarged to this side: below it the scale space has no room */
+    MARGIN = 16,         /* pixels of background around the content, so that shapes at its edge have both their sides */
     BACKGROUND_STEP = 24 /* grey levels that set content off from the background */
 };
-#define GRID_CONTRAST 0.005f /* patches below this gradient norm (of pictures in [0, 1]) are empty: VLFeat's own threshold */
-#define PEAK 2.0             /* of 255: weaker extrema are noise */
-#define EDGE 10.0            /* Lowe's ratio of principal curvatures */
+#define GRID_CONTRAST                                                                                                  \
+    0.005f        /* patches below this gradient norm (of pictures in [0, 1]) are empty: VLFeat's own threshold */
+#define PEAK 2.0  /* of 255: weaker extrema are noise */
+#define EDGE 10.0 /* Lowe's ratio of principal curvatures */
 static const int grid_bins[] = {4, 8, 12}; /* pixels per histogram bin: patches are four bins wide */
 
 void lk_root_sift(float d[LK_SIFT_DIM])
 {
     float sum = 0;
-    for (int i = 0; i < LK_SIFT_DIM; i++) sum += d[i] = d[i] > 0 ? d[i] : 0; /* VLFeat rounds to -0 and, at no gradient, NaN */
+    for (int i = 0; i < LK_SIFT_DIM; i++)
+        sum += d[i] = d[i] > 0 ? d[i] : 0; /* VLFeat rounds to -0 and, at no gradient, NaN */
     if (!(sum > 0)) return;
     for (int i = 0; i < LK_SIFT_DIM; i++) d[i] = sqrtf(d[i] / sum);
 }
@@ -42,10 +44,10 @@ typedef struct canvas {
     int width, height;
 } canvas;
 
-/* Resamples the rectangle of a grey picture to width x height by area averages (or the nearest pixel when enlarging), with
- * a margin filled with `background`. Values are divided by `scale`. */
-static lk_status make_canvas(const lk_image *grey, const uint32_t box[4], int width, int height, int margin, float background,
-                             float scale, canvas *out)
+/* Resamples the rectangle of a grey picture to width x height by area averages (or the nearest pixel when enlarging),
+ * with a margin filled with `background`. Values are divided by `scale`. */
+static lk_status make_canvas(const lk_image *grey, const uint32_t box[4], int width, int height, int margin,
+                             float background, float scale, canvas *out)
 {
     *out = (canvas){.width = width + 2 * margin, .height = height + 2 * margin};
     out->pixels = lk_alloc((size_t)out->width * (size_t)out->height, sizeof(float));
@@ -71,8 +73,9 @@ static lk_status make_canvas(const lk_image *grey, const uint32_t box[4], int wi
     return LK_OK;
 }
 
-/* The rectangle {left, top, width, height} that differs from the background, which is the median of the picture's rim; the
- * whole picture when nothing differs. Drawings of one thing come with margins of all widths: this makes them alike. */
+/* The rectangle {left, top, width, height} that differs from the background, which is the median of the picture's rim;
+ * the whole picture when nothing differs. Drawings of one thing come with margins of all widths: this makes them alike.
+ */
 static float find_content(const lk_image *grey, uint32_t box[4])
 {
     uint32_t w = grey->width, h = grey->height, histogram[256] = {0}, rim = 0, seen = 0;
@@ -139,7 +142,8 @@ static int stronger(const void *a, const void *b)
 static lk_status find_keypoints(const lk_image *grey, size_t most, collector *all)
 {
     uint32_t longer = grey->width > grey->height ? grey->width : grey->height;
-    uint32_t shorter = grey->width < grey->height ? grey->width : grey->height, whole[4] = {0, 0, grey->width, grey->height};
+    uint32_t shorter = grey->width < grey->height ? grey->width : grey->height,
+             whole[4] = {0, 0, grey->width, grey->height};
     double grow = shorter < SMALLEST ? (double)SMALLEST / shorter : 1;
     if (longer * grow > 4096) return LK_OK; /* a line: it has no corners to find */
     canvas c;
@@ -161,7 +165,8 @@ static lk_status find_keypoints(const lk_image *grey, size_t most, collector *al
             double angles[4];
             int n = vl_sift_calc_keypoint_orientations(filter, angles, k);
             /* The response of the scale space at the keypoint; VLFeat does not keep it with the point. */
-            vl_size octave_width = (vl_size)vl_sift_get_octave_width(filter), octave_height = (vl_size)vl_sift_get_octave_height(filter);
+            vl_size octave_width = (vl_size)vl_sift_get_octave_width(filter),
+                    octave_height = (vl_size)vl_sift_get_octave_height(filter);
             float strength = fabsf(filter->dog[octave_width * octave_height * (vl_size)(k->is - filter->s_min) +
                                                (vl_size)k->iy * octave_width + (vl_size)k->ix]);
             for (int a = 0; a < n; a++) {
@@ -204,7 +209,8 @@ static lk_status lay_grid(const lk_image *grey, const lk_sift_options *options, 
         if (c.width < 4 * bin || c.height < 4 * bin) continue;
         /* The blur that a keypoint of this size would have been described under (3 pixels of a bin per sigma). */
         double sigma = sqrt(bin * bin / 9.0 - 0.25);
-        vl_imsmooth_f(smooth, (vl_size)c.width, c.pixels, (vl_size)c.width, (vl_size)c.height, (vl_size)c.width, sigma, sigma);
+        vl_imsmooth_f(smooth, (vl_size)c.width, c.pixels, (vl_size)c.width, (vl_size)c.height, (vl_size)c.width, sigma,
+                      sigma);
         VlDsiftFilter *filter = vl_dsift_new_basic(c.width, c.height, (int)options->grid_step, bin);
         if (!filter) {
             s = lk_fail_memory("SIFT");

@@ -1,8 +1,9 @@
 /* Local descriptors: SIFT (Lowe, 2004) as RootSIFT (Arandjelovic & Zisserman, 2012), from two places in a picture.
  *
  * Keypoints are where the scale space has its extrema; their descriptors turn with the picture. A regular grid over the
- * picture's content at several scales, upright, adds what keypoints miss: flat shapes with few corners, of which logos are
- * full, and the layout of the whole. Both are described with the same 128 numbers, so one vocabulary serves both. */
+ * picture's content at several scales, upright, adds what keypoints miss: flat shapes with few corners, of which logos
+ * are full, and the layout of the whole. Both are described with the same 128 numbers, so one vocabulary serves both.
+ */
 #ifndef LK_EMBED_SIFT_H
 #define LK_EMBED_SIFT_H
 
@@ -23,7 +24,7 @@ typedef struct lk_sift_place {
 } lk_sift_place;
 
 typedef struct lk_sift {
-    float *descriptors; /* [count][LK_SIFT_DIM], each of unit length */
+    float *descriptors;    /* [count][LK_SIFT_DIM], each of unit length */
     lk_sift_place *places; /* [keypoints]: those of the grid have none */
     size_t count, keypoints;
 } lk_sift;

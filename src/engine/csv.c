@@ -57,7 +57,8 @@ static lk_status read_field(lk_csv *csv, bool *last)
         }
         p++;
         if (p < csv->end && *p != ',' && *p != '\n' && *p != '\r')
-            return lk_fail(LK_CORRUPT, "%s: line %zu: something follows the closing quote of a field", csv->path, csv->line);
+            return lk_fail(LK_CORRUPT, "%s: line %zu: something follows the closing quote of a field", csv->path,
+                           csv->line);
     } else {
         while (p < csv->end && *p != ',' && *p != '\n' && !(*p == '\r' && (p + 1 >= csv->end || p[1] == '\n'))) p++;
         to = p;

@@ -1,4 +1,5 @@
-/* Reading CSV files (RFC 4180): quoted fields, doubled quotes, commas and line breaks in quotes, CRLF, byte order mark. */
+/* Reading CSV files (RFC 4180): quoted fields, doubled quotes, commas and line breaks in quotes, CRLF, byte order mark.
+ */
 #ifndef LK_ENGINE_CSV_H
 #define LK_ENGINE_CSV_H
 

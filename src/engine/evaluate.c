@@ -92,7 +92,8 @@ static lk_status gather(void *user, const lk_record *record)
     evaluation *e = user;
     const lk_evaluate_options *options = e->options;
     if (record->state != LK_PICTURE_INDEXED) return LK_OK;
-    if (!lk_grow((void **)&e->entries, &e->capacity, e->count + 1, sizeof *e->entries)) return lk_fail_memory("gallery");
+    if (!lk_grow((void **)&e->entries, &e->capacity, e->count + 1, sizeof *e->entries))
+        return lk_fail_memory("gallery");
     entry *item = &e->entries[e->count++];
     *item = (entry){.id = record->id,
                     .path = strdup(record->path),
@@ -137,7 +138,8 @@ static lk_status match_rows(evaluation *e)
 static lk_status add_pair(evaluation *e, size_t query, size_t relevant)
 {
     if (query == relevant) return LK_OK; /* a picture is never its own result */
-    if (!lk_grow((void **)&e->pairs, &e->pair_capacity, e->pair_count + 1, sizeof *e->pairs)) return lk_fail_memory("truth");
+    if (!lk_grow((void **)&e->pairs, &e->pair_capacity, e->pair_count + 1, sizeof *e->pairs))
+        return lk_fail_memory("truth");
     e->pairs[e->pair_count++] = (pair){query, relevant};
     return LK_OK;
 }
@@ -148,8 +150,9 @@ static lk_status truth_from_labels(evaluation *e, entry **sorted)
     for (size_t i = 0; i < e->count; i++)
         if (e->entries[i].label) sorted[n++] = &e->entries[i];
     if (n == 0)
-        return lk_fail(LK_INVALID, "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
-                                   "CSV of `query,relevant`");
+        return lk_fail(LK_INVALID,
+                       "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
+                       "CSV of `query,relevant`");
     qsort(sorted, n, sizeof *sorted, by_label);
     for (size_t begin = 0, end; begin < n; begin = end) {
         for (end = begin + 1; end < n && strcmp(sorted[begin]->label, sorted[end]->label) == 0;) end++;
@@ -209,7 +212,8 @@ static lk_status truth_from_csv(evaluation *e, entry **by_paths)
         strcpy(folder, ".");
     bool more;
     LK_TRY(lk_csv_next(&csv, &more));
-    size_t query = more ? lk_csv_column(&csv, "query") : SIZE_MAX, relevant = more ? lk_csv_column(&csv, "relevant") : SIZE_MAX;
+    size_t query = more ? lk_csv_column(&csv, "query") : SIZE_MAX,
+           relevant = more ? lk_csv_column(&csv, "relevant") : SIZE_MAX;
     if (query == SIZE_MAX || relevant == SIZE_MAX) {
         s = lk_fail(LK_CORRUPT, "%s: the first line must be `query,relevant`", path);
         goto done;
@@ -222,8 +226,8 @@ static lk_status truth_from_csv(evaluation *e, entry **by_paths)
         entry *q = find_entry(e, by_paths, folder, csv.fields[query]);
         entry *r = find_entry(e, by_paths, folder, csv.fields[relevant]);
         if (!q || !r) { /* a missing picture would silently flatter the figures */
-            s = lk_fail(LK_NOT_FOUND, "%s: line %zu: %s is not an indexed picture of the collection", path, csv.row_line,
-                        csv.fields[q ? relevant : query]);
+            s = lk_fail(LK_NOT_FOUND, "%s: line %zu: %s is not an indexed picture of the collection", path,
+                        csv.row_line, csv.fields[q ? relevant : query]);
             goto done;
         }
         if (q->query) LK_TRY(add_pair(e, q->row, r->row));
@@ -279,8 +283,8 @@ static lk_status rank_queries(void *arg, size_t begin, size_t end, int worker)
         size_t q = e->block_first + i, first = e->firsts[q], n = e->firsts[q + 1] - first;
         uint64_t *ranks = lk_alloc(n, sizeof *ranks);
         if (!ranks) return lk_fail_memory("ranks");
-        lk_status s = lk_eval_ranks(e->scores + i * e->rows, e->ids, e->rows, lk_flat_metric(e->index) != LK_L2, e->queries[q],
-                                    e->relevant + first, n, ranks, NULL);
+        lk_status s = lk_eval_ranks(e->scores + i * e->rows, e->ids, e->rows, lk_flat_metric(e->index) != LK_L2,
+                                    e->queries[q], e->relevant + first, n, ranks, NULL);
         if (s == LK_OK) s = lk_eval_query(ranks, NULL, n, n, NULL, e->out->ks, e->out->n_ks, &e->metrics[q]);
         free(ranks);
         if (s != LK_OK) return s;
@@ -332,7 +336,8 @@ done:
     return s;
 }
 
-lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options, lk_evaluation *out)
+lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options,
+                      lk_evaluation *out)
 {
     static const lk_evaluate_options defaults = {0};
     static const uint32_t default_ks[] = {1, 5, 10, 100};

@@ -1,5 +1,6 @@
-/* Pictures into a collection: read, hash, decode and embed on the pool; store in order in one thread. A job is a group of as
- * many pictures as the embedder likes at once; while one worker's group runs through the network, another's is decoded. */
+/* Pictures into a collection: read, hash, decode and embed on the pool; store in order in one thread. A job is a group
+ * of as many pictures as the embedder likes at once; while one worker's group runs through the network, another's is
+ * decoded. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -26,7 +27,8 @@ typedef struct picture {
     bool same; /* the bytes are those the catalog knows: nothing was embedded */
 } picture;
 
-/* Pictures that travel together. Decoded ones exist only while a worker has the group, so memory is bounded by the threads. */
+/* Pictures that travel together. Decoded ones exist only while a worker has the group, so memory is bounded by the
+ * threads. */
 typedef struct group {
     const lk_embedder *embedder;
     const lk_image_options *decoding;
@@ -45,7 +47,8 @@ static lk_status read_picture(const group *g, picture *p, lk_image *image)
     if (s != LK_OK) return s;
     p->size = size;
     p->hash = lk_hash(bytes, size);
-    p->same = p->known.id && p->known.state == LK_PICTURE_INDEXED && p->known.hash[0] == p->hash.low && p->known.hash[1] == p->hash.high;
+    p->same = p->known.id && p->known.state == LK_PICTURE_INDEXED && p->known.hash[0] == p->hash.low &&
+              p->known.hash[1] == p->hash.high;
     if (!p->same) s = lk_image_load_memory(bytes, size, p->source->path, g->decoding, image);
     free(bytes);
     p->width = image->source_width;
@@ -92,7 +95,8 @@ static lk_status commit_if(ingest *in, size_t at_least)
     return lk_collection_commit(in->collection);
 }
 
-/* Records that a picture cannot be used. What the catalog knew of it is replaced: its vector would be of other bytes. */
+/* Records that a picture cannot be used. What the catalog knew of it is replaced: its vector would be of other bytes.
+ */
 static lk_status store_skipped(ingest *in, const picture *job, const char *message)
 {
     lk_record record = {.id = job->known.id,
@@ -265,7 +269,8 @@ static lk_status run(ingest *in, lk_source_list *sources, lk_ordered *pipeline)
     }
     s = commit_if(in, 1);
     if (s == LK_OK && next < count)
-        s = lk_fail(LK_CANCELLED, "stopped after %zu of %zu pictures: what is done is kept, the same command goes on from there",
+        s = lk_fail(LK_CANCELLED,
+                    "stopped after %zu of %zu pictures: what is done is kept, the same command goes on from there",
                     done, count);
     return s;
 }
@@ -303,8 +308,8 @@ static void free_groups(ingest *in)
     free(in->groups);
 }
 
-lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder, lk_source_list *sources,
-                    const lk_ingest_options *options, lk_ingest_report *report)
+lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
+                    lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report)
 {
     static const lk_ingest_options defaults = {0};
     lk_ingest_report unused;
@@ -314,8 +319,8 @@ lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_emb
     lk_collection_config config = lk_collection_config_of(collection);
     if (strcmp(config.embedder_id, lk_embedder_id(embedder)) != 0)
         return lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)",
-                       lk_collection_path(collection), config.embedder_name, config.embedder_id, lk_embedder_name(embedder),
-                       lk_embedder_id(embedder));
+                       lk_collection_path(collection), config.embedder_name, config.embedder_id,
+                       lk_embedder_name(embedder), lk_embedder_id(embedder));
     ingest in = {.context = context,
                  .collection = collection,
                  .decoding = lk_embedder_image_options(embedder),

@@ -1,7 +1,7 @@
 /* A collection opened for searching. */
+#include "engine/searcher.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "engine/searcher.h"
 #include <likeness/engine.h>
 
 #include <pthread.h>
@@ -20,9 +20,9 @@ struct lk_searcher {
     lk_embedder *embedder;
     lk_collection *collection; /* guarded by catalog: SQLite's handle is for one thread at a time */
     pthread_mutex_t catalog;
-    view *present;         /* guarded by swap */
+    view *present; /* guarded by swap */
     pthread_mutex_t swap;
-    uint64_t version;      /* of the present view; guarded by catalog */
+    uint64_t version; /* of the present view; guarded by catalog */
 };
 
 static lk_status view_new(lk_collection *collection, view **out)
@@ -66,12 +66,13 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
     pthread_mutex_init(&searcher->swap, NULL);
     lk_status s;
     LK_TRY(lk_collection_open(path, LK_READ, &searcher->collection));
-    LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder), "%s: its model",
-                      path));
+    LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder),
+                      "%s: its model", path));
     lk_collection_config config = lk_collection_config_of(searcher->collection);
     if (strcmp(config.embedder_id, lk_embedder_id(searcher->embedder)) != 0) {
-        s = lk_fail(LK_CONFLICT, "%s: the model in it (%s) is not the one that made its vectors (%s): index the pictures anew",
-                    path, lk_embedder_id(searcher->embedder), config.embedder_id);
+        s = lk_fail(LK_CONFLICT,
+                    "%s: the model in it (%s) is not the one that made its vectors (%s): index the pictures anew", path,
+                    lk_embedder_id(searcher->embedder), config.embedder_id);
         goto done;
     }
     LK_TRY(lk_collection_version(searcher->collection, &searcher->version));
@@ -204,7 +205,8 @@ static lk_status search_view(lk_searcher *searcher, view *v, const float *vector
     return s;
 }
 
-lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options, lk_results *out)
+lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_search_options *options,
+                           lk_results *out)
 {
     *out = (lk_results){0};
     view *v = view_use(searcher);
@@ -213,7 +215,8 @@ lk_status lk_search_vector(lk_searcher *searcher, const float *vector, const lk_
     return s;
 }
 
-lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options, lk_results *out)
+lk_status lk_search_image(lk_searcher *searcher, const lk_image *image, const lk_search_options *options,
+                          lk_results *out)
 {
     *out = (lk_results){0};
     float *vector = lk_alloc(lk_embedder_dim(searcher->embedder), sizeof *vector);

@@ -136,9 +136,7 @@ static lk_status walk(lk_source_list *list, const char *folder)
         case FTS_F:
             if (!hidden && named_as_picture(node->fts_name)) s = lk_sources_add_path(list, node->fts_path, NULL);
             break;
-        case FTS_DNR:
-            s = lk_fail_errno(node->fts_errno, "%s: the folder cannot be read", node->fts_path);
-            break;
+        case FTS_DNR: s = lk_fail_errno(node->fts_errno, "%s: the folder cannot be read", node->fts_path); break;
         default: break;
         }
     }
@@ -169,7 +167,8 @@ lk_status lk_sources_add(lk_source_list *list, const char *path)
     return s;
 }
 
-/* Whole numbers become JSON numbers, so that they can be compared as such; everything else, and every label, stays text. */
+/* Whole numbers become JSON numbers, so that they can be compared as such; everything else, and every label, stays
+ * text. */
 static json_t *column_value(const char *column, const char *text)
 {
     size_t n = strlen(text), digits = strspn(text[0] == '-' ? text + 1 : text, "0123456789");
@@ -217,7 +216,8 @@ lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path)
         for (size_t i = 0; i < count; i++) {
             if (i == path_column || csv.fields[i][0] == 0) continue;
             if (json_object_set_new(labels, columns[i], column_value(columns[i], csv.fields[i])) != 0) {
-                s = lk_fail(LK_CORRUPT, "%s: line %zu: the column %s is not UTF-8 text", csv_path, csv.row_line, columns[i]);
+                s = lk_fail(LK_CORRUPT, "%s: line %zu: the column %s is not UTF-8 text", csv_path, csv.row_line,
+                            columns[i]);
                 goto done;
             }
         }

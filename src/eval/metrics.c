@@ -18,7 +18,8 @@ lk_status lk_eval_query(const uint64_t *ranks, const double *gains, size_t found
     *out = (lk_query_metrics){0};
     if (relevant == 0) return lk_fail(LK_INVALID, "a query without relevant items has no metrics");
     if (found > relevant) return lk_fail(LK_INVALID, "%zu relevant items were found of %zu", found, relevant);
-    if (n_ks > LK_EVAL_MAX_KS) return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
+    if (n_ks > LK_EVAL_MAX_KS)
+        return lk_fail(LK_INVALID, "%zu cut-offs are more than the %d possible", n_ks, LK_EVAL_MAX_KS);
     for (size_t c = 0; c < n_ks; c++)
         if (ks[c] == 0) return lk_fail(LK_INVALID, "a cut-off of 0 makes no sense");
     for (size_t i = 0; i < found; i++)

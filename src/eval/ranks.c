@@ -1,5 +1,5 @@
-/* Ranks of a query's relevant items among all scores, by counting instead of sorting: one pass over the gallery puts each
- * item between two neighbouring relevant ones, O(n log r) for r relevant items. */
+/* Ranks of a query's relevant items among all scores, by counting instead of sorting: one pass over the gallery puts
+ * each item between two neighbouring relevant ones, O(n log r) for r relevant items. */
 #include "base/error.h"
 #include "base/memory.h"
 #include <likeness/eval.h>

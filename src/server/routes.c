@@ -11,8 +11,8 @@
 
 /* ---- answering ---- */
 
-static enum MHD_Result send_response(lk_request *request, unsigned status, const char *type, struct MHD_Response *response,
-                                     const char *cache)
+static enum MHD_Result send_response(lk_request *request, unsigned status, const char *type,
+                                     struct MHD_Response *response, const char *cache)
 {
     if (!response) return MHD_NO;
     MHD_add_response_header(response, "Content-Type", type);
@@ -56,9 +56,9 @@ enum MHD_Result lk_answer_error(lk_request *request, unsigned status, const char
 /* A failure of the library, as the status of HTTP that means the same. */
 static enum MHD_Result answer_failure(lk_request *request, lk_status s)
 {
-    static const unsigned codes[] = {[LK_INVALID] = 400,     [LK_NOT_FOUND] = 404, [LK_CORRUPT] = 415,  [LK_IO] = 500,
-                                     [LK_NO_MEMORY] = 503,   [LK_UNSUPPORTED] = 415, [LK_CANCELLED] = 503, [LK_CONFLICT] = 500,
-                                     [LK_LIMIT] = 413};
+    static const unsigned codes[] = {
+        [LK_INVALID] = 400,     [LK_NOT_FOUND] = 404, [LK_CORRUPT] = 415,  [LK_IO] = 500,   [LK_NO_MEMORY] = 503,
+        [LK_UNSUPPORTED] = 415, [LK_CANCELLED] = 503, [LK_CONFLICT] = 500, [LK_LIMIT] = 413};
     return lk_answer_error(request, codes[s], lk_error_message());
 }
 
@@ -78,8 +78,8 @@ static bool argument(lk_request *request, const char *name, int64_t least, int64
 static json_t *result_json(const lk_result *r, bool scored)
 {
     json_t *labels = json_loads(r->labels, 0, NULL);
-    json_t *out = json_pack("{s:I, s:s, s:s?, s:o?, s:I, s:I}", "id", (json_int_t)r->id, "path", r->path, "label", r->label,
-                            "labels", labels, "width", (json_int_t)r->width, "height", (json_int_t)r->height);
+    json_t *out = json_pack("{s:I, s:s, s:s?, s:o?, s:I, s:I}", "id", (json_int_t)r->id, "path", r->path, "label",
+                            r->label, "labels", labels, "width", (json_int_t)r->width, "height", (json_int_t)r->height);
     if (scored) json_object_set_new(out, "score", json_real((double)r->score));
     return out;
 }
@@ -99,9 +99,10 @@ static enum MHD_Result route_info(lk_request *request)
     lk_collection_config config = lk_searcher_config(server->searcher);
     static const char *const metrics[] = {"cosine", "inner product", "squared distance"};
     return lk_answer_json(request, 200,
-                          json_pack("{s:I, s:I, s:s, s:s, s:s, s:s, s:I}", "count", (json_int_t)lk_searcher_count(server->searcher),
-                                    "dim", (json_int_t)config.dim, "metric", metrics[config.metric], "model", config.embedder_name,
-                                    "model_id", config.embedder_id, "version", lk_version(), "max_upload_bytes",
+                          json_pack("{s:I, s:I, s:s, s:s, s:s, s:s, s:I}", "count",
+                                    (json_int_t)lk_searcher_count(server->searcher), "dim", (json_int_t)config.dim,
+                                    "metric", metrics[config.metric], "model", config.embedder_name, "model_id",
+                                    config.embedder_id, "version", lk_version(), "max_upload_bytes",
                                     (json_int_t)server->options.max_upload_bytes));
 }
 
@@ -113,8 +114,9 @@ static enum MHD_Result route_page(lk_request *request)
     lk_results results;
     lk_status s = lk_searcher_page(request->server->searcher, after, (size_t)n, &results);
     if (s != LK_OK) return answer_failure(request, s);
-    json_t *value = json_pack("{s:o, s:I}", "images", results_json(&results, false), "next",
-                              results.count == (size_t)n ? (json_int_t)results.items[results.count - 1].id : (json_int_t)0);
+    json_t *value =
+        json_pack("{s:o, s:I}", "images", results_json(&results, false), "next",
+                  results.count == (size_t)n ? (json_int_t)results.items[results.count - 1].id : (json_int_t)0);
     lk_results_free(&results);
     return lk_answer_json(request, 200, value);
 }
@@ -137,13 +139,14 @@ static enum MHD_Result route_record(lk_request *request, int64_t id)
     return lk_answer_json(request, 200, value);
 }
 
-/* The picture as a raster at most `size` pixels wide and high. Never the file itself: an SVG or HTML that somebody slipped
- * into a collection would run its scripts as this site. Only paths of the catalog are read. */
+/* The picture as a raster at most `size` pixels wide and high. Never the file itself: an SVG or HTML that somebody
+ * slipped into a collection would run its scripts as this site. Only paths of the catalog are read. */
 static enum MHD_Result route_file(lk_request *request, int64_t id)
 {
     lk_server *server = request->server;
     int64_t size = 256;
-    if (!argument(request, "size", 16, 2048, &size)) return lk_answer_error(request, 400, "size is a number from 16 to 2048");
+    if (!argument(request, "size", 16, 2048, &size))
+        return lk_answer_error(request, 400, "size is a number from 16 to 2048");
     lk_record record;
     lk_status s = lk_searcher_record(server->searcher, id, &record);
     if (s != LK_OK) return answer_failure(request, s);
@@ -181,7 +184,8 @@ static enum MHD_Result route_search(lk_request *request, bool post)
     lk_server *server = request->server;
     int64_t k = 24, id = 0;
     if (!argument(request, "k", 1, 200, &k)) return lk_answer_error(request, 400, "k is a number from 1 to 200");
-    if (!argument(request, "id", 1, INT64_MAX, &id)) return lk_answer_error(request, 400, "id is the number of a picture");
+    if (!argument(request, "id", 1, INT64_MAX, &id))
+        return lk_answer_error(request, 400, "id is the number of a picture");
     lk_search_options options = {.k = (size_t)k};
     lk_results results;
     double started = lk_now();
@@ -206,14 +210,15 @@ static enum MHD_Result route_metrics(lk_request *request)
 {
     lk_server *server = request->server;
     char *text = NULL;
-    int n = asprintf(&text,
-                     "# TYPE likeness_requests_total counter\nlikeness_requests_total %llu\n"
-                     "# TYPE likeness_failures_total counter\nlikeness_failures_total %llu\n"
-                     "# TYPE likeness_search_seconds summary\nlikeness_search_seconds_sum %.6f\nlikeness_search_seconds_count %llu\n"
-                     "# TYPE likeness_pictures gauge\nlikeness_pictures %zu\n",
-                     atomic_load(&server->requests), atomic_load(&server->failures),
-                     (double)atomic_load(&server->search_microseconds) / 1e6, atomic_load(&server->searches),
-                     lk_searcher_count(server->searcher));
+    int n = asprintf(
+        &text,
+        "# TYPE likeness_requests_total counter\nlikeness_requests_total %llu\n"
+        "# TYPE likeness_failures_total counter\nlikeness_failures_total %llu\n"
+        "# TYPE likeness_search_seconds summary\nlikeness_search_seconds_sum %.6f\nlikeness_search_seconds_count %llu\n"
+        "# TYPE likeness_pictures gauge\nlikeness_pictures %zu\n",
+        atomic_load(&server->requests), atomic_load(&server->failures),
+        (double)atomic_load(&server->search_microseconds) / 1e6, atomic_load(&server->searches),
+        lk_searcher_count(server->searcher));
     if (n < 0) return MHD_NO;
     return lk_answer_bytes(request, "text/plain; version=0.0.4", (uint8_t *)text, (size_t)n, "no-store");
 }
@@ -237,9 +242,11 @@ static enum MHD_Result route_web(lk_request *request)
 enum MHD_Result lk_route(lk_request *request)
 {
     const char *path = request->path;
-    bool get = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0, post = strcmp(request->method, "POST") == 0;
+    bool get = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0,
+         post = strcmp(request->method, "POST") == 0;
     if (strcmp(path, "/api/v1/search") == 0 && (get || post)) return route_search(request, post);
-    if (!get) return lk_answer_error(request, 405, "this address is for reading; pictures are posted to /api/v1/search");
+    if (!get)
+        return lk_answer_error(request, 405, "this address is for reading; pictures are posted to /api/v1/search");
     if (strcmp(path, "/healthz") == 0) return lk_answer_json(request, 200, json_pack("{s:s}", "status", "ok"));
     if (strcmp(path, "/metrics") == 0) return route_metrics(request);
     if (strcmp(path, "/api/v1/info") == 0) return route_info(request);

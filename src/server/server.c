@@ -59,8 +59,8 @@ static bool append(lk_request *request, const void *bytes, size_t n)
     return true;
 }
 
-static enum MHD_Result form_part(void *user, enum MHD_ValueKind kind, const char *key, const char *file, const char *type,
-                                 const char *encoding, const char *data, uint64_t offset, size_t size)
+static enum MHD_Result form_part(void *user, enum MHD_ValueKind kind, const char *key, const char *file,
+                                 const char *type, const char *encoding, const char *data, uint64_t offset, size_t size)
 {
     lk_request *request = user;
     (void)kind, (void)file, (void)type, (void)encoding, (void)offset;
@@ -77,7 +77,8 @@ static const char *header(lk_request *request, const char *name)
 /* At the first sight of a request: whether it is worth reading its body. */
 static void examine(lk_request *request)
 {
-    const char *host = header(request, "Host"), *length = header(request, "Content-Length"), *type = header(request, "Content-Type");
+    const char *host = header(request, "Host"), *length = header(request, "Content-Length"),
+               *type = header(request, "Content-Type");
     bool post = strcmp(request->method, "POST") == 0;
     if (!host_allowed(request->server, host)) {
         request->refused = 403;
@@ -209,13 +210,15 @@ lk_status lk_server_new(lk_context *context, lk_searcher *searcher, const lk_ser
     lk_status s;
     LK_TRY(lk_thumbs_new(THUMBNAIL_BYTES, &server->thumbs));
     LK_TRY(resolve(o, &address, &six, &server->loopback));
-    unsigned threads = (unsigned)lk_context_threads(context) * 2; /* searches keep the processors busy, reading does not */
+    unsigned threads =
+        (unsigned)lk_context_threads(context) * 2; /* searches keep the processors busy, reading does not */
     errno = 0;
     server->daemon = MHD_start_daemon(
-        MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG | (six ? MHD_USE_IPv6 : 0), o->port, NULL, NULL, handle,
-        server, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,
-        MHD_OPTION_THREAD_POOL_SIZE, threads < 4 ? 4u : threads, MHD_OPTION_CONNECTION_LIMIT, o->max_connections,
-        MHD_OPTION_CONNECTION_TIMEOUT, o->timeout_seconds, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
+        MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG | (six ? MHD_USE_IPv6 : 0), o->port, NULL,
+        NULL, handle, server, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL, MHD_OPTION_SOCK_ADDR,
+        (struct sockaddr *)&address, MHD_OPTION_THREAD_POOL_SIZE, threads < 4 ? 4u : threads,
+        MHD_OPTION_CONNECTION_LIMIT, o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, o->timeout_seconds,
+        MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
     if (!server->daemon) {
         int err = errno;
         s = err == EADDRINUSE

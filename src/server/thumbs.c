@@ -13,7 +13,7 @@ struct thumb {
     int64_t id, stamp;
     unsigned size;
     size_t bytes;
-    thumb *chain;          /* in its bucket */
+    thumb *chain;         /* in its bucket */
     thumb *newer, *older; /* in order of use */
     uint8_t data[];
 };

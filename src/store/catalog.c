@@ -32,10 +32,12 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_COMMIT] = "COMMIT",
     [LK_SQL_ROLLBACK] = "ROLLBACK",
     [LK_SQL_READ] = "BEGIN",
-    [LK_SQL_INSERT] = "INSERT INTO images(path, size, mtime_ns, hash, width, height, labels, label, state, error, segment, row)"
-                      " VALUES(?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
-    [LK_SQL_REPLACE] = "UPDATE images SET path=?2, size=?3, mtime_ns=?4, hash=?5, width=?6, height=?7, labels=?8, label=?9,"
-                       " state=?10, error=?11, segment=?12, row=?13 WHERE id=?1",
+    [LK_SQL_INSERT] =
+        "INSERT INTO images(path, size, mtime_ns, hash, width, height, labels, label, state, error, segment, row)"
+        " VALUES(?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
+    [LK_SQL_REPLACE] =
+        "UPDATE images SET path=?2, size=?3, mtime_ns=?4, hash=?5, width=?6, height=?7, labels=?8, label=?9,"
+        " state=?10, error=?11, segment=?12, row=?13 WHERE id=?1",
     [LK_SQL_TOUCH] = "UPDATE images SET path=?2, size=?3, mtime_ns=?4, labels=?8, label=?9 WHERE id=?1",
     [LK_SQL_DELETE] = "DELETE FROM images WHERE id=?1",
     [LK_SQL_BY_ID] = "SELECT " COLUMNS " FROM images WHERE id=?1",
@@ -49,8 +51,9 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_SEGMENTS] = "SELECT number, bytes, rows FROM segments ORDER BY number",
     [LK_SQL_BUMP] = "UPDATE state SET version=version+1",
     [LK_SQL_VERSION] = "SELECT version FROM state",
-    [LK_SQL_COUNTS] = "SELECT (SELECT count(*) FROM images WHERE state=0), (SELECT count(*) FROM images WHERE state<>0),"
-                      " (SELECT count(*) FROM dead), (SELECT count(*) FROM segments), (SELECT total(bytes) FROM segments)",
+    [LK_SQL_COUNTS] =
+        "SELECT (SELECT count(*) FROM images WHERE state=0), (SELECT count(*) FROM images WHERE state<>0),"
+        " (SELECT count(*) FROM dead), (SELECT count(*) FROM segments), (SELECT total(bytes) FROM segments)",
     [LK_SQL_MOVE] = "UPDATE images SET segment=?2, row=?3 WHERE id=?1",
     [LK_SQL_FORGET_SEGMENTS] = "DELETE FROM segments",
     [LK_SQL_FORGET_DEAD] = "DELETE FROM dead",
@@ -63,13 +66,16 @@ lk_status lk_catalog_fail(lk_catalog *catalog, int code)
     switch (code & 0xff) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-        return lk_fail(LK_CORRUPT, "%s: the catalog is damaged (%s): restore it from a backup or index the pictures anew",
+        return lk_fail(LK_CORRUPT,
+                       "%s: the catalog is damaged (%s): restore it from a backup or index the pictures anew",
                        catalog->path, text);
-    case SQLITE_FULL: return lk_fail(LK_IO, "%s: the disk is full: free some space and run the same command again", catalog->path);
+    case SQLITE_FULL:
+        return lk_fail(LK_IO, "%s: the disk is full: free some space and run the same command again", catalog->path);
     case SQLITE_BUSY:
     case SQLITE_LOCKED: return lk_fail(LK_CONFLICT, "%s: another process keeps the catalog locked", catalog->path);
     case SQLITE_NOMEM: return lk_fail_memory(catalog->path);
-    case SQLITE_CONSTRAINT: return lk_fail(LK_CONFLICT, "%s: the path belongs to another picture (%s)", catalog->path, text);
+    case SQLITE_CONSTRAINT:
+        return lk_fail(LK_CONFLICT, "%s: the path belongs to another picture (%s)", catalog->path, text);
     case SQLITE_TOOBIG: return lk_fail(LK_LIMIT, "%s: a text is too long to store", catalog->path);
     default: return lk_fail(LK_IO, "%s: %s", catalog->path, text);
     }
@@ -95,7 +101,8 @@ lk_status lk_catalog_create(const char *path)
 {
     lk_catalog catalog = {.path = (char *)path};
     lk_status s = LK_OK;
-    int code = sqlite3_open_v2(path, &catalog.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int code =
+        sqlite3_open_v2(path, &catalog.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
         s = lk_catalog_fail(&catalog, code);
         goto done;
@@ -206,7 +213,8 @@ void lk_catalog_read(sqlite3_stmt *st, lk_record *out)
                        .label = (const char *)sqlite3_column_text(st, 8),
                        .state = sqlite3_column_int(st, 9) == 0 ? LK_PICTURE_INDEXED : LK_PICTURE_SKIPPED,
                        .error = (const char *)sqlite3_column_text(st, 10)};
-    if (sqlite3_column_bytes(st, 4) == sizeof out->hash) memcpy(out->hash, sqlite3_column_blob(st, 4), sizeof out->hash);
+    if (sqlite3_column_bytes(st, 4) == sizeof out->hash)
+        memcpy(out->hash, sqlite3_column_blob(st, 4), sizeof out->hash);
 }
 
 lk_status lk_catalog_segments(lk_catalog *catalog, lk_segment_row **out, size_t *count)

@@ -1,4 +1,5 @@
-/* The catalog: which pictures there are, and where their vectors lie. A thin layer over SQLite; the truth of a collection. */
+/* The catalog: which pictures there are, and where their vectors lie. A thin layer over SQLite; the truth of a
+ * collection. */
 #ifndef LK_STORE_CATALOG_H
 #define LK_STORE_CATALOG_H
 
@@ -7,11 +8,30 @@
 
 /* Statements are prepared once, at their first use. */
 enum {
-    LK_SQL_BEGIN, LK_SQL_COMMIT, LK_SQL_ROLLBACK, LK_SQL_READ,
-    LK_SQL_INSERT, LK_SQL_REPLACE, LK_SQL_TOUCH, LK_SQL_DELETE,
-    LK_SQL_BY_ID, LK_SQL_BY_PATH, LK_SQL_BY_HASH, LK_SQL_EACH, LK_SQL_PLACE,
-    LK_SQL_DEAD, LK_SQL_DEAD_OF, LK_SQL_SEGMENT_PUT, LK_SQL_SEGMENTS, LK_SQL_BUMP, LK_SQL_VERSION,
-    LK_SQL_COUNTS, LK_SQL_MOVE, LK_SQL_FORGET_SEGMENTS, LK_SQL_FORGET_DEAD, LK_SQL_PLACES,
+    LK_SQL_BEGIN,
+    LK_SQL_COMMIT,
+    LK_SQL_ROLLBACK,
+    LK_SQL_READ,
+    LK_SQL_INSERT,
+    LK_SQL_REPLACE,
+    LK_SQL_TOUCH,
+    LK_SQL_DELETE,
+    LK_SQL_BY_ID,
+    LK_SQL_BY_PATH,
+    LK_SQL_BY_HASH,
+    LK_SQL_EACH,
+    LK_SQL_PLACE,
+    LK_SQL_DEAD,
+    LK_SQL_DEAD_OF,
+    LK_SQL_SEGMENT_PUT,
+    LK_SQL_SEGMENTS,
+    LK_SQL_BUMP,
+    LK_SQL_VERSION,
+    LK_SQL_COUNTS,
+    LK_SQL_MOVE,
+    LK_SQL_FORGET_SEGMENTS,
+    LK_SQL_FORGET_DEAD,
+    LK_SQL_PLACES,
     LK_SQL_STATEMENTS
 };
 

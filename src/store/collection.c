@@ -1,8 +1,8 @@
 /* The life of a collection, and writing to it.
  *
- * A batch is a SQLite transaction that opens with its first change. Vectors gather in memory, go to the growing segment in
- * blocks, and are on disk before the transaction commits: the commit is the one moment at which the batch becomes real.
- * A crash before it leaves bytes beyond the committed length, which nobody reads and the next writer cuts off. */
+ * A batch is a SQLite transaction that opens with its first change. Vectors gather in memory, go to the growing segment
+ * in blocks, and are on disk before the transaction commits: the commit is the one moment at which the batch becomes
+ * real. A crash before it leaves bytes beyond the committed length, which nobody reads and the next writer cuts off. */
 #include "store/collection.h"
 
 #include "base/error.h"
@@ -146,8 +146,8 @@ done:
 
 /* ---- opening ---- */
 
-/* The lock is the kernel's (flock): it goes with the process that holds it, however that ends. The text inside only serves
- * the message of whoever comes second. */
+/* The lock is the kernel's (flock): it goes with the process that holds it, however that ends. The text inside only
+ * serves the message of whoever comes second. */
 static lk_status take_lock(lk_collection *c)
 {
     char *path = lk_path_join(c->path, "LOCK"), text[64] = "";
@@ -192,7 +192,8 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
         if (e->d_name[0] == '.' || sscanf(e->d_name, "%llu.seg%n", &number, &end) != 1 || end == 0) continue;
         bool wanted = false;
         for (size_t i = 0; i < count; i++) wanted |= known[i].number == number && e->d_name[end] == 0;
-        if (!wanted) unlinkat(dirfd(dir), e->d_name, 0); /* a leftover of a killed writer: it does no harm if it stays */
+        if (!wanted)
+            unlinkat(dirfd(dir), e->d_name, 0); /* a leftover of a killed writer: it does no harm if it stays */
     }
     if (dir) closedir(dir);
     free(folder);
@@ -207,9 +208,9 @@ static lk_status recover(lk_collection *c)
     size_t count = 0;
     char *path = NULL;
     lk_status s;
-    /* A writer killed in the last moment of its commit may leave a transaction in SQLite's log that we do not see now, but
-     * that the next process to read the whole log would find and make real. Whatever its vectors were must therefore not
-     * be touched before a commit of our own has taken its place in the log. */
+    /* A writer killed in the last moment of its commit may leave a transaction in SQLite's log that we do not see now,
+     * but that the next process to read the whole log would find and make real. Whatever its vectors were must
+     * therefore not be touched before a commit of our own has taken its place in the log. */
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BEGIN));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));
@@ -228,8 +229,10 @@ static lk_status recover(lk_collection *c)
             goto done;
         }
         if ((uint64_t)st.st_size < c->current.bytes) {
-            s = lk_fail(LK_CORRUPT, "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is lost",
-                        path, (long long)st.st_size, (unsigned long long)c->current.bytes);
+            s = lk_fail(
+                LK_CORRUPT,
+                "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is lost", path,
+                (long long)st.st_size, (unsigned long long)c->current.bytes);
             goto done;
         }
         if ((uint64_t)st.st_size > c->current.bytes && truncate(path, (off_t)c->current.bytes) != 0)
@@ -345,8 +348,8 @@ static lk_status flush(lk_collection *c)
     char *path = lk_collection_segment_path(c, c->current.number);
     if (!path) return lk_fail_memory(c->path);
     uint64_t end = 0;
-    lk_status s = lk_segment_append(path, c->current.bytes, c->manifest.config.dim, c->manifest.config.dtype, p->rows, p->ids,
-                                    p->scales, p->codes, &end);
+    lk_status s = lk_segment_append(path, c->current.bytes, c->manifest.config.dim, c->manifest.config.dtype, p->rows,
+                                    p->ids, p->scales, p->codes, &end);
     free(path);
     if (s != LK_OK) return s;
     c->current.bytes = end;
@@ -381,8 +384,8 @@ static lk_status add_vector(lk_collection *c, const float *vector, uint64_t *row
         if (!ids || !scales || !codes) return lk_fail_memory("batch of vectors");
         p->capacity = wanted;
     }
-    s = lk_vectors_encode(config->dtype, config->dim, 1, vector, config->metric == LK_COSINE, p->codes + p->rows * width,
-                          config->dtype == LK_I8 ? p->scales + p->rows : NULL);
+    s = lk_vectors_encode(config->dtype, config->dim, 1, vector, config->metric == LK_COSINE,
+                          p->codes + p->rows * width, config->dtype == LK_I8 ? p->scales + p->rows : NULL);
     *row = c->current.rows + p->rows;
     return s;
 }
@@ -411,7 +414,8 @@ static lk_status check_record(const lk_record *record, char **label)
 {
     *label = NULL;
     if (!record->path || !*record->path || !lk_utf8_valid(record->path))
-        return lk_fail(LK_INVALID, "%s: the name is not valid UTF-8: rename the file", record->path ? record->path : "");
+        return lk_fail(LK_INVALID, "%s: the name is not valid UTF-8: rename the file",
+                       record->path ? record->path : "");
     if (!record->labels) return LK_OK;
     json_error_t error;
     json_t *object = json_loads(record->labels, 0, &error);
@@ -422,7 +426,8 @@ static lk_status check_record(const lk_record *record, char **label)
     json_t *member = json_object_get(object, "label");
     lk_status s = LK_OK;
     if (member && !json_is_null(member)) {
-        *label = json_is_string(member) ? strdup(json_string_value(member)) : json_dumps(member, JSON_ENCODE_ANY | JSON_COMPACT);
+        *label = json_is_string(member) ? strdup(json_string_value(member))
+                                        : json_dumps(member, JSON_ENCODE_ANY | JSON_COMPACT);
         if (!*label) s = lk_fail_memory("label");
     }
     json_decref(object);
@@ -553,7 +558,7 @@ lk_status lk_collection_commit(lk_collection *c)
         s = lk_collection_write_manifest(c); /* the batch is real already: this is for the next reader of MANIFEST */
     }
     return s;
-done: {
+done : {
     char message[LK_ERROR_SIZE]; /* what failed matters, not how well the clean-up went */
     strcpy(message, lk_error_message());
     lk_collection_rollback(c);

@@ -1,5 +1,6 @@
-/* Rewriting the segments without dead rows. The old ones stay untouched until the catalog has switched to the new ones in
- * one transaction; a crash before that leaves orphans, one after it leaves old files, and the next writer deletes either. */
+/* Rewriting the segments without dead rows. The old ones stay untouched until the catalog has switched to the new ones
+ * in one transaction; a crash before that leaves orphans, one after it leaves old files, and the next writer deletes
+ * either. */
 #include "store/collection.h"
 
 #include "base/error.h"
@@ -46,8 +47,8 @@ static lk_status write_rows(rewriter *w)
     lk_segment_row *segment = &w->done[w->count - 1];
     char *path = lk_collection_segment_path(c, segment->number);
     if (!path) return lk_fail_memory("compaction");
-    s = lk_segment_append(path, segment->bytes, c->manifest.config.dim, c->manifest.config.dtype, w->rows, w->ids, w->scales,
-                          w->codes, &segment->bytes);
+    s = lk_segment_append(path, segment->bytes, c->manifest.config.dim, c->manifest.config.dtype, w->rows, w->ids,
+                          w->scales, w->codes, &segment->bytes);
     free(path);
     for (size_t i = 0; s == LK_OK && i < w->rows; i++) {
         sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_MOVE);
@@ -93,7 +94,8 @@ static lk_status copy_segment(rewriter *w, const lk_segment_row *segment)
     for (uint64_t offset = LK_SEGMENT_HEADER; offset < segment->bytes;) {
         LK_TRY(lk_segment_next(&map, path, segment->bytes, config->dim, config->dtype, &offset, &block));
         if (!lk_block_intact(&block)) { /* copying it would give damaged vectors a fresh checksum */
-            s = lk_fail(LK_CORRUPT, "%s: a block does not match its checksum: `verify` says which pictures to index anew", path);
+            s = lk_fail(LK_CORRUPT,
+                        "%s: a block does not match its checksum: `verify` says which pictures to index anew", path);
             goto done;
         }
         for (size_t i = 0; i < block.rows; i++) {

@@ -26,7 +26,8 @@ static lk_status parse(const char *path, json_t *root, lk_manifest *out)
     json_t *segments;
     if (json_unpack(root, "{s:I, s:s, s:s, s:s, s:s, s:s, s:o}", "dim", &dim, "metric", &metric, "dtype", &dtype,
                     "embedder_id", &id, "embedder_name", &name, "created", &created, "segments", &segments) != 0 ||
-        position(metric, metrics) < 0 || position(dtype, dtypes) < 0 || dim < 1 || dim > 65536 || !json_is_array(segments))
+        position(metric, metrics) < 0 || position(dtype, dtypes) < 0 || dim < 1 || dim > 65536 ||
+        !json_is_array(segments))
         return lk_fail(LK_CORRUPT, "%s: a member is missing or makes no sense", path);
     out->config = (lk_collection_config){.dim = (size_t)dim,
                                          .metric = (lk_metric)position(metric, metrics),
@@ -35,7 +36,8 @@ static lk_status parse(const char *path, json_t *root, lk_manifest *out)
                                          .embedder_name = strdup(name)};
     out->created = strdup(created);
     out->segments = lk_alloc(json_array_size(segments), sizeof *out->segments);
-    if (!out->config.embedder_id || !out->config.embedder_name || !out->created || !out->segments) return lk_fail_memory(path);
+    if (!out->config.embedder_id || !out->config.embedder_name || !out->created || !out->segments)
+        return lk_fail_memory(path);
     size_t i;
     json_t *item;
     json_array_foreach(segments, i, item)
@@ -68,11 +70,13 @@ lk_status lk_manifest_write(const char *path, const lk_manifest *m)
 {
     json_t *segments = json_array();
     for (size_t i = 0; i < m->segment_count; i++)
-        json_array_append_new(segments, json_pack("{s:I, s:I, s:I}", "number", (json_int_t)m->segments[i].number, "bytes",
-                                                  (json_int_t)m->segments[i].bytes, "rows", (json_int_t)m->segments[i].rows));
-    json_t *root = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:o}", "dim", (json_int_t)m->config.dim, "metric",
-                             metrics[m->config.metric], "dtype", dtypes[m->config.dtype], "embedder_id", m->config.embedder_id,
-                             "embedder_name", m->config.embedder_name, "created", m->created, "segments", segments);
+        json_array_append_new(segments,
+                              json_pack("{s:I, s:I, s:I}", "number", (json_int_t)m->segments[i].number, "bytes",
+                                        (json_int_t)m->segments[i].bytes, "rows", (json_int_t)m->segments[i].rows));
+    json_t *root =
+        json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:o}", "dim", (json_int_t)m->config.dim, "metric",
+                  metrics[m->config.metric], "dtype", dtypes[m->config.dtype], "embedder_id", m->config.embedder_id,
+                  "embedder_name", m->config.embedder_name, "created", m->created, "segments", segments);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     lk_status s = text ? lk_blob_write(path, magic, VERSION, text, strlen(text)) : lk_fail_memory(path);
     free(text);

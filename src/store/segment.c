@@ -48,7 +48,8 @@ static size_t payload_bytes(size_t rows, size_t dim, lk_dtype dtype)
 
 lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
 {
-    segment_header h = {.version = VERSION, .endian = ENDIAN_MARK, .number = number, .dim = (uint32_t)dim, .dtype = dtype};
+    segment_header h = {
+        .version = VERSION, .endian = ENDIAN_MARK, .number = number, .dim = (uint32_t)dim, .dtype = dtype};
     memcpy(h.magic, segment_magic, sizeof h.magic);
     h.sum = lk_hash(&h, 56).low;
     return lk_file_write_atomic(path, &h, sizeof h);
@@ -68,8 +69,8 @@ static lk_status write_at(int fd, const char *path, const void *bytes, size_t si
     return LK_OK;
 }
 
-lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dtype dtype, size_t rows, const uint64_t *ids,
-                            const float *scales, const void *codes, uint64_t *end)
+lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dtype dtype, size_t rows,
+                            const uint64_t *ids, const float *scales, const void *codes, uint64_t *end)
 {
     size_t payload = payload_bytes(rows, dim, dtype), at = sizeof(block_header);
     uint8_t *bytes = lk_alloc_zero(sizeof(block_header) + payload, 1);
@@ -106,12 +107,14 @@ lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number,
     segment_header h;
     if (map->size < sizeof h) return lk_fail(LK_CORRUPT, "%s: is cut short (%zu bytes)", path, map->size);
     memcpy(&h, map->bytes, sizeof h);
-    if (memcmp(h.magic, segment_magic, sizeof h.magic) != 0) return lk_fail(LK_CORRUPT, "%s: is not a vector segment", path);
-    if (h.endian != ENDIAN_MARK) return lk_fail(LK_UNSUPPORTED, "%s: was written on a machine with another byte order", path);
+    if (memcmp(h.magic, segment_magic, sizeof h.magic) != 0)
+        return lk_fail(LK_CORRUPT, "%s: is not a vector segment", path);
+    if (h.endian != ENDIAN_MARK)
+        return lk_fail(LK_UNSUPPORTED, "%s: was written on a machine with another byte order", path);
     if (h.sum != lk_hash(&h, 56).low) return lk_fail(LK_CORRUPT, "%s: the header's checksum does not match", path);
     if (h.version > VERSION)
-        return lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program knows up to %u: use a newer one", path, h.version,
-                       VERSION);
+        return lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program knows up to %u: use a newer one", path,
+                       h.version, VERSION);
     if (h.number != number || h.dim != dim || h.dtype != (uint32_t)dtype)
         return lk_fail(LK_CORRUPT, "%s: holds another segment or vectors of another shape than the catalog says", path);
     return LK_OK;
@@ -128,7 +131,8 @@ lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committe
     if (committed - *offset < sizeof h) return lk_fail(LK_CORRUPT, "%s: a block is cut short", path);
     memcpy(&h, map->bytes + *offset, sizeof h);
     if (memcmp(h.magic, block_magic, sizeof h.magic) != 0 || h.header != lk_hash(&h, 56).low || h.rows == 0 ||
-        h.rows > MOST_ROWS || h.payload != payload_bytes(h.rows, dim, dtype) || h.payload > committed - *offset - sizeof h)
+        h.rows > MOST_ROWS || h.payload != payload_bytes(h.rows, dim, dtype) ||
+        h.payload > committed - *offset - sizeof h)
         return lk_fail(LK_CORRUPT, "%s: the block at byte %llu is damaged", path, (unsigned long long)*offset);
     const uint8_t *p = map->bytes + *offset + sizeof h;
     *block = (lk_block){.first_row = first, .rows = h.rows, .payload = p, .payload_bytes = h.payload};

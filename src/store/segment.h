@@ -24,16 +24,17 @@ enum { LK_SEGMENT_HEADER = 64 };
 /* Creates the file with its header and makes both durable. LK_IO. */
 lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype);
 
-/* Appends one block at `offset` (the end of what is committed or written since) and fsyncs; *end receives the new end. On
- * failure the file may be longer than before, which means nothing. scales is NULL unless dtype is LK_I8. */
-lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dtype dtype, size_t rows, const uint64_t *ids,
-                            const float *scales, const void *codes, uint64_t *end);
+/* Appends one block at `offset` (the end of what is committed or written since) and fsyncs; *end receives the new end.
+ * On failure the file may be longer than before, which means nothing. scales is NULL unless dtype is LK_I8. */
+lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dtype dtype, size_t rows,
+                            const uint64_t *ids, const float *scales, const void *codes, uint64_t *end);
 
 /* Checks the header of a mapped segment. LK_CORRUPT, LK_UNSUPPORTED. */
 lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype);
 
 /* Reads the block at *offset (start with LK_SEGMENT_HEADER) of the first `committed` bytes and moves *offset behind it;
- * first_row counts on from the block before (start with a zeroed block). Only the block's header is checked. LK_CORRUPT. */
+ * first_row counts on from the block before (start with a zeroed block). Only the block's header is checked.
+ * LK_CORRUPT. */
 lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committed, size_t dim, lk_dtype dtype,
                           uint64_t *offset, lk_block *block);
 

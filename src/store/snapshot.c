@@ -123,8 +123,8 @@ lk_status lk_collection_snapshot(lk_collection *c, lk_snapshot **out)
     *out = NULL;
     if (c->in_batch) return lk_fail(LK_INVALID, "%s: commit or roll back before taking a snapshot", c->path);
     lk_status s = LK_OK;
-    /* One read transaction makes segments and dead rows agree. A compaction may delete a segment between our reading its
-     * name and opening it: the catalog then names others, so look again. */
+    /* One read transaction makes segments and dead rows agree. A compaction may delete a segment between our reading
+     * its name and opening it: the catalog then names others, so look again. */
     for (int attempt = 0; attempt < 10; attempt++) {
         s = lk_catalog_simple(&c->catalog, LK_SQL_READ);
         if (s != LK_OK) return s;

@@ -78,8 +78,7 @@ static lk_status check_segment(check *k, const lk_segment_row *row)
         memcpy(h->ids + block.first_row, block.ids, block.rows * sizeof *h->ids);
         h->rows = block.first_row + block.rows;
     }
-    if (h->rows != row->rows)
-        problem(k, "%s: %zu of %" PRIu64 " vectors can be reached", path, h->rows, row->rows);
+    if (h->rows != row->rows) problem(k, "%s: %zu of %" PRIu64 " vectors can be reached", path, h->rows, row->rows);
 done:
     lk_map_close(&map);
     free(path);
@@ -126,7 +125,9 @@ static lk_status check_pictures(check *k)
     for (size_t i = 0; i < k->count; i++) {
         size_t loose = 0;
         for (size_t row = 0; row < k->segments[i].rows; row++) loose += !k->segments[i].used[row];
-        if (loose) problem(k, "segment %" PRIu64 ": %zu vectors belong to no picture and would be found", k->segments[i].number, loose);
+        if (loose)
+            problem(k, "segment %" PRIu64 ": %zu vectors belong to no picture and would be found",
+                    k->segments[i].number, loose);
     }
     return LK_OK;
 }
@@ -151,9 +152,11 @@ static void check_manifest(check *k, const lk_segment_row *rows, size_t count)
 {
     const lk_manifest *m = &k->collection->manifest;
     bool same = m->segment_count == count;
-    for (size_t i = 0; same && i < count; i++) same = m->segments[i].number == rows[i].number && m->segments[i].bytes <= rows[i].bytes;
+    for (size_t i = 0; same && i < count; i++)
+        same = m->segments[i].number == rows[i].number && m->segments[i].bytes <= rows[i].bytes;
     if (!same)
-        problem(k, "%s: names other segments than the catalog; the next `index` run puts that right", k->collection->manifest_path);
+        problem(k, "%s: names other segments than the catalog; the next `index` run puts that right",
+                k->collection->manifest_path);
 }
 
 lk_status lk_collection_verify(lk_collection *c, lk_report_fn report, void *user, uint64_t *problems)

@@ -282,8 +282,8 @@ static void hash_is_published_xxh3_128(void **state)
 static void absolute_paths_are_normalised(void **state)
 {
     (void)state;
-    static const char *const pairs[][2] = {{"/a/b", "/a/b"},       {"/a/./b//c/", "/a/b/c"}, {"/a/../b", "/b"},
-                                           {"/../..", "/"},        {"/a/b/../../c", "/c"},   {"/...", "/..."},
+    static const char *const pairs[][2] = {{"/a/b", "/a/b"},          {"/a/./b//c/", "/a/b/c"}, {"/a/../b", "/b"},
+                                           {"/../..", "/"},           {"/a/b/../../c", "/c"},   {"/...", "/..."},
                                            {"/a/..b/.c", "/a/..b/.c"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         char *out;
@@ -302,7 +302,8 @@ static void utf8_is_told_from_other_bytes(void **state)
 {
     (void)state;
     assert_true(lk_utf8_valid("caf\xc3\xa9 \xf0\x9f\xa6\x81"));
-    static const char *const bad[] = {"\xff", "\xc3", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\x80"};
+    static const char *const bad[] = {"\xff", "\xc3", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                      "a\x80"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(lk_utf8_valid(bad[i]));
 }
 
