@@ -66,6 +66,8 @@ static lk_node attention_pool(lk_builder *b, const tower *t, lk_node x)
     lk_graph *g = b->graph;
     const char *at = "vision_model.head.attention";
     lk_node probe = lk_graph_parameter(g, lk_name(b, "vision_model.head.probe"), 3, (int64_t[]){1, 1, t->width});
+    /* Once for each picture of the batch: in front of its tokens, and taken off again. */
+    probe = lk_graph_slice(g, NULL, lk_graph_concat(g, NULL, (lk_node[]){probe, x}, 2, 1), 1, 0, 1);
     lk_node q = third(b, at, 0, probe, t->width), k = third(b, at, 1, x, t->width), v = third(b, at, 2, x, t->width);
     x = lk_graph_attention(g, NULL, q, k, v, &(lk_attention){.heads = t->heads});
     x = lk_graph_linear(g, lk_name(b, "%s.out_proj", at), x, t->width, false);

@@ -70,11 +70,11 @@ void lk_build_resnet(lk_builder *b, const void *variant)
 {
     const lk_resnet_variant *v = variant;
     const json_t *args = json_object_get(b->config, "model_args");
-    int64_t layers[4] = {v->layers[0], v->layers[1], v->layers[2], v->layers[3]}, channels[4] = {64, 128, 256, 512}, in;
+    int64_t layers[4] = {v->layers[0], v->layers[1], v->layers[2], v->layers[3]}, channels[4] = {64, 128, 256, 512},
+            in = 64;
     char name[64];
     lk_build_ints(b, args, "layers", layers, 4, 200);
     lk_build_ints(b, args, "channels", channels, 4, 4096);
-    in = lk_build_int(b, args, "stem_width", 64, 1, 4096);
     lk_graph *g = b->graph;
     lk_node x = conv_norm(b, lk_name(b, "conv1"), lk_name(b, "bn1"), lk_build_picture(b), in, 7, 2, 1);
     x = lk_graph_activation(g, NULL, x, LK_RELU);

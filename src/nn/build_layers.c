@@ -37,7 +37,7 @@ static bool parameters(lk_graph *graph, lk_node_data *data, const char *name)
 lk_node lk_graph_input(lk_graph *graph, const char *name, lk_type type, int rank, const int64_t *dims)
 {
     if (graph->status != LK_OK) return LK_NO_NODE;
-    lk_node_data data = {.op = LK_OP_INPUT, .type = type, .shape = {.rank = rank}};
+    lk_node_data data = {.op = LK_OP_INPUT, .type = type, .shape = {.rank = rank}, .parameters = {-1, -1, -1, -1}};
     if ((type != LK_TYPE_F32 && type != LK_TYPE_I32) || rank < 2 || rank > LK_MAX_DIMS || dims[0] != LK_BATCH)
         return lk_graph_mistake(graph, LK_INVALID, "input %s: must be f32 or i32 with the batch first",
                                 name ? name : "");
