@@ -1,6 +1,7 @@
-/* Models: a directory as it is downloaded from Hugging Face becomes a graph (nn.h) with its weights. config.json decides the
- * architecture; model.safetensors holds the weights under the names of timm, torchvision or transformers;
- * preprocessor_config.json, or timm's pretrained_cfg in config.json, says how pictures are prepared. See docs/models.md. */
+/* Models: a directory as it is downloaded from Hugging Face becomes a graph (nn.h) with its weights. config.json
+ * decides the architecture; model.safetensors holds the weights under the names of timm, torchvision or transformers;
+ * preprocessor_config.json, or timm's pretrained_cfg in config.json, says how pictures are prepared. See
+ * docs/models.md. */
 #ifndef LIKENESS_MODEL_H
 #define LIKENESS_MODEL_H
 
@@ -31,9 +32,9 @@ typedef enum lk_model_part { LK_MODEL_VISION, LK_MODEL_TEXT } lk_model_part;
 typedef struct lk_model lk_model;
 
 /* Reads one part of a model's directory: the graph is built and every parameter loaded (mapped where it is f32).
- * LK_NOT_FOUND (the directory or a file of it is missing, a tensor is missing), LK_UNSUPPORTED (architecture, file format),
- * LK_CORRUPT (a tensor of another shape, one that does not belong there, NaN), LK_INVALID. The message names file and tensor.
- * What a classifier adds (fc.*, head.*, classifier.*) is left out without a word. */
+ * LK_NOT_FOUND (the directory or a file of it is missing, a tensor is missing), LK_UNSUPPORTED (architecture, file
+ * format), LK_CORRUPT (a tensor of another shape, one that does not belong there, NaN), LK_INVALID. The message names
+ * file and tensor. What a classifier adds (fc.*, head.*, classifier.*) is left out without a word. */
 LK_API lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **out);
 
 /* An architecture by its timm name without weights, for pictures of height x width: to be trained from nothing (see
@@ -42,22 +43,23 @@ LK_API lk_status lk_model_new(const char *architecture, int64_t height, int64_t 
 LK_API void lk_model_free(lk_model *model); /* after every executor of its graph; NULL allowed */
 
 typedef struct lk_model_info {
-    const char *architecture;  /* owned by the model */
-    const char *family;        /* static */
-    int64_t height, width;     /* of the pictures it sees; 0 for text */
-    int64_t length;            /* tokens of a text; 0 for pictures */
-    int64_t dim;               /* of its own embedding: the head without the classifier */
-    int64_t channels;          /* of its last features */
-    int64_t places;            /* positions of its last features: height*width, or tokens without the leading ones */
-    int64_t leading;           /* tokens in front of them that are no places (class token, registers) */
-    bool tokens;               /* features are [N, leading + places, channels]; else [N, channels, h, w] */
-    bool text;                 /* the directory has a text tower */
-    uint64_t parameters;       /* numbers in its weights, running statistics included */
-    uint64_t weight_bytes;     /* of the file; 0 without one */
+    const char *architecture; /* owned by the model */
+    const char *family;       /* static */
+    int64_t height, width;    /* of the pictures it sees; 0 for text */
+    int64_t length;           /* tokens of a text; 0 for pictures */
+    int64_t dim;              /* of its own embedding: the head without the classifier */
+    int64_t channels;         /* of its last features */
+    int64_t places;           /* positions of its last features: height*width, or tokens without the leading ones */
+    int64_t leading;          /* tokens in front of them that are no places (class token, registers) */
+    bool tokens;              /* features are [N, leading + places, channels]; else [N, channels, h, w] */
+    bool text;                /* the directory has a text tower */
+    uint64_t parameters;      /* numbers in its weights, running statistics included */
+    uint64_t weight_bytes;    /* of the file; 0 without one */
 } lk_model_info;
 LK_API lk_model_info lk_model_info_of(const lk_model *model);
 
-/* The graph; it has no outputs yet: whoever compiles it says which of the nodes below are wanted. Owned by the model. */
+/* The graph; it has no outputs yet: whoever compiles it says which of the nodes below are wanted. Owned by the model.
+ */
 LK_API lk_graph *lk_model_graph(lk_model *model);
 LK_API lk_node lk_model_features(const lk_model *model);  /* last map or tokens */
 LK_API lk_node lk_model_embedding(const lk_model *model); /* [N, dim] */

@@ -7,7 +7,8 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_model = {"model", "info DIR | list", "Show what a model's directory holds, or the architectures that are known", run};
+const cli_command cli_model = {"model", "info DIR | list",
+                               "Show what a model's directory holds, or the architectures that are known", run};
 
 static const char *const pools[] = {"model", "avg", "max", "gem", "cls"};
 static const char *const precisions[] = {"f32", "bf16", "int8"};
@@ -17,14 +18,19 @@ lk_status cli_model_options(const char *pool, const char *precision, lk_neural_o
     *out = (lk_neural_options){0};
     int found = pool ? -1 : LK_POOL_MODEL, exact = precision ? -1 : LK_PRECISION_F32;
     for (int i = 0; pool && i < 5; i++)
-        if (strncmp(pool, pools[i], strlen(pools[i])) == 0 && (pool[strlen(pools[i])] == 0 || pool[strlen(pools[i])] == ':')) found = i;
+        if (strncmp(pool, pools[i], strlen(pools[i])) == 0 &&
+            (pool[strlen(pools[i])] == 0 || pool[strlen(pools[i])] == ':'))
+            found = i;
     for (int i = 0; precision && i < 3; i++)
         if (strcmp(precision, precisions[i]) == 0) exact = i;
-    if (found < 0) return lk_fail(LK_INVALID, "--pool %s: model (its own head), avg, max, gem (or gem:EXPONENT) or cls is wanted", pool);
+    if (found < 0)
+        return lk_fail(LK_INVALID, "--pool %s: model (its own head), avg, max, gem (or gem:EXPONENT) or cls is wanted",
+                       pool);
     if (exact < 0) return lk_fail(LK_INVALID, "--precision %s: f32, bf16 or int8 is wanted", precision);
     const char *colon = pool ? strchr(pool, ':') : NULL;
     int end = 0;
-    if (colon && (found != LK_POOL_GEM || sscanf(colon + 1, "%f%n", &out->gem_p, &end) != 1 || colon[1 + end] || !(out->gem_p > 0 && out->gem_p < 1000)))
+    if (colon && (found != LK_POOL_GEM || sscanf(colon + 1, "%f%n", &out->gem_p, &end) != 1 || colon[1 + end] ||
+                  !(out->gem_p > 0 && out->gem_p < 1000)))
         return lk_fail(LK_INVALID, "--pool %s: gem alone takes an exponent, above 0", pool);
     out->pool = (lk_pooling)found;
     out->precision = (lk_precision)exact;
@@ -56,21 +62,26 @@ static int show(const char *directory, bool json)
     lk_model_info i = lk_model_info_of(model);
     int status = EXIT_DONE;
     if (json) {
-        status = cli_print_json(json_pack(
-            "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "architecture", i.architecture, "family", i.family, "parameters",
-            (json_int_t)i.parameters, "height", (json_int_t)i.height, "width", (json_int_t)i.width, "dim", (json_int_t)i.dim, "channels",
-            (json_int_t)i.channels, "places", (json_int_t)i.places, "text", (int)i.text, "file_bytes", (json_int_t)i.weight_bytes, "weight_bytes",
-            (json_int_t)stats.weight_bytes, "activation_bytes", (json_int_t)stats.activation_bytes, "scratch_bytes", (json_int_t)stats.scratch_bytes));
+        status = cli_print_json(
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "architecture",
+                      i.architecture, "family", i.family, "parameters", (json_int_t)i.parameters, "height",
+                      (json_int_t)i.height, "width", (json_int_t)i.width, "dim", (json_int_t)i.dim, "channels",
+                      (json_int_t)i.channels, "places", (json_int_t)i.places, "text", (int)i.text, "file_bytes",
+                      (json_int_t)i.weight_bytes, "weight_bytes", (json_int_t)stats.weight_bytes, "activation_bytes",
+                      (json_int_t)stats.activation_bytes, "scratch_bytes", (json_int_t)stats.scratch_bytes));
     } else {
         const double mib = 1 << 20;
         printf("architecture  %s (%s)\n", i.architecture, i.family);
-        printf("parameters    %.1f million, %.1f MiB in the file\n", (double)i.parameters / 1e6, (double)i.weight_bytes / mib);
+        printf("parameters    %.1f million, %.1f MiB in the file\n", (double)i.parameters / 1e6,
+               (double)i.weight_bytes / mib);
         printf("input         RGB, %" PRId64 "x%" PRId64 " pixels\n", i.width, i.height);
-        printf("embedding     %" PRId64 " dimensions (its own head); %" PRId64 " with --pool avg, max or gem\n", i.dim, i.channels);
-        printf("features      %" PRId64 " channels at %" PRId64 " places%s\n", i.channels, i.places, i.leading ? ", and a class token" : "");
+        printf("embedding     %" PRId64 " dimensions (its own head); %" PRId64 " with --pool avg, max or gem\n", i.dim,
+               i.channels);
+        printf("features      %" PRId64 " channels at %" PRId64 " places%s\n", i.channels, i.places,
+               i.leading ? ", and a class token" : "");
         printf("texts         %s\n", i.text ? "yes: likeness search --text" : "no");
-        printf("memory        %.1f MiB of weights, %.1f MiB for one picture at a time (f32)\n", (double)stats.weight_bytes / mib,
-               (double)(stats.activation_bytes + stats.scratch_bytes) / mib);
+        printf("memory        %.1f MiB of weights, %.1f MiB for one picture at a time (f32)\n",
+               (double)stats.weight_bytes / mib, (double)(stats.activation_bytes + stats.scratch_bytes) / mib);
     }
     lk_model_free(model);
     return status;
@@ -82,7 +93,8 @@ static int list(bool json)
     const lk_architecture *a;
     for (size_t i = 0; (a = lk_architecture_at(i)); i++) {
         if (json)
-            json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:b}", "name", a->name, "family", a->family, "source", a->source, "text", (int)a->text));
+            json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:b}", "name", a->name, "family", a->family, "source",
+                                                 a->source, "text", (int)a->text));
         else
             printf("%-32s %-16s %s%s\n", a->name, a->family, a->source, a->text ? ", with texts" : "");
     }
@@ -104,8 +116,8 @@ static int run(int argc, char **argv)
 
 /* ---- for other commands ---- */
 
-lk_status cli_open_network(const char *directory, const lk_neural_options *options, const lk_source *(*at)(void *user, size_t i), void *user,
-                           size_t count, lk_embedder **out)
+lk_status cli_open_network(const char *directory, const lk_neural_options *options,
+                           const lk_source *(*at)(void *user, size_t i), void *user, size_t count, lk_embedder **out)
 {
     enum { SAMPLES = 32 };
     lk_image images[SAMPLES];
@@ -115,7 +127,8 @@ lk_status cli_open_network(const char *directory, const lk_neural_options *optio
     lk_image_options decoding = lk_embedder_image_options(*out);
     for (size_t i = 0; i < wanted; i++)
         if (lk_image_load(at(user, i * count / wanted)->path, &decoding, &images[n]) == LK_OK) n++;
-    s = n ? lk_neural_calibrate(*out, images, n) : lk_fail(LK_NOT_FOUND, "none of the pictures could be read to measure the ranges for int8");
+    s = n ? lk_neural_calibrate(*out, images, n)
+          : lk_fail(LK_NOT_FOUND, "none of the pictures could be read to measure the ranges for int8");
     for (size_t i = 0; i < n; i++) lk_image_free(&images[i]);
     if (s != LK_OK) {
         lk_embedder_free(*out);

@@ -60,7 +60,10 @@ static void identify(neural *e)
         lk_hash128 files, ranges;
         int32_t version, pool, precision;
         float p;
-    } all = {.kind = "likeness neural", .files = e->files, .version = VERSION, .pool = (int32_t)e->options.pool,
+    } all = {.kind = "likeness neural",
+             .files = e->files,
+             .version = VERSION,
+             .pool = (int32_t)e->options.pool,
              .precision = (int32_t)e->options.precision};
     if (e->options.pool == LK_POOL_GEM) all.p = e->options.gem_p;
     if (e->ranges) all.ranges = lk_hash(e->ranges, e->n_ranges * sizeof *e->ranges);
@@ -79,10 +82,12 @@ static lk_status check_options(const neural *e)
 {
     lk_model_info info = lk_model_info_of(e->model);
     const lk_neural_options *o = &e->options;
-    if ((unsigned)o->pool > LK_POOL_CLS || (unsigned)o->precision > LK_PRECISION_INT8 || !isfinite(o->gem_p) || o->gem_p <= 0)
+    if ((unsigned)o->pool > LK_POOL_CLS || (unsigned)o->precision > LK_PRECISION_INT8 || !isfinite(o->gem_p) ||
+        o->gem_p <= 0)
         return lk_fail(LK_INVALID, "%s: no such pooling, precision or exponent", e->directory);
     if (o->pool == LK_POOL_CLS && (!info.tokens || info.leading == 0))
-        return lk_fail(LK_INVALID, "%s: %s has no class token to take; its poolings are model, avg, max and gem", e->directory, info.architecture);
+        return lk_fail(LK_INVALID, "%s: %s has no class token to take; its poolings are model, avg, max and gem",
+                       e->directory, info.architecture);
     return LK_OK;
 }
 
@@ -126,7 +131,8 @@ bool lk_neural_same(const lk_embedder *a, const lk_embedder *b)
     if (a->kind != &lk_embedder_neural || b->kind != &lk_embedder_neural) return false;
     const neural *x = (const neural *)a, *y = (const neural *)b;
     return memcmp(&x->files, &y->files, sizeof x->files) == 0 && x->options.pool == y->options.pool &&
-           x->options.precision == y->options.precision && (x->options.pool != LK_POOL_GEM || x->options.gem_p == y->options.gem_p);
+           x->options.precision == y->options.precision &&
+           (x->options.pool != LK_POOL_GEM || x->options.gem_p == y->options.gem_p);
 }
 
 /* ---- pictures ---- */
@@ -155,8 +161,8 @@ static void pool_one(const neural *e, const float *from, float *out)
     else if (e->options.pool == LK_POOL_CLS)
         memcpy(out, from, channels * sizeof *out);
     else
-        lk_neural_pool(info.tokens ? from + (size_t)info.leading * channels : from, (size_t)info.places, channels, !info.tokens,
-                       e->options.pool, e->options.gem_p, out);
+        lk_neural_pool(info.tokens ? from + (size_t)info.leading * channels : from, (size_t)info.places, channels,
+                       !info.tokens, e->options.pool, e->options.gem_p, out);
 }
 
 static lk_status set_ranges(const neural *e, lk_calibration **out)
@@ -178,8 +184,8 @@ static lk_status take(neural *e, size_t n, lk_executor **out)
     return s;
 }
 
-static lk_status embed_some(neural *e, lk_executor *executor, const lk_image *images, size_t first, size_t n, size_t total, float *input,
-                            float *output, float *out)
+static lk_status embed_some(neural *e, lk_executor *executor, const lk_image *images, size_t first, size_t n,
+                            size_t total, float *input, float *output, float *out)
 {
     size_t in = input_size(e), raw = output_size(e);
     for (size_t i = 0; i < n; i++) {
@@ -328,8 +334,9 @@ static lk_status neural_save(const lk_embedder *embedder, const char *directory)
     }
     LK_TRY(lk_neural_files_bring(e->directory, network));
     for (size_t i = 0; i < e->n_ranges; i++) json_array_append_new(ranges, json_real((double)e->ranges[i]));
-    config = json_pack("{s:s, s:i, s:s, s:f, s:s, s:O}", "kind", "neural", "version", VERSION, "pool", pool_names[e->options.pool], "gem_p",
-                       (double)e->options.gem_p, "precision", precision_names[e->options.precision], "ranges", ranges);
+    config = json_pack("{s:s, s:i, s:s, s:f, s:s, s:O}", "kind", "neural", "version", VERSION, "pool",
+                       pool_names[e->options.pool], "gem_p", (double)e->options.gem_p, "precision",
+                       precision_names[e->options.precision], "ranges", ranges);
     text = config ? json_dumps(config, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     s = text ? lk_file_write_atomic(path, text, strlen(text)) : lk_fail_memory(directory);
 done:
@@ -360,7 +367,8 @@ static lk_status read_ranges(neural *e, const json_t *list, const char *director
     json_array_foreach(list, i, value)
     {
         e->ranges[i] = (float)json_number_value(value);
-        if (!json_is_number(value) || !isfinite(e->ranges[i])) return lk_fail(LK_CORRUPT, "%s/config.json: range %zu is not a number", directory, i);
+        if (!json_is_number(value) || !isfinite(e->ranges[i]))
+            return lk_fail(LK_CORRUPT, "%s/config.json: range %zu is not a number", directory, i);
     }
     identify(e);
     return LK_OK;
@@ -371,8 +379,10 @@ static lk_status neural_open(const char *directory, json_t *config, lk_embedder 
     int pool = find_name(config, "pool", pool_names, 5), precision = find_name(config, "precision", precision_names, 3);
     json_int_t version = json_integer_value(json_object_get(config, "version"));
     *out = NULL;
-    if (version > VERSION) return lk_fail(LK_UNSUPPORTED, "%s/config.json: was written by a newer version of Likeness", directory);
-    if (version < 1 || pool < 0 || precision < 0) return lk_fail(LK_CORRUPT, "%s/config.json: its version, pool or precision is not one", directory);
+    if (version > VERSION)
+        return lk_fail(LK_UNSUPPORTED, "%s/config.json: was written by a newer version of Likeness", directory);
+    if (version < 1 || pool < 0 || precision < 0)
+        return lk_fail(LK_CORRUPT, "%s/config.json: its version, pool or precision is not one", directory);
     const lk_neural_options options = {.pool = (lk_pooling)pool,
                                        .gem_p = (float)json_number_value(json_object_get(config, "gem_p")),
                                        .precision = (lk_precision)precision};
@@ -380,7 +390,8 @@ static lk_status neural_open(const char *directory, json_t *config, lk_embedder 
     if (!network) return lk_fail_memory(directory);
     lk_status s = lk_neural_open(network, &options, out);
     free(network);
-    if (s == LK_OK && precision == LK_PRECISION_INT8) s = read_ranges((neural *)*out, json_object_get(config, "ranges"), directory);
+    if (s == LK_OK && precision == LK_PRECISION_INT8)
+        s = read_ranges((neural *)*out, json_object_get(config, "ranges"), directory);
     if (s != LK_OK) {
         lk_embedder_free(*out);
         *out = NULL;

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char *const files[] = {"config.json", "preprocessor_config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt",
-                                    "tokenizer_config.json", "special_tokens_map.json"};
+static const char *const files[] = {
+    "config.json", "preprocessor_config.json", "model.safetensors",      "tokenizer.json", "vocab.json",
+    "merges.txt",  "tokenizer_config.json",    "special_tokens_map.json"};
 enum { FILES = sizeof files / sizeof *files, HASHED = 3 };
 
 lk_status lk_neural_files_hash(const char *directory, lk_hash128 *out)

@@ -7,8 +7,8 @@
 /* A hash of weights, config.json and preprocessor_config.json. LK_NOT_FOUND, LK_IO. */
 lk_status lk_neural_files_hash(const char *directory, lk_hash128 *out);
 
-/* Puts every file that the model needs into `to`, which is created: hard links where the file system allows, else copies.
- * What is there already is replaced. LK_IO. */
+/* Puts every file that the model needs into `to`, which is created: hard links where the file system allows, else
+ * copies. What is there already is replaced. LK_IO. */
 lk_status lk_neural_files_bring(const char *directory, const char *to);
 
 #endif

@@ -4,8 +4,8 @@
 
 #include <likeness/embed.h>
 
-/* x: tokens [places][channels], or with `map` a feature map [channels][places]; out [channels]. LK_POOL_AVG, LK_POOL_MAX or
- * LK_POOL_GEM: (mean of max(x, 1e-6)^p)^(1/p). */
+/* x: tokens [places][channels], or with `map` a feature map [channels][places]; out [channels]. LK_POOL_AVG,
+ * LK_POOL_MAX or LK_POOL_GEM: (mean of max(x, 1e-6)^p)^(1/p). */
 void lk_neural_pool(const float *x, size_t places, size_t channels, bool map, lk_pooling pool, float p, float *out);
 
 /* Divides by the L2 norm. LK_CORRUPT when a component is not finite or all are zero. */

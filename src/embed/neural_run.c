@@ -24,8 +24,8 @@ void lk_neural_run_free(lk_neural_run *run)
 }
 
 /* Called with the mutex held. */
-static lk_status make(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options, size_t wanted, size_t most,
-                      lk_executor **out)
+static lk_status make(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options, size_t wanted,
+                      size_t most, lk_executor **out)
 {
     lk_status s;
     if (!lk_grow((void **)&run->idle, &run->room, run->made + 1, sizeof *run->idle)) return lk_fail_memory("executors");
@@ -44,8 +44,8 @@ static lk_status make(lk_neural_run *run, const lk_graph *graph, const lk_compil
     return s;
 }
 
-lk_status lk_neural_run_take(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options, size_t wanted, size_t most,
-                             lk_executor **out)
+lk_status lk_neural_run_take(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options,
+                             size_t wanted, size_t most, lk_executor **out)
 {
     lk_status s = LK_OK;
     *out = NULL;

@@ -7,7 +7,8 @@
 #include <likeness/embed.h>
 #include <stdbool.h>
 
-/* One picture of a group. The caller fills name and image (or a status other than LK_OK with its message when there is none). */
+/* One picture of a group. The caller fills name and image (or a status other than LK_OK with its message when there is
+ * none). */
 typedef struct lk_group_item {
     const char *name; /* for messages */
     lk_image image;   /* freed by lk_group_embed */
@@ -17,8 +18,8 @@ typedef struct lk_group_item {
     char message[LK_ERROR_SIZE];
 } lk_group_item;
 
-/* Embeds those of n pictures that have LK_OK and are not left out, into vectors [n][dim]; rows of the others stay as they are. A picture that cannot be
- * embedded gets its own status and message and takes no other with it. */
+/* Embeds those of n pictures that have LK_OK and are not left out, into vectors [n][dim]; rows of the others stay as
+ * they are. A picture that cannot be embedded gets its own status and message and takes no other with it. */
 void lk_group_embed(const lk_embedder *embedder, lk_group_item *items, size_t n, float *vectors);
 
 /* Keeps the thread's last message as the item's. */

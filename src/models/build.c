@@ -74,8 +74,12 @@ lk_activation lk_build_activation(lk_builder *b, const json_t *from, const char 
     static const struct {
         const char *name;
         lk_activation kind;
-    } known[] = {{"gelu", LK_GELU}, {"quick_gelu", LK_QUICK_GELU}, {"gelu_pytorch_tanh", LK_GELU_TANH}, {"gelu_new", LK_GELU_TANH},
-                 {"relu", LK_RELU}, {"silu", LK_SILU}};
+    } known[] = {{"gelu", LK_GELU},
+                 {"quick_gelu", LK_QUICK_GELU},
+                 {"gelu_pytorch_tanh", LK_GELU_TANH},
+                 {"gelu_new", LK_GELU_TANH},
+                 {"relu", LK_RELU},
+                 {"silu", LK_SILU}};
     const char *name = json_string_value(json_object_get(from, key));
     if (!name) return otherwise;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -86,7 +90,8 @@ lk_activation lk_build_activation(lk_builder *b, const json_t *from, const char 
 
 lk_node lk_build_picture(lk_builder *b)
 {
-    b->input = lk_graph_input(b->graph, "pixel_values", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, 3, b->size[0], b->size[1]});
+    b->input =
+        lk_graph_input(b->graph, "pixel_values", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, 3, b->size[0], b->size[1]});
     return b->input;
 }
 

@@ -1,5 +1,5 @@
-/* What the builders of all architectures share. A builder turns a config.json into a graph whose parameters carry the names
- * of the published weights; registry.c says which builder a config asks for. */
+/* What the builders of all architectures share. A builder turns a config.json into a graph whose parameters carry the
+ * names of the published weights; registry.c says which builder a config asks for. */
 #ifndef LK_MODELS_BUILD_H
 #define LK_MODELS_BUILD_H
 
@@ -11,12 +11,13 @@
 
 typedef struct lk_builder {
     lk_graph *graph;
-    const json_t *config;          /* config.json */
-    const lk_safetensors *weights; /* for what only the weights tell (grid of the positions); NULL = as the config says */
-    const char *folder;            /* for messages */
-    const char *prefix;            /* before every name: "vit." where a classifier was saved around the model */
-    int64_t size[2];               /* height and width of the input */
-    char names[8][160];            /* see lk_name */
+    const json_t *config; /* config.json */
+    const lk_safetensors
+        *weights;       /* for what only the weights tell (grid of the positions); NULL = as the config says */
+    const char *folder; /* for messages */
+    const char *prefix; /* before every name: "vit." where a classifier was saved around the model */
+    int64_t size[2];    /* height and width of the input */
+    char names[8][160]; /* see lk_name */
     unsigned next;
     lk_status status; /* first failure that is no mistake of the graph */
 
@@ -34,7 +35,8 @@ const char *lk_name(lk_builder *b, const char *format, ...) __attribute__((forma
 lk_node lk_build_fail(lk_builder *b, lk_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Members of a JSON object; a member of the wrong type or outside [least, most] is a failure. */
-int64_t lk_build_int(lk_builder *b, const json_t *from, const char *key, int64_t otherwise, int64_t least, int64_t most);
+int64_t lk_build_int(lk_builder *b, const json_t *from, const char *key, int64_t otherwise, int64_t least,
+                     int64_t most);
 float lk_build_float(lk_builder *b, const json_t *from, const char *key, double otherwise);
 bool lk_build_flag(const json_t *from, const char *key, bool otherwise);
 /* Fills `count` numbers from an array member, if there is one. */
@@ -48,8 +50,8 @@ lk_node lk_build_picture(lk_builder *b);
 /* Shape of a tensor of the weights (b->prefix is put before); rank 0 when there is none. */
 lk_shape lk_build_stored(lk_builder *b, const char *name);
 
-/* A stack of transformer blocks with norms in front (Vaswani et al., 2017; Dosovitskiy et al., 2021). Names are of the parts of
- * a block, after "<blocks><number>."; NULL where a part does not exist. */
+/* A stack of transformer blocks with norms in front (Vaswani et al., 2017; Dosovitskiy et al., 2021). Names are of the
+ * parts of a block, after "<blocks><number>."; NULL where a part does not exist. */
 typedef struct lk_transformer {
     const char *blocks; /* "blocks.", "encoder.layer." */
     const char *norm1, *qkv, *q, *k, *v, *proj, *scale1, *norm2, *fc1, *fc2, *scale2;

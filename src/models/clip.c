@@ -1,5 +1,5 @@
-/* CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023): a picture tower and a text tower into one space, with the names of
- * transformers' CLIPModel and SiglipModel. */
+/* CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023): a picture tower and a text tower into one space, with the
+ * names of transformers' CLIPModel and SiglipModel. */
 #include "models/build.h"
 
 #include <string.h>
@@ -54,7 +54,8 @@ static lk_node encoder(lk_builder *b, const tower *t, const char *blocks, lk_nod
 /* A third of the rows of a stored tensor: "<name>#0/3". */
 static lk_node third(lk_builder *b, const char *at, int which, lk_node x, int64_t width)
 {
-    lk_node weight = lk_graph_parameter(b->graph, lk_name(b, "%s.in_proj_weight#%d/3", at, which), 2, (int64_t[]){width, width});
+    lk_node weight =
+        lk_graph_parameter(b->graph, lk_name(b, "%s.in_proj_weight#%d/3", at, which), 2, (int64_t[]){width, width});
     lk_node bias = lk_graph_parameter(b->graph, lk_name(b, "%s.in_proj_bias#%d/3", at, which), 1, (int64_t[]){width});
     return lk_graph_linear_with(b->graph, NULL, x, weight, bias);
 }
@@ -84,18 +85,20 @@ static lk_node picture_tokens(lk_builder *b, const tower *t)
     int64_t image = lk_build_int(b, t->config, "image_size", 224, 1, MAX_SIDE);
     const int64_t from[2] = {image / patch, image / patch}, to[2] = {b->size[0] / patch, b->size[1] / patch};
     if (!t->siglip && (b->size[0] % patch != 0 || b->size[1] % patch != 0))
-        return lk_build_fail(b, LK_INVALID, "pictures of %lldx%lld do not divide into patches of %lld", (long long)b->size[1],
-                             (long long)b->size[0], (long long)patch);
-    lk_node x = lk_graph_conv(g, lk_name(b, "vision_model.embeddings.patch_embedding"), lk_build_picture(b),
-                              &(lk_conv){.out = t->width, .kernel = {patch, patch}, .stride = {patch, patch}, .no_bias = !t->siglip});
+        return lk_build_fail(b, LK_INVALID, "pictures of %lldx%lld do not divide into patches of %lld",
+                             (long long)b->size[1], (long long)b->size[0], (long long)patch);
+    lk_node x = lk_graph_conv(
+        g, lk_name(b, "vision_model.embeddings.patch_embedding"), lk_build_picture(b),
+        &(lk_conv){.out = t->width, .kernel = {patch, patch}, .stride = {patch, patch}, .no_bias = !t->siglip});
     x = lk_graph_tokens(g, NULL, x);
     if (!t->siglip) {
-        lk_node token = lk_graph_parameter(g, lk_name(b, "vision_model.embeddings.class_embedding"), 3, (int64_t[]){1, 1, t->width});
+        lk_node token = lk_graph_parameter(g, lk_name(b, "vision_model.embeddings.class_embedding"), 3,
+                                           (int64_t[]){1, 1, t->width});
         x = lk_graph_concat(g, NULL, (lk_node[]){token, x}, 2, 1);
     }
     b->leading = t->siglip ? 0 : 1;
-    return lk_build_positions(b, x, lk_name(b, "vision_model.embeddings.position_embedding.weight"), b->leading, from, to, t->width,
-                              false);
+    return lk_build_positions(b, x, lk_name(b, "vision_model.embeddings.position_embedding.weight"), b->leading, from,
+                              to, t->width, false);
 }
 
 void lk_build_clip_vision(lk_builder *b, const void *variant)
@@ -114,7 +117,8 @@ void lk_build_clip_vision(lk_builder *b, const void *variant)
     b->features = x;
     x = lk_graph_reshape(g, NULL, lk_graph_slice(g, NULL, x, 1, 0, 1), 2, (int64_t[]){LK_BATCH, t.width});
     x = lk_graph_layer_norm(g, lk_name(b, "vision_model.post_layernorm"), x, t.eps);
-    b->embedding = lk_graph_linear(g, lk_name(b, "visual_projection"), x, lk_build_int(b, b->config, "projection_dim", 512, 1, MAX_WIDTH), true);
+    b->embedding = lk_graph_linear(g, lk_name(b, "visual_projection"), x,
+                                   lk_build_int(b, b->config, "projection_dim", 512, 1, MAX_WIDTH), true);
 }
 
 void lk_build_clip_text(lk_builder *b, const void *variant)
@@ -126,12 +130,14 @@ void lk_build_clip_text(lk_builder *b, const void *variant)
     int64_t words = lk_build_int(b, t.config, "vocab_size", siglip ? 32000 : 49408, 2, 1 << 22);
     b->input = lk_graph_input(g, "input_ids", LK_TYPE_I32, 2, (int64_t[]){LK_BATCH, b->length});
     lk_node x = lk_graph_embedding(g, lk_name(b, "text_model.embeddings.token_embedding"), b->input, words, t.width);
-    lk_node p = lk_graph_parameter(g, lk_name(b, "text_model.embeddings.position_embedding.weight"), 3, (int64_t[]){1, b->length, t.width});
+    lk_node p = lk_graph_parameter(g, lk_name(b, "text_model.embeddings.position_embedding.weight"), 3,
+                                   (int64_t[]){1, b->length, t.width});
     x = encoder(b, &t, "text_model.encoder.layers.", lk_graph_add(g, NULL, x, p), !siglip);
     x = lk_graph_layer_norm(g, lk_name(b, "text_model.final_layer_norm"), x, t.eps);
     b->features = x;
     if (siglip) { /* the last place, whatever stands there */
-        x = lk_graph_reshape(g, NULL, lk_graph_slice(g, NULL, x, 1, b->length - 1, b->length), 2, (int64_t[]){LK_BATCH, t.width});
+        x = lk_graph_reshape(g, NULL, lk_graph_slice(g, NULL, x, 1, b->length - 1, b->length), 2,
+                             (int64_t[]){LK_BATCH, t.width});
         int64_t out = lk_build_int(b, t.config, "projection_size", t.width, 1, MAX_WIDTH);
         b->embedding = lk_graph_linear(g, lk_name(b, "text_model.head"), x, out, false);
         return;
@@ -139,5 +145,6 @@ void lk_build_clip_text(lk_builder *b, const void *variant)
     /* Early configs say 2 where they mean the end of text, which is the largest id. */
     int64_t end = lk_build_int(b, t.config, "eos_token_id", 49407, 0, 1 << 22);
     x = lk_graph_pick_token(g, NULL, x, b->input, end == 2 ? -1 : (int32_t)end);
-    b->embedding = lk_graph_linear(g, lk_name(b, "text_projection"), x, lk_build_int(b, b->config, "projection_dim", 512, 1, MAX_WIDTH), true);
+    b->embedding = lk_graph_linear(g, lk_name(b, "text_projection"), x,
+                                   lk_build_int(b, b->config, "projection_dim", 512, 1, MAX_WIDTH), true);
 }

@@ -9,8 +9,8 @@
  * bytes; *clean is malloc'ed, ended by NUL, NULL on failure. LK_NO_MEMORY. */
 lk_status lk_clip_clean(const char *text, size_t size, char **clean);
 
-/* Calls word for each piece of a cleaned text, in order: contractions, runs of letters, single numerals, runs of anything
- * else but white space. A status other than LK_OK stops and is returned. */
+/* Calls word for each piece of a cleaned text, in order: contractions, runs of letters, single numerals, runs of
+ * anything else but white space. A status other than LK_OK stops and is returned. */
 typedef lk_status (*lk_word_fn)(void *user, const char *bytes, size_t size);
 lk_status lk_clip_words(const char *text, size_t size, lk_word_fn word, void *user);
 

@@ -9,8 +9,16 @@ typedef struct convnext_names {
     const char *depthwise, *norm, *fc1, *fc2, *gamma, *final_norm;
 } convnext_names;
 
-static const convnext_names timm = {"stem.0",  "stem.1",  "stages.%d.downsample.0", "stages.%d.downsample.1", "stages.%d.blocks.%d",
-                                    "conv_dw", "norm",    "mlp.fc1",                "mlp.fc2",                "gamma",
+static const convnext_names timm = {"stem.0",
+                                    "stem.1",
+                                    "stages.%d.downsample.0",
+                                    "stages.%d.downsample.1",
+                                    "stages.%d.blocks.%d",
+                                    "conv_dw",
+                                    "norm",
+                                    "mlp.fc1",
+                                    "mlp.fc2",
+                                    "gamma",
                                     "head.norm"};
 static const convnext_names hf = {"embeddings.patch_embeddings",
                                   "embeddings.layernorm",
@@ -26,10 +34,14 @@ static const convnext_names hf = {"embeddings.patch_embeddings",
 
 static const float EPS = 1e-6f;
 
-static lk_node conv(lk_builder *b, const char *name, lk_node x, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t groups)
+static lk_node conv(lk_builder *b, const char *name, lk_node x, int64_t out, int64_t kernel, int64_t stride,
+                    int64_t pad, int64_t groups)
 {
     return lk_graph_conv(b->graph, name, x,
-                         &(lk_conv){.out = out, .kernel = {kernel, kernel}, .stride = {stride, stride}, .pad = {pad, pad, pad, pad},
+                         &(lk_conv){.out = out,
+                                    .kernel = {kernel, kernel},
+                                    .stride = {stride, stride},
+                                    .pad = {pad, pad, pad, pad},
                                     .groups = groups});
 }
 
@@ -46,7 +58,8 @@ static lk_node block(lk_builder *b, const convnext_names *n, const char *name, l
     return lk_graph_add(g, lk_name(b, "%s", name), y, x);
 }
 
-static void build(lk_builder *b, const convnext_names *n, const int64_t depths[4], const int64_t widths[4], float final_eps)
+static void build(lk_builder *b, const convnext_names *n, const int64_t depths[4], const int64_t widths[4],
+                  float final_eps)
 {
     char name[96], norm[96];
     lk_graph *g = b->graph;

@@ -5,7 +5,12 @@
 #include <math.h>
 #include <stdio.h>
 
-typedef enum kind { PLAIN, SEPARABLE, INVERTED, FUSED } kind; /* conv; depthwise + 1x1; 1x1 + depthwise + 1x1; 3x3 + 1x1 */
+typedef enum kind {
+    PLAIN,
+    SEPARABLE,
+    INVERTED,
+    FUSED
+} kind; /* conv; depthwise + 1x1; 1x1 + depthwise + 1x1; 3x3 + 1x1 */
 
 /* `repeats` blocks; the first has the stride. */
 typedef struct stage {
@@ -23,26 +28,35 @@ static const stage efficientnet[] = {
     {4, INVERTED, 3, 5, 1, 6, 112, true, false, false}, {5, INVERTED, 4, 5, 2, 6, 192, true, false, false},
     {6, INVERTED, 1, 3, 1, 6, 320, true, false, false}, {-1}};
 
-static const stage efficientnet_v2_s[] = {
-    {0, PLAIN, 2, 3, 1, 1, 24, false, false, true},      {1, FUSED, 4, 3, 2, 4, 48, false, false, false},
-    {2, FUSED, 4, 3, 2, 4, 64, false, false, false},     {3, INVERTED, 6, 3, 2, 4, 128, true, false, false},
-    {4, INVERTED, 9, 3, 1, 6, 160, true, false, false},  {5, INVERTED, 15, 3, 2, 6, 256, true, false, false},
-    {-1}};
+static const stage efficientnet_v2_s[] = {{0, PLAIN, 2, 3, 1, 1, 24, false, false, true},
+                                          {1, FUSED, 4, 3, 2, 4, 48, false, false, false},
+                                          {2, FUSED, 4, 3, 2, 4, 64, false, false, false},
+                                          {3, INVERTED, 6, 3, 2, 4, 128, true, false, false},
+                                          {4, INVERTED, 9, 3, 1, 6, 160, true, false, false},
+                                          {5, INVERTED, 15, 3, 2, 6, 256, true, false, false},
+                                          {-1}};
 
-static const stage mobilenet_v3_large[] = {
-    {0, SEPARABLE, 1, 3, 1, 1, 16, false, true, false},   {1, INVERTED, 1, 3, 2, 4, 24, false, true, false},
-    {1, INVERTED, 1, 3, 1, 3, 24, false, true, false},    {2, INVERTED, 3, 5, 2, 3, 40, true, true, false},
-    {3, INVERTED, 1, 3, 2, 6, 80, false, false, false},   {3, INVERTED, 1, 3, 1, 2.5f, 80, false, false, false},
-    {3, INVERTED, 2, 3, 1, 2.3f, 80, false, false, false}, {4, INVERTED, 2, 3, 1, 6, 112, true, false, false},
-    {5, INVERTED, 3, 5, 2, 6, 160, true, false, false},   {6, PLAIN, 1, 1, 1, 1, 960, false, false, false},
-    {-1}};
+static const stage mobilenet_v3_large[] = {{0, SEPARABLE, 1, 3, 1, 1, 16, false, true, false},
+                                           {1, INVERTED, 1, 3, 2, 4, 24, false, true, false},
+                                           {1, INVERTED, 1, 3, 1, 3, 24, false, true, false},
+                                           {2, INVERTED, 3, 5, 2, 3, 40, true, true, false},
+                                           {3, INVERTED, 1, 3, 2, 6, 80, false, false, false},
+                                           {3, INVERTED, 1, 3, 1, 2.5f, 80, false, false, false},
+                                           {3, INVERTED, 2, 3, 1, 2.3f, 80, false, false, false},
+                                           {4, INVERTED, 2, 3, 1, 6, 112, true, false, false},
+                                           {5, INVERTED, 3, 5, 2, 6, 160, true, false, false},
+                                           {6, PLAIN, 1, 1, 1, 1, 960, false, false, false},
+                                           {-1}};
 
-static const stage mobilenet_v3_small[] = {
-    {0, SEPARABLE, 1, 3, 2, 1, 16, true, true, false},     {1, INVERTED, 1, 3, 2, 4.5f, 24, false, true, false},
-    {1, INVERTED, 1, 3, 1, 3.67f, 24, false, true, false}, {2, INVERTED, 1, 5, 2, 4, 40, true, false, false},
-    {2, INVERTED, 2, 5, 1, 6, 40, true, false, false},     {3, INVERTED, 2, 5, 1, 3, 48, true, false, false},
-    {4, INVERTED, 3, 5, 2, 6, 96, true, false, false},     {5, PLAIN, 1, 1, 1, 1, 576, false, false, false},
-    {-1}};
+static const stage mobilenet_v3_small[] = {{0, SEPARABLE, 1, 3, 2, 1, 16, true, true, false},
+                                           {1, INVERTED, 1, 3, 2, 4.5f, 24, false, true, false},
+                                           {1, INVERTED, 1, 3, 1, 3.67f, 24, false, true, false},
+                                           {2, INVERTED, 1, 5, 2, 4, 40, true, false, false},
+                                           {2, INVERTED, 2, 5, 1, 6, 40, true, false, false},
+                                           {3, INVERTED, 2, 5, 1, 3, 48, true, false, false},
+                                           {4, INVERTED, 3, 5, 2, 6, 96, true, false, false},
+                                           {5, PLAIN, 1, 1, 1, 1, 576, false, false, false},
+                                           {-1}};
 
 typedef struct net {
     lk_builder *b;
@@ -62,7 +76,11 @@ static int64_t round_channels(double x)
 static lk_node conv(net *n, const char *name, lk_node x, int64_t out, int64_t kernel, int64_t stride, int64_t groups)
 {
     int64_t pad = (kernel - 1) / 2;
-    lk_conv c = {.out = out, .kernel = {kernel, kernel}, .stride = {stride, stride}, .pad = {pad, pad, pad, pad}, .groups = groups,
+    lk_conv c = {.out = out,
+                 .kernel = {kernel, kernel},
+                 .stride = {stride, stride},
+                 .pad = {pad, pad, pad, pad},
+                 .groups = groups,
                  .no_bias = true};
     if (n->tf) lk_graph_same_padding(n->b->graph, x, &c);
     return lk_graph_conv(n->b->graph, name, x, &c);
@@ -119,7 +137,8 @@ static lk_node mobile_block(net *n, const char *name, lk_node x, const block *k)
     if (s->squeeze) y = squeeze(n, at, y, wide, n->mobile ? 0.25 : 0.25 / (double)s->expand, activation);
     if (s->kind == PLAIN) {
         y = conv(n, lk_name(b, "%sconv", at), y, k->out, s->kernel, k->stride, 1);
-        y = lk_graph_activation(g, s->skip ? NULL : lk_name(b, "%s", name), norm(n, lk_name(b, "%sbn1", at), y), activation);
+        y = lk_graph_activation(g, s->skip ? NULL : lk_name(b, "%s", name), norm(n, lk_name(b, "%sbn1", at), y),
+                                activation);
     } else {
         y = conv(n, lk_name(b, s->kind == SEPARABLE ? "%sconv_pw" : "%sconv_pwl", at), y, k->out, 1, 1, 1);
         y = norm(n, lk_name(b, s->kind == INVERTED ? "%sbn3" : "%sbn2", at), y);

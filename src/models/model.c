@@ -48,7 +48,8 @@ static bool has(const char *directory, const char *file)
 
 static lk_status open_weights(const char *directory, lk_safetensors **out)
 {
-    static const char *const pickled[] = {"pytorch_model.bin", "model.pt", "model.pth", "model.bin", "pytorch_model.pt"};
+    static const char *const pickled[] = {"pytorch_model.bin", "model.pt", "model.pth", "model.bin",
+                                          "pytorch_model.pt"};
     *out = NULL;
     if (has(directory, "model.safetensors")) {
         char *path = lk_path_join(directory, "model.safetensors");
@@ -58,13 +59,16 @@ static lk_status open_weights(const char *directory, lk_safetensors **out)
     }
     for (size_t i = 0; i < sizeof pickled / sizeof *pickled; i++)
         if (has(directory, pickled[i]))
-            return lk_fail(LK_UNSUPPORTED,
-                           "%s/%s: is a PyTorch file, which can run programs as it is read; convert it once, in that folder: python -c "
-                           "\"import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load('%s', "
-                           "weights_only=True).items()}, 'model.safetensors')\"",
-                           directory, pickled[i], pickled[i]);
+            return lk_fail(
+                LK_UNSUPPORTED,
+                "%s/%s: is a PyTorch file, which can run programs as it is read; convert it once, in that folder: "
+                "python -c "
+                "\"import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load('%s', "
+                "weights_only=True).items()}, 'model.safetensors')\"",
+                directory, pickled[i], pickled[i]);
     if (has(directory, "model.safetensors.index.json"))
-        return lk_fail(LK_UNSUPPORTED, "%s: its weights are split over several files: save them as one model.safetensors", directory);
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: its weights are split over several files: save them as one model.safetensors", directory);
     return lk_fail(LK_NOT_FOUND, "%s: model.safetensors is missing: the model is incomplete", directory);
 }
 
@@ -84,7 +88,8 @@ static lk_type type_of(lk_st_dtype dtype)
 static void write_shape(char *out, size_t size, int rank, const int64_t *dims)
 {
     size_t n = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < rank && n < size; i++) n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long)dims[i]);
+    for (int i = 0; i < rank && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long)dims[i]);
     if (n < size) snprintf(out + n, size - n, "]");
 }
 
@@ -125,7 +130,8 @@ static lk_status load_one(lk_model *m, const lk_parameter *p)
     if (!t) return lk_fail(LK_NOT_FOUND, "%s: the tensor %s is missing, which %s needs", path, name, m->architecture);
     lk_tensor tensor = {.type = type_of(t->dtype), .rank = (int)t->rank, .data = t->data};
     if (tensor.type == LK_TYPE_U8)
-        return lk_fail(LK_UNSUPPORTED, "%s: the tensor %s: weights of type %s are not read", path, name, lk_st_dtype_name(t->dtype));
+        return lk_fail(LK_UNSUPPORTED, "%s: the tensor %s: weights of type %s are not read", path, name,
+                       lk_st_dtype_name(t->dtype));
     for (uint32_t i = 0; i < t->rank && i < LK_MAX_DIMS; i++) tensor.dims[i] = (int64_t)t->shape[i];
     if (t->rank > 0 && tensor.dims[0] % of == 0) tensor.dims[0] /= of;
     tensor.data = (const uint8_t *)t->data + t->count / (uint64_t)of * (uint64_t)which * lk_st_dtype_bytes(t->dtype);
@@ -133,7 +139,8 @@ static lk_status load_one(lk_model *m, const lk_parameter *p)
         tensor.dims[0] = t->rank ? (int64_t)t->shape[0] : 0;
         write_shape(stored_text, sizeof stored_text, t->rank > LK_MAX_DIMS ? LK_MAX_DIMS : (int)t->rank, tensor.dims);
         write_shape(wanted_text, sizeof wanted_text, p->shape.rank, p->shape.dims);
-        return lk_fail(LK_CORRUPT, "%s: the tensor %s has the shape %s; %s wants %s", path, name, stored_text, m->architecture, wanted_text);
+        return lk_fail(LK_CORRUPT, "%s: the tensor %s has the shape %s; %s wants %s", path, name, stored_text,
+                       m->architecture, wanted_text);
     }
     tensor.rank = p->shape.rank;
     memcpy(tensor.dims, p->shape.dims, sizeof tensor.dims);
@@ -154,8 +161,9 @@ static bool ends(const char *name, const char *suffix)
 /* What published files carry besides: classifiers, counters, what was used in training alone, the other tower. */
 static bool may_be_left_out(const char *name, const char *wrapper, bool text)
 {
-    static const char *const heads[] = {"fc.", "head.", "head_dist.", "classifier.", "pooler.", "logit_scale", "logit_bias",
-                                        "embeddings.mask_token", "text_model.", "text_projection", "vision_model.", "visual_projection"};
+    static const char *const heads[] = {"fc.",         "head.",           "head_dist.",    "classifier.",
+                                        "pooler.",     "logit_scale",     "logit_bias",    "embeddings.mask_token",
+                                        "text_model.", "text_projection", "vision_model.", "visual_projection"};
     if (ends(name, ".num_batches_tracked") || ends(name, ".position_ids")) return true;
     if (wrapper && begins(name, wrapper)) name += strlen(wrapper);
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
@@ -174,8 +182,10 @@ static lk_status check_extra(const lk_model *m, const lk_registry_row *row)
         snprintf(third, sizeof third, "%.180s#0/3", name);
         if (lk_graph_parameter_index(m->graph, name) < 0 && lk_graph_parameter_index(m->graph, third) < 0 &&
             !may_be_left_out(name, row->wrapper, row->text != NULL))
-            return lk_fail(LK_CORRUPT, "%s: the tensor %s has no place in %s: config.json names another architecture, or other sizes",
-                           lk_safetensors_path(m->weights), name, m->architecture);
+            return lk_fail(
+                LK_CORRUPT,
+                "%s: the tensor %s has no place in %s: config.json names another architecture, or other sizes",
+                lk_safetensors_path(m->weights), name, m->architecture);
     }
     return LK_OK;
 }
@@ -258,17 +268,23 @@ lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **ou
     const lk_registry_row *row = lk_registry_find(config);
     const char *name = lk_registry_name(config);
     if (!row) {
-        s = name ? lk_fail(LK_UNSUPPORTED, "%s/config.json: the architecture %.64s is not known; `likeness model list` shows those that are",
-                           directory, name)
-                 : lk_fail(LK_UNSUPPORTED, "%s/config.json: names no architecture (architecture, or model_type)", directory);
+        s = name
+                ? lk_fail(
+                      LK_UNSUPPORTED,
+                      "%s/config.json: the architecture %.64s is not known; `likeness model list` shows those that are",
+                      directory, name)
+                : lk_fail(LK_UNSUPPORTED, "%s/config.json: names no architecture (architecture, or model_type)",
+                          directory);
         goto done;
     }
     if (part == LK_MODEL_TEXT && !row->text) {
-        s = lk_fail(LK_UNSUPPORTED, "%s: %s knows pictures alone; texts want a model such as CLIP", directory, row->about.name);
+        s = lk_fail(LK_UNSUPPORTED, "%s: %s knows pictures alone; texts want a model such as CLIP", directory,
+                    row->about.name);
         goto done;
     }
     snprintf(m->architecture, sizeof m->architecture, "%s", row->about.name);
-    if (has(directory, "preprocessor_config.json")) LK_TRY(read_json(directory, "preprocessor_config.json", &preprocessor));
+    if (has(directory, "preprocessor_config.json"))
+        LK_TRY(read_json(directory, "preprocessor_config.json", &preprocessor));
     if (part == LK_MODEL_VISION) LK_TRY(lk_preprocess_parse(config, preprocessor, directory, &m->prepare));
     LK_TRY(open_weights(directory, &m->weights));
     LK_TRY(build(m, row, config, directory, part == LK_MODEL_TEXT));
@@ -285,14 +301,16 @@ done:
 lk_status lk_model_new(const char *architecture, int64_t height, int64_t width, lk_model **out)
 {
     *out = NULL;
-    if (height < 1 || width < 1 || height > 4096 || width > 4096) return lk_fail(LK_INVALID, "pictures of %lldx%lld make no sense", (long long)width, (long long)height);
+    if (height < 1 || width < 1 || height > 4096 || width > 4096)
+        return lk_fail(LK_INVALID, "pictures of %lldx%lld make no sense", (long long)width, (long long)height);
     lk_model *m = lk_alloc_zero(1, sizeof *m);
     json_t *config = json_pack("{s:s}", "architecture", architecture);
     lk_status s = m && config ? LK_OK : lk_fail_memory("model");
     if (s != LK_OK) goto done;
     const lk_registry_row *row = lk_registry_find(config);
     if (!row) {
-        s = lk_fail(LK_UNSUPPORTED, "the architecture %.64s is not known; `likeness model list` shows those that are", architecture);
+        s = lk_fail(LK_UNSUPPORTED, "the architecture %.64s is not known; `likeness model list` shows those that are",
+                    architecture);
         goto done;
     }
     snprintf(m->architecture, sizeof m->architecture, "%s", row->about.name);
@@ -348,10 +366,11 @@ lk_status lk_model_prepare(const lk_model *model, const lk_image *image, float *
 
 lk_image_options lk_model_image_options(const lk_model *model)
 {
-    /* Pictures up to six times the size wanted are decoded whole, so that every pixel is the reference's; larger ones are shrunk
-     * while decoding, which saves most of their cost. */
+    /* Pictures up to six times the size wanted are decoded whole, so that every pixel is the reference's; larger ones
+     * are shrunk while decoding, which saves most of their cost. */
     lk_image_options options = lk_image_default_options();
-    uint32_t side = model->prepare.resize[0] > model->prepare.resize[1] ? model->prepare.resize[0] : model->prepare.resize[1];
+    uint32_t side =
+        model->prepare.resize[0] > model->prepare.resize[1] ? model->prepare.resize[0] : model->prepare.resize[1];
     options.max_side = model->prepare.fit == LK_FIT_NONE ? 0 : 6 * side;
     return options;
 }

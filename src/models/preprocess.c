@@ -23,8 +23,8 @@ static bool read_side(const json_t *value, uint32_t *out)
 }
 
 /* {"height":h,"width":w}, {"shortest_edge":n} or n. *shorter says which of both meanings. */
-static lk_status read_size(const json_t *config, const char *key, const char *name, bool number_is_shorter, uint32_t out[2],
-                           bool *shorter)
+static lk_status read_size(const json_t *config, const char *key, const char *name, bool number_is_shorter,
+                           uint32_t out[2], bool *shorter)
 {
     const json_t *value = json_object_get(config, key);
     *shorter = false;
@@ -32,14 +32,18 @@ static lk_status read_size(const json_t *config, const char *key, const char *na
         *shorter = true;
         value = json_object_get(value, "shortest_edge");
     } else if (json_is_object(value)) {
-        if (read_side(json_object_get(value, "height"), &out[0]) && read_side(json_object_get(value, "width"), &out[1])) return LK_OK;
-        return lk_fail(LK_UNSUPPORTED, "%s: preprocessor_config.json: \"%s\" is neither height and width nor a shortest edge of 1 to %d",
-                       name, key, MAX_SIDE);
+        if (read_side(json_object_get(value, "height"), &out[0]) && read_side(json_object_get(value, "width"), &out[1]))
+            return LK_OK;
+        return lk_fail(
+            LK_UNSUPPORTED,
+            "%s: preprocessor_config.json: \"%s\" is neither height and width nor a shortest edge of 1 to %d", name,
+            key, MAX_SIDE);
     } else {
         *shorter = number_is_shorter;
     }
     if (!read_side(value, &out[0]))
-        return lk_fail(LK_CORRUPT, "%s: preprocessor_config.json: \"%s\" is not a size of 1 to %d", name, key, MAX_SIDE);
+        return lk_fail(LK_CORRUPT, "%s: preprocessor_config.json: \"%s\" is not a size of 1 to %d", name, key,
+                       MAX_SIDE);
     out[1] = out[0];
     return LK_OK;
 }
@@ -58,18 +62,21 @@ static lk_status read_triple(const json_t *value, const char *name, const char *
 static lk_status check_std(const lk_preprocess *out, const char *name)
 {
     for (int i = 0; i < 3; i++)
-        if (!(out->std[i] > 0)) return lk_fail(LK_CORRUPT, "%s: the standard deviation of its pixels is not above 0", name);
+        if (!(out->std[i] > 0))
+            return lk_fail(LK_CORRUPT, "%s: the standard deviation of its pixels is not above 0", name);
     return LK_OK;
 }
 
 /* Pillow's numbers. */
 static lk_status read_resample(const json_t *config, const char *name, lk_filter *out)
 {
-    static const int filters[] = {LK_FILTER_NEAREST, LK_FILTER_LANCZOS, LK_FILTER_BILINEAR, LK_FILTER_BICUBIC, LK_FILTER_BOX};
+    static const int filters[] = {LK_FILTER_NEAREST, LK_FILTER_LANCZOS, LK_FILTER_BILINEAR, LK_FILTER_BICUBIC,
+                                  LK_FILTER_BOX};
     const json_t *value = json_object_get(config, "resample");
     json_int_t number = value ? json_integer_value(value) : 2;
     if ((value && !json_is_integer(value)) || number < 0 || number > 4)
-        return lk_fail(LK_UNSUPPORTED, "%s: preprocessor_config.json: its \"resample\" is not one of nearest (0) to box (4)", name);
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: preprocessor_config.json: its \"resample\" is not one of nearest (0) to box (4)", name);
     *out = (lk_filter)filters[number];
     return LK_OK;
 }
@@ -105,8 +112,10 @@ static lk_status read_transformers(const json_t *config, const char *name, lk_pr
         if (s == LK_OK && crop) s = read_size(config, "crop_size", name, false, out->size, &shorter);
         if (s == LK_OK && !crop) {
             if (out->fit != LK_FIT_SQUASH)
-                return lk_fail(LK_UNSUPPORTED, "%s: preprocessor_config.json gives pictures of different sizes: neither a crop nor a fixed size",
-                               name);
+                return lk_fail(
+                    LK_UNSUPPORTED,
+                    "%s: preprocessor_config.json gives pictures of different sizes: neither a crop nor a fixed size",
+                    name);
             memcpy(out->size, out->resize, sizeof out->size);
         }
     }
@@ -127,10 +136,12 @@ static lk_status read_timm_size(const json_t *config, const char *name, lk_prepr
     double pct = share ? json_number_value(share) : 0.875;
     if (json_array_size(input) != 3 || json_integer_value(json_array_get(input, 0)) != 3 ||
         !read_side(json_array_get(input, 1), &out->size[0]) || !read_side(json_array_get(input, 2), &out->size[1]))
-        return lk_fail(LK_CORRUPT, "%s: config.json: its input_size is not [3, height, width] up to %d", name, MAX_SIDE);
+        return lk_fail(LK_CORRUPT, "%s: config.json: its input_size is not [3, height, width] up to %d", name,
+                       MAX_SIDE);
     if (!(pct > 0.1 && pct <= 4)) return lk_fail(LK_CORRUPT, "%s: config.json: its crop_pct is not a share", name);
     for (int i = 0; i < 2; i++) out->resize[i] = (uint32_t)floor(out->size[i] / pct);
-    if (!out->resize[0] || !out->resize[1]) return lk_fail(LK_CORRUPT, "%s: config.json: its crop_pct is too large", name);
+    if (!out->resize[0] || !out->resize[1])
+        return lk_fail(LK_CORRUPT, "%s: config.json: its crop_pct is too large", name);
     if (!mode || strcmp(mode, "center") == 0)
         out->fit = out->resize[0] == out->resize[1] ? LK_FIT_SHORTER : LK_FIT_COVER;
     else if (strcmp(mode, "squash") == 0)
@@ -151,7 +162,8 @@ static lk_status read_timm(const json_t *config, const char *name, lk_preprocess
     int found = filter ? -1 : LK_FILTER_BICUBIC;
     for (int i = 0; filter && i < 5; i++)
         if (strcmp(names[i], filter) == 0) found = i;
-    if (found < 0) return lk_fail(LK_UNSUPPORTED, "%s: config.json: the interpolation %.32s is not known", name, filter);
+    if (found < 0)
+        return lk_fail(LK_UNSUPPORTED, "%s: config.json: the interpolation %.32s is not known", name, filter);
     out->filter = (lk_filter)found;
     out->scale = 1.0f / 255;
     s = read_triple(json_object_get(config, "mean"), name, "mean", out->mean);
@@ -171,8 +183,10 @@ lk_status lk_preprocess_parse(const json_t *config, const json_t *preprocessor, 
     else if (timm)
         s = read_timm(timm, name, out);
     else
-        return lk_fail(LK_NOT_FOUND, "%s: says nowhere how pictures are prepared: preprocessor_config.json, or pretrained_cfg in "
-                                     "config.json, is missing", name);
+        return lk_fail(LK_NOT_FOUND,
+                       "%s: says nowhere how pictures are prepared: preprocessor_config.json, or pretrained_cfg in "
+                       "config.json, is missing",
+                       name);
     return s == LK_OK ? check_std(out, name) : s;
 }
 
@@ -215,7 +229,8 @@ static void place(const lk_preprocess *how, uint32_t from, uint32_t to, uint32_t
 
 lk_status lk_preprocess_run(const lk_preprocess *how, const lk_image *image, float *out)
 {
-    if (image->channels != 3) return lk_fail(LK_INVALID, "a picture of %u channels was handed to a network that wants RGB", image->channels);
+    if (image->channels != 3)
+        return lk_fail(LK_INVALID, "a picture of %u channels was handed to a network that wants RGB", image->channels);
     uint32_t resized[2], begin[2], count[2], at[2];
     fit_size(how, image, resized);
     for (int i = 0; i < 2; i++) place(how, resized[i], how->size[i], &begin[i], &count[i], &at[i]);

@@ -62,9 +62,10 @@ static void weights_free(weights *w)
     free(w->weight);
 }
 
-/* For samples begin .. begin+wanted of `size` made from `source`: the filter, stretched by the shrinking factor, is laid
- * around each sample's centre and its values at the source's centres are scaled to the sum 1. */
-static lk_status weights_new(lk_filter filter, uint32_t source, uint32_t size, uint32_t begin, uint32_t wanted, weights *out)
+/* For samples begin .. begin+wanted of `size` made from `source`: the filter, stretched by the shrinking factor, is
+ * laid around each sample's centre and its values at the source's centres are scaled to the sum 1. */
+static lk_status weights_new(lk_filter filter, uint32_t source, uint32_t size, uint32_t begin, uint32_t wanted,
+                             weights *out)
 {
     double scale = (double)source / size, stretch = scale > 1 ? scale : 1, support = filters[filter].support * stretch;
     uint32_t taps = (uint32_t)ceil(support) * 2 + 1;
@@ -75,7 +76,8 @@ static lk_status weights_new(lk_filter filter, uint32_t source, uint32_t size, u
         free(values);
         return lk_fail_memory("resizing");
     }
-    double stepped = scale * 0.5; /* the nearest pixel is found by adding up, as Pillow does: it matters when centres tie */
+    double stepped =
+        scale * 0.5; /* the nearest pixel is found by adding up, as Pillow does: it matters when centres tie */
     for (uint32_t i = 0; i < begin; i++) stepped += scale;
     for (uint32_t i = 0; i < wanted; i++, stepped += scale) {
         double centre = (begin + i + 0.5) * scale, sum = 0;
@@ -120,7 +122,8 @@ static void resample_row(const pixel *row, const weights *w, uint32_t wanted, ui
 }
 
 /* One row of the result from rows of `values` bytes each. */
-static void blend_rows(const uint8_t *rows, size_t values, const float *weight, uint32_t count, float *sum, uint8_t *out)
+static void blend_rows(const uint8_t *rows, size_t values, const float *weight, uint32_t count, float *sum,
+                       uint8_t *out)
 {
     for (size_t i = 0; i < values; i++) sum[i] = 0.5f;
     for (uint32_t k = 0; k < count; k++) {
@@ -137,11 +140,11 @@ static void blend_rows(const uint8_t *rows, size_t values, const float *weight, 
 lk_status lk_resize_rgb(const uint8_t *pixels, uint32_t width, uint32_t height, lk_filter filter,
                         const lk_resize_window *window, uint8_t *out)
 {
-    if (!width || !height || !window->part_width || !window->part_height ||
-        window->part_width > window->width || window->left > window->width - window->part_width ||
-        window->part_height > window->height || window->top > window->height - window->part_height)
-        return lk_fail(LK_INVALID, "a part of %ux%u does not lie in a picture of %ux%u", window->part_width, window->part_height,
-                       window->width, window->height);
+    if (!width || !height || !window->part_width || !window->part_height || window->part_width > window->width ||
+        window->left > window->width - window->part_width || window->part_height > window->height ||
+        window->top > window->height - window->part_height)
+        return lk_fail(LK_INVALID, "a part of %ux%u does not lie in a picture of %ux%u", window->part_width,
+                       window->part_height, window->width, window->height);
     weights across = {0}, down = {0};
     pixel *row = NULL;
     uint8_t *narrow = NULL;
@@ -163,8 +166,8 @@ lk_status lk_resize_rgb(const uint8_t *pixels, uint32_t width, uint32_t height, 
         resample_row(row, &across, window->part_width, narrow + (y - begin) * values);
     }
     for (uint32_t y = 0; y < window->part_height; y++)
-        blend_rows(narrow + (down.first[y] - begin) * values, values, down.weight + (size_t)y * down.taps, down.count[y], sum,
-                   out + y * values);
+        blend_rows(narrow + (down.first[y] - begin) * values, values, down.weight + (size_t)y * down.taps,
+                   down.count[y], sum, out + y * values);
 done:
     weights_free(&across);
     weights_free(&down);

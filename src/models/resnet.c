@@ -1,5 +1,5 @@
-/* ResNet (He et al., 2016), ResNeXt (Xie et al., 2017) and ResNet with squeeze and excitation (Hu et al., 2018), with the names
- * that timm and torchvision share. Like both, a bottleneck strides in its 3x3 convolution. */
+/* ResNet (He et al., 2016), ResNeXt (Xie et al., 2017) and ResNet with squeeze and excitation (Hu et al., 2018), with
+ * the names that timm and torchvision share. Like both, a bottleneck strides in its 3x3 convolution. */
 #include "models/build.h"
 
 #include <stdio.h>
@@ -8,13 +8,17 @@ enum { EXPANSION = 4, SE_SHARE = 16, SE_MULTIPLE = 8 };
 static const float EPS = 1e-5f;
 
 /* Convolution without bias, padded to keep the size at stride 1, then batch norm. */
-static lk_node conv_norm(lk_builder *b, const char *conv, const char *norm, lk_node x, int64_t out, int64_t kernel, int64_t stride,
-                         int64_t groups)
+static lk_node conv_norm(lk_builder *b, const char *conv, const char *norm, lk_node x, int64_t out, int64_t kernel,
+                         int64_t stride, int64_t groups)
 {
     int64_t pad = kernel / 2;
     x = lk_graph_conv(b->graph, conv, x,
-                      &(lk_conv){.out = out, .kernel = {kernel, kernel}, .stride = {stride, stride}, .pad = {pad, pad, pad, pad},
-                                 .groups = groups, .no_bias = true});
+                      &(lk_conv){.out = out,
+                                 .kernel = {kernel, kernel},
+                                 .stride = {stride, stride},
+                                 .pad = {pad, pad, pad, pad},
+                                 .groups = groups,
+                                 .no_bias = true});
     return lk_graph_batch_norm(b->graph, norm, x, EPS, 0.1f);
 }
 
@@ -56,7 +60,8 @@ static lk_node residual(lk_builder *b, const char *name, lk_node x, const block 
     }
     if (k->squeeze) y = squeeze(b, at, y, k->out);
     if (k->stride != 1 || k->in != k->out)
-        shortcut = conv_norm(b, lk_name(b, "%sdownsample.0", at), lk_name(b, "%sdownsample.1", at), x, k->out, 1, k->stride, 1);
+        shortcut = conv_norm(b, lk_name(b, "%sdownsample.0", at), lk_name(b, "%sdownsample.1", at), x, k->out, 1,
+                             k->stride, 1);
     y = lk_graph_add(g, NULL, y, shortcut);
     return lk_graph_activation(g, lk_name(b, "%s", name), y, LK_RELU);
 }
@@ -65,7 +70,8 @@ void lk_build_resnet(lk_builder *b, const void *variant)
 {
     const lk_resnet_variant *v = variant;
     const json_t *args = json_object_get(b->config, "model_args");
-    int64_t layers[4] = {v->layers[0], v->layers[1], v->layers[2], v->layers[3]}, channels[4] = {64, 128, 256, 512}, in = 64;
+    int64_t layers[4] = {v->layers[0], v->layers[1], v->layers[2], v->layers[3]}, channels[4] = {64, 128, 256, 512},
+            in = 64;
     char name[64];
     lk_build_ints(b, args, "layers", layers, 4, 200);
     lk_build_ints(b, args, "channels", channels, 4, 4096);

@@ -31,8 +31,8 @@ struct lk_tokenizer {
 
 /* ---- reading ---- */
 
-/* The printable character that stands for a byte in vocabularies (Radford et al., 2019): itself where Latin-1 has a visible
- * one, else the next free one from U+0100 on. */
+/* The printable character that stands for a byte in vocabularies (Radford et al., 2019): itself where Latin-1 has a
+ * visible one, else the next free one from U+0100 on. */
 static void byte_characters(uint32_t out[256])
 {
     uint32_t next = 0x100;
@@ -89,7 +89,8 @@ static lk_status add_merge(lk_tokenizer *t, const json_t *vocabulary, const char
     return LK_OK;
 }
 
-static lk_status add_merge_line(lk_tokenizer *t, const json_t *vocabulary, const char *name, uint32_t rank, const char *line)
+static lk_status add_merge_line(lk_tokenizer *t, const json_t *vocabulary, const char *name, uint32_t rank,
+                                const char *line)
 {
     const char *space = strchr(line, ' ');
     if (!space || strchr(space + 1, ' ')) return lk_fail(LK_CORRUPT, "%s: merge %u is not two tokens", name, rank + 1);
@@ -164,7 +165,9 @@ static lk_status check_kind(const json_t *root, const char *name)
     if (!type && json_object_get(model, "merges")) type = "BPE";
     if (!type) return lk_fail(LK_CORRUPT, "%s: has no model", name);
     if (strcmp(type, "BPE") != 0 || !suffix || strcmp(suffix, "</w>") != 0)
-        return lk_fail(LK_UNSUPPORTED, "%s: is a %.32s tokenizer of another kind than CLIP's; texts cannot be embedded with it", name, type);
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: is a %.32s tokenizer of another kind than CLIP's; texts cannot be embedded with it", name,
+                       type);
     if (!has_type(normalizer, "normalizers", "NFC") || !has_type(normalizer, "normalizers", "Lowercase") ||
         !has_type(pre, "pretokenizers", "Split") || !has_type(pre, "pretokenizers", "ByteLevel"))
         return lk_fail(LK_UNSUPPORTED, "%s: cleans or splits texts otherwise than CLIP does", name);
@@ -317,7 +320,8 @@ lk_status lk_tokenizer_open(const char *directory, lk_tokenizer **out)
         else
             s = read_pair(vocabulary, merges, out);
     } else {
-        s = lk_fail(LK_NOT_FOUND, "%s: has no tokenizer.json (nor vocab.json with merges.txt): texts cannot be embedded", directory);
+        s = lk_fail(LK_NOT_FOUND,
+                    "%s: has no tokenizer.json (nor vocab.json with merges.txt): texts cannot be embedded", directory);
     }
     if (s == LK_OK) s = read_pad(*out, directory);
 done:

@@ -40,7 +40,8 @@ lk_node lk_build_transformer(lk_builder *b, lk_node x, const lk_transformer *t)
 {
     char at[96];
     if (t->width % t->heads != 0)
-        return lk_build_fail(b, LK_CORRUPT, "a width of %lld does not divide into %lld heads", (long long)t->width, (long long)t->heads);
+        return lk_build_fail(b, LK_CORRUPT, "a width of %lld does not divide into %lld heads", (long long)t->width,
+                             (long long)t->heads);
     for (int64_t i = 0; i < t->depth; i++) {
         snprintf(at, sizeof at, "%s%lld.", t->blocks, (long long)i);
         x = attend(b, x, t, at);

@@ -1,5 +1,5 @@
-/* Vision transformers (Dosovitskiy et al., 2021; DINOv2: Oquab et al., 2023; registers: Darcet et al., 2023), with the names of
- * timm and of transformers. */
+/* Vision transformers (Dosovitskiy et al., 2021; DINOv2: Oquab et al., 2023; registers: Darcet et al., 2023), with the
+ * names of timm and of transformers. */
 #include "models/build.h"
 
 #include <stdio.h>
@@ -21,10 +21,11 @@ typedef struct vit {
 static lk_node patches(lk_builder *b, const vit *v)
 {
     if (b->size[0] % v->patch != 0 || b->size[1] % v->patch != 0)
-        return lk_build_fail(b, LK_INVALID, "pictures of %lldx%lld do not divide into patches of %lld", (long long)b->size[1],
-                             (long long)b->size[0], (long long)v->patch);
-    lk_node x = lk_graph_conv(b->graph, lk_name(b, "%s", v->patches), lk_build_picture(b),
-                              &(lk_conv){.out = v->width, .kernel = {v->patch, v->patch}, .stride = {v->patch, v->patch}});
+        return lk_build_fail(b, LK_INVALID, "pictures of %lldx%lld do not divide into patches of %lld",
+                             (long long)b->size[1], (long long)b->size[0], (long long)v->patch);
+    lk_node x =
+        lk_graph_conv(b->graph, lk_name(b, "%s", v->patches), lk_build_picture(b),
+                      &(lk_conv){.out = v->width, .kernel = {v->patch, v->patch}, .stride = {v->patch, v->patch}});
     return lk_graph_tokens(b->graph, NULL, x);
 }
 
@@ -32,9 +33,11 @@ static lk_node with_leading(lk_builder *b, const vit *v, lk_node x, bool class_t
 {
     lk_node parts[3];
     int count = 0;
-    if (class_token) parts[count++] = lk_graph_parameter(b->graph, lk_name(b, "%s", v->class_name), 3, (int64_t[]){1, 1, v->width});
+    if (class_token)
+        parts[count++] = lk_graph_parameter(b->graph, lk_name(b, "%s", v->class_name), 3, (int64_t[]){1, 1, v->width});
     if (registers)
-        parts[count++] = lk_graph_parameter(b->graph, lk_name(b, "%s", v->register_name), 3, (int64_t[]){1, v->registers, v->width});
+        parts[count++] =
+            lk_graph_parameter(b->graph, lk_name(b, "%s", v->register_name), 3, (int64_t[]){1, v->registers, v->width});
     parts[count++] = x;
     return count > 1 ? lk_graph_concat(b->graph, NULL, parts, count, 1) : x;
 }
@@ -43,7 +46,8 @@ static lk_node with_leading(lk_builder *b, const vit *v, lk_node x, bool class_t
 static lk_node build(lk_builder *b, const vit *v, bool registers_have_positions)
 {
     lk_node x = patches(b, v);
-    const int64_t from[2] = {v->image[0] / v->patch, v->image[1] / v->patch}, to[2] = {b->size[0] / v->patch, b->size[1] / v->patch};
+    const int64_t from[2] = {v->image[0] / v->patch, v->image[1] / v->patch},
+                  to[2] = {b->size[0] / v->patch, b->size[1] / v->patch};
     const char *positions = lk_name(b, "%s", v->positions);
     b->leading = (v->class_token ? 1 : 0) + v->registers;
     if (v->grid_only) {
@@ -55,9 +59,10 @@ static lk_node build(lk_builder *b, const vit *v, bool registers_have_positions)
     } else { /* transformers: the registers come between class token and patches after the positions were added */
         x = with_leading(b, v, x, v->class_token, false);
         x = lk_build_positions(b, x, positions, 1, from, to, v->width, v->antialias);
-        lk_node parts[3] = {lk_graph_slice(b->graph, NULL, x, 1, 0, 1),
-                            lk_graph_parameter(b->graph, lk_name(b, "%s", v->register_name), 3, (int64_t[]){1, v->registers, v->width}),
-                            lk_graph_slice(b->graph, NULL, x, 1, 1, 1 + to[0] * to[1])};
+        lk_node parts[3] = {
+            lk_graph_slice(b->graph, NULL, x, 1, 0, 1),
+            lk_graph_parameter(b->graph, lk_name(b, "%s", v->register_name), 3, (int64_t[]){1, v->registers, v->width}),
+            lk_graph_slice(b->graph, NULL, x, 1, 1, 1 + to[0] * to[1])};
         x = lk_graph_concat(b->graph, NULL, parts, 3, 1);
     }
     if (v->norm_pre) x = lk_graph_layer_norm(b->graph, lk_name(b, "%s", v->norm_pre), x, v->blocks.eps);
@@ -126,7 +131,8 @@ void lk_build_vit(lk_builder *b, const void *variant)
     }
     lk_graph *g = b->graph;
     lk_node x = build(b, &v, true);
-    /* The norm comes before the pooling, or after it when the pooling is an average, unless the config says otherwise. */
+    /* The norm comes before the pooling, or after it when the pooling is an average, unless the config says otherwise.
+     */
     bool fc_norm = lk_build_flag(args, "fc_norm", average), final_norm = lk_build_flag(args, "final_norm", true);
     if (final_norm && !fc_norm) x = lk_graph_layer_norm(g, lk_name(b, "norm"), x, v.blocks.eps);
     b->features = x;

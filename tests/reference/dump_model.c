@@ -2,8 +2,8 @@
  *
  *     dump_model DIR vision|text f32|bf16|int8 INPUTS.safetensors OUT.safetensors [NODE...]
  *
- * INPUTS holds "x" (f32 [n, 3, h, w]) or "ids" (i64 [n, T]); for int8 also "calibration" (f32 [m, 3, h, w]). OUT receives
- * "embedding", "features" and each NODE. Without OUT ("-") only the opening is tried. */
+ * INPUTS holds "x" (f32 [n, 3, h, w]) or "ids" (i64 [n, T]); for int8 also "calibration" (f32 [m, 3, h, w]). OUT
+ * receives "embedding", "features" and each NODE. Without OUT ("-") only the opening is tried. */
 #include "base/error.h"
 #include "nn/safetensors.h"
 
@@ -31,7 +31,8 @@ static lk_status read_inputs(const lk_safetensors *file, const char *name, bool 
     return LK_OK;
 }
 
-static lk_status write_nodes(const lk_executor *e, const lk_graph *graph, const lk_node *nodes, int count, int64_t n, const char *path)
+static lk_status write_nodes(const lk_executor *e, const lk_graph *graph, const lk_node *nodes, int count, int64_t n,
+                             const char *path)
 {
     lk_safetensor tensors[MAX_NODES] = {0};
     lk_status s = LK_OK;
@@ -50,8 +51,8 @@ static lk_status write_nodes(const lk_executor *e, const lk_graph *graph, const 
     return s;
 }
 
-static lk_status run(lk_model *model, const lk_safetensors *inputs, bool text, const char *precision, const char *path, int n_names,
-                     char **names)
+static lk_status run(lk_model *model, const lk_safetensors *inputs, bool text, const char *precision, const char *path,
+                     int n_names, char **names)
 {
     lk_graph *graph = lk_model_graph(model);
     lk_node nodes[MAX_NODES] = {lk_model_embedding(model), lk_model_features(model)};

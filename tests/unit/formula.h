@@ -26,10 +26,11 @@ __attribute__((unused)) static float formula_unit(uint64_t seed, uint64_t i)
 }
 
 /* Value number i of a tensor is middle + spread * unit(i). */
-__attribute__((unused)) static void formula_kind(const char *name, const uint64_t *shape, uint32_t rank, uint64_t count, float *middle,
-                                                 float *spread)
+__attribute__((unused)) static void formula_kind(const char *name, const uint64_t *shape, uint32_t rank, uint64_t count,
+                                                 float *middle, float *spread)
 {
-    static const char *const learnt[] = {"embeddings.position", "embeddings.class", "embeddings.token", "pos_embed", "_token", "probe"};
+    static const char *const learnt[] = {"embeddings.position", "embeddings.class", "embeddings.token",
+                                         "pos_embed",           "_token",           "probe"};
     size_t n = strlen(name);
     *middle = 0;
     *spread = 0.1f;

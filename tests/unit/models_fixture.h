@@ -18,7 +18,8 @@ __attribute__((unused)) static json_t *fixture_case(json_t *cases, const char *n
 {
     size_t i;
     json_t *item;
-    json_array_foreach(cases, i, item) if (strcmp(json_string_value(json_object_get(item, "name")), name) == 0) return item;
+    json_array_foreach(cases, i,
+                       item) if (strcmp(json_string_value(json_object_get(item, "name")), name) == 0) return item;
     return NULL;
 }
 
@@ -44,7 +45,8 @@ __attribute__((unused)) static void fixture_weights(const json_t *item, const ch
     }
     float extra[4] = {1, 2, 3, 4};
     if (change && change->extra)
-        tensors[n++] = (lk_safetensor){.name = change->extra, .dtype = LK_ST_F32, .rank = 1, .shape = {4}, .data = extra};
+        tensors[n++] =
+            (lk_safetensor){.name = change->extra, .dtype = LK_ST_F32, .rank = 1, .shape = {4}, .data = extra};
     assert_int_equal(lk_safetensors_write(path, tensors, n, NULL), LK_OK);
     for (size_t i = 0; i < n; i++)
         if (tensors[i].data != extra) free((void *)tensors[i].data);

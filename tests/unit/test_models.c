@@ -1,5 +1,6 @@
-/* Every family against timm and transformers (tools/reference/models_small.py): the final embedding, the last features and two maps
- * in between, each within 1e-4 of its largest value (f32; what is seen is 5e-6). And directories that are refused. */
+/* Every family against timm and transformers (tools/reference/models_small.py): the final embedding, the last features
+ * and two maps in between, each within 1e-4 of its largest value (f32; what is seen is 5e-6). And directories that are
+ * refused. */
 #include "unit.h"
 
 #include "models_fixture.h"
@@ -40,7 +41,8 @@ static double check_results(lk_model *model, const json_t *item, const void *inp
         count++;
     }
     lk_executor *executor;
-    const lk_compile_options options = {.batch = n, .keep = nodes, .keep_count = count, .no_fusion = no_fusion, .no_reuse = no_fusion};
+    const lk_compile_options options = {
+        .batch = n, .keep = nodes, .keep_count = count, .no_fusion = no_fusion, .no_reuse = no_fusion};
     if (lk_graph_compile(graph, &options, &executor) != LK_OK) fail_msg("%s: %s", name, lk_error_message());
     assert_int_equal(lk_executor_run(executor, n, (const void *const[]){input}, (float *const[]){NULL}), LK_OK);
     int i = 0;
@@ -120,8 +122,8 @@ static void wrong_tensors_are_named_with_their_file(void **state)
     fixture_model(resnet, *state, &(fixture_change){.drop = "layer2.0.conv1.weight"});
     refuses(*state, LK_MODEL_VISION, LK_NOT_FOUND, "layer2.0.conv1.weight is missing", "model.safetensors");
     fixture_model(resnet, *state, &(fixture_change){.reshape = "layer1.0.conv1.weight"});
-    refuses(*state, LK_MODEL_VISION, LK_CORRUPT, "layer1.0.conv1.weight has the shape [7, 64, 3, 3]; resnet18 wants [8, 64, 3, 3]",
-            "model.safetensors");
+    refuses(*state, LK_MODEL_VISION, LK_CORRUPT,
+            "layer1.0.conv1.weight has the shape [7, 64, 3, 3]; resnet18 wants [8, 64, 3, 3]", "model.safetensors");
     fixture_model(resnet, *state, &(fixture_change){.nan = "layer3.0.bn1.weight"});
     refuses(*state, LK_MODEL_VISION, LK_CORRUPT, "layer3.0.bn1.weight", "model.safetensors");
     fixture_model(resnet, *state, &(fixture_change){.extra = "layer5.0.conv1.weight"});
@@ -183,8 +185,8 @@ static void incomplete_and_unknown_directories_are_refused(void **state)
     json_decref(cases);
 }
 
-static void refuses_setting(const char *folder, json_t *cases, const char *name, const char *key, json_t *value, lk_status status,
-                            const char *why)
+static void refuses_setting(const char *folder, json_t *cases, const char *name, const char *key, json_t *value,
+                            lk_status status, const char *why)
 {
     json_t *item = json_deep_copy(fixture_case(cases, name)), *config = json_object_get(item, "config");
     const char *dot = strchr(key, '.');
@@ -204,10 +206,13 @@ static void senseless_configs_are_refused(void **state)
     refuses_setting(*state, cases, "ViT", "model_args.embed_dim", json_integer(1ll << 40), LK_CORRUPT, "embed_dim");
     refuses_setting(*state, cases, "ViT", "model_args.num_heads", json_integer(5), LK_CORRUPT, "heads");
     refuses_setting(*state, cases, "ViT", "model_args.patch_size", json_integer(13), LK_INVALID, "do not divide");
-    refuses_setting(*state, cases, "ViT", "model_args.global_pool", json_string("map"), LK_UNSUPPORTED, "global_pool map");
+    refuses_setting(*state, cases, "ViT", "model_args.global_pool", json_string("map"), LK_UNSUPPORTED,
+                    "global_pool map");
     refuses_setting(*state, cases, "ViT", "model_args.class_token", json_false(), LK_CORRUPT, "class token");
-    refuses_setting(*state, cases, "ResNet, basic blocks", "model_args.layers", json_pack("[i,i]", 1, 1), LK_CORRUPT, "layers");
-    refuses_setting(*state, cases, "ConvNeXt", "model_args.dims", json_pack("[i,i,i,f]", 1, 1, 1, 1.5), LK_CORRUPT, "dims");
+    refuses_setting(*state, cases, "ResNet, basic blocks", "model_args.layers", json_pack("[i,i]", 1, 1), LK_CORRUPT,
+                    "layers");
+    refuses_setting(*state, cases, "ConvNeXt", "model_args.dims", json_pack("[i,i,i,f]", 1, 1, 1, 1.5), LK_CORRUPT,
+                    "dims");
     refuses_setting(*state, cases, "CLIP", "vision_config.hidden_act", json_string("mish"), LK_UNSUPPORTED, "mish");
     refuses_setting(*state, cases, "CLIP", "vision_config.hidden_size", json_integer(64), LK_CORRUPT, "[64");
     refuses_setting(*state, cases, "DINOv2 of transformers", "use_swiglu_ffn", json_true(), LK_UNSUPPORTED, "giant");
@@ -241,7 +246,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_family_agrees_with_its_reference, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(wrong_tensors_are_named_with_their_file, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(classifiers_are_left_out_without_a_word, unit_folder, unit_folder_remove),
-        cmocka_unit_test_setup_teardown(incomplete_and_unknown_directories_are_refused, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(incomplete_and_unknown_directories_are_refused, unit_folder,
+                                        unit_folder_remove),
         cmocka_unit_test_setup_teardown(senseless_configs_are_refused, unit_folder, unit_folder_remove),
         cmocka_unit_test(architectures_can_be_made_without_weights),
     };

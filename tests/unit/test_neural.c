@@ -69,10 +69,12 @@ static lk_status embed_share(void *arg, size_t begin, size_t end, int worker)
 {
     shares *s = arg;
     (void)worker;
-    return lk_embedder_embed(s->embedder, s->images + begin, end - begin, s->out + begin * lk_embedder_dim(s->embedder));
+    return lk_embedder_embed(s->embedder, s->images + begin, end - begin,
+                             s->out + begin * lk_embedder_dim(s->embedder));
 }
 
-static void check_shares(const char *folder, size_t first, size_t grain, int threads, const lk_image *images, const float *wanted)
+static void check_shares(const char *folder, size_t first, size_t grain, int threads, const lk_image *images,
+                         const float *wanted)
 {
     lk_embedder *e;
     lk_pool *pool;
@@ -114,7 +116,8 @@ static void bytes_do_not_depend_on_batches_or_threads(void **state)
 static lk_embedder *open_with(const char *folder, lk_pooling pool, float p, lk_precision precision)
 {
     lk_embedder *e;
-    if (lk_neural_open(folder, &(lk_neural_options){.pool = pool, .gem_p = p, .precision = precision}, &e) != LK_OK) fail_msg("%s", lk_error_message());
+    if (lk_neural_open(folder, &(lk_neural_options){.pool = pool, .gem_p = p, .precision = precision}, &e) != LK_OK)
+        fail_msg("%s", lk_error_message());
     return e;
 }
 
@@ -123,15 +126,16 @@ static void ids_tell_pooling_precision_and_weights_apart(void **state)
     enum { KINDS = 7 };
     char ids[KINDS + 1][33];
     make_model("ResNet, basic blocks", *state, NULL);
-    lk_embedder *all[KINDS] = {open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_F32), open_with(*state, LK_POOL_AVG, 0, LK_PRECISION_F32),
-                               open_with(*state, LK_POOL_MAX, 0, LK_PRECISION_F32),   open_with(*state, LK_POOL_GEM, 0, LK_PRECISION_F32),
-                               open_with(*state, LK_POOL_GEM, 2, LK_PRECISION_F32),   open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_BF16),
-                               open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_INT8)};
+    lk_embedder *all[KINDS] = {
+        open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_F32), open_with(*state, LK_POOL_AVG, 0, LK_PRECISION_F32),
+        open_with(*state, LK_POOL_MAX, 0, LK_PRECISION_F32),   open_with(*state, LK_POOL_GEM, 0, LK_PRECISION_F32),
+        open_with(*state, LK_POOL_GEM, 2, LK_PRECISION_F32),   open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_BF16),
+        open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_INT8)};
     for (int i = 0; i < KINDS; i++) {
         strcpy(ids[i], lk_embedder_id(all[i]));
         assert_int_equal(lk_neural_same(all[0], all[i]), i == 0);
-        lk_embedder_free(all[i]);
     }
+    for (int i = 0; i < KINDS; i++) lk_embedder_free(all[i]);
     lk_embedder *e = open_with(*state, LK_POOL_GEM, 3, LK_PRECISION_F32); /* the default, said aloud */
     assert_string_equal(lk_embedder_id(e), ids[3]);
     lk_embedder_free(e);
@@ -240,7 +244,8 @@ static void a_pooling_that_cannot_be_is_refused(void **state)
     make_model("ViT without class token", *state, NULL);
     assert_int_equal(lk_neural_open(*state, &(lk_neural_options){.pool = LK_POOL_CLS}, &e), LK_INVALID);
     make_model("ViT", *state, NULL); /* its own head is the class token */
-    lk_embedder *own = open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_F32), *token = open_with(*state, LK_POOL_CLS, 0, LK_PRECISION_F32);
+    lk_embedder *own = open_with(*state, LK_POOL_MODEL, 0, LK_PRECISION_F32),
+                *token = open_with(*state, LK_POOL_CLS, 0, LK_PRECISION_F32);
     lk_image image = make_picture(1);
     float x[32], y[32];
     assert_int_equal(lk_embedder_embed(own, &image, 1, x), LK_OK);
@@ -271,7 +276,8 @@ static void copy_tokenizer(const char *folder)
 
 static void texts_land_in_the_space_of_pictures(void **state)
 {
-    json_t *cases = load_cases(), *clip = json_deep_copy(fixture_case(cases, "CLIP")), *tensors = json_object_get(clip, "tensors"), *row;
+    json_t *cases = load_cases(), *clip = json_deep_copy(fixture_case(cases, "CLIP")),
+           *tensors = json_object_get(clip, "tensors"), *row;
     lk_embedder *e;
     size_t i;
     float out[4][20], alone[20];
@@ -282,10 +288,12 @@ static void texts_land_in_the_space_of_pictures(void **state)
     assert_int_equal(lk_embedder_embed_text(e, texts, 1, out[0]), LK_UNSUPPORTED);
     lk_embedder_free(e);
     /* The vocabulary of the tokenizer's fixture. */
-    json_array_foreach(tensors, i, row)
-        if (strstr(json_string_value(json_array_get(row, 0)), "token_embedding")) json_array_set_new(json_array_get(row, 1), 0, json_integer(1245));
-    json_object_set_new(json_object_get(json_object_get(clip, "config"), "text_config"), "vocab_size", json_integer(1245));
-    json_object_set_new(json_object_get(json_object_get(clip, "config"), "text_config"), "eos_token_id", json_integer(1244));
+    json_array_foreach(tensors, i, row) if (strstr(json_string_value(json_array_get(row, 0)), "token_embedding"))
+        json_array_set_new(json_array_get(row, 1), 0, json_integer(1245));
+    json_object_set_new(json_object_get(json_object_get(clip, "config"), "text_config"), "vocab_size",
+                        json_integer(1245));
+    json_object_set_new(json_object_get(json_object_get(clip, "config"), "text_config"), "eos_token_id",
+                        json_integer(1244));
     fixture_model(clip, *state, NULL);
     assert_int_equal(lk_embedder_open(*state, &e), LK_OK);
     assert_false(lk_embedder_has_text(e)); /* without a tokenizer */
@@ -308,11 +316,13 @@ static void texts_land_in_the_space_of_pictures(void **state)
 
 static void damaged_directories_of_our_own_are_refused(void **state)
 {
-    static const char *const bad[] = {"{\"kind\":\"neural\"}", "{\"kind\":\"neural\",\"version\":2,\"pool\":\"avg\",\"precision\":\"f32\"}",
-                                      "{\"kind\":\"neural\",\"version\":1,\"pool\":\"sum\",\"precision\":\"f32\"}",
-                                      "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\"}",
-                                      "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\",\"ranges\":[1,\"x\"]}",
-                                      "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\",\"ranges\":[1]}"};
+    static const char *const bad[] = {
+        "{\"kind\":\"neural\"}",
+        "{\"kind\":\"neural\",\"version\":2,\"pool\":\"avg\",\"precision\":\"f32\"}",
+        "{\"kind\":\"neural\",\"version\":1,\"pool\":\"sum\",\"precision\":\"f32\"}",
+        "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\"}",
+        "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\",\"ranges\":[1,\"x\"]}",
+        "{\"kind\":\"neural\",\"version\":1,\"pool\":\"avg\",\"precision\":\"int8\",\"ranges\":[1]}"};
     const lk_status status[] = {LK_CORRUPT, LK_UNSUPPORTED, LK_CORRUPT, LK_CORRUPT, LK_CORRUPT, LK_OK};
     char path[300];
     lk_embedder *e;

@@ -1,7 +1,8 @@
-/* Against timm's transforms and transformers' image processors (tools/reference/preprocess.py). Their 8-bit pixels after
- * resizing may differ from ours by rounding, and where a filter overshoots: Pillow 13 resizes some pictures rows first, older
- * ones and torchvision columns first, as we do, and the clipping in between differs. At most 1/255 on average is allowed;
- * what is seen is 0.6 for a tall picture that Pillow resizes rows first, and below 0.05 elsewhere. Scaling, mean and std must agree to 1e-5 wherever the pixels do. */
+/* Against timm's transforms and transformers' image processors (tools/reference/preprocess.py). Their 8-bit pixels
+ * after resizing may differ from ours by rounding, and where a filter overshoots: Pillow 13 resizes some pictures rows
+ * first, older ones and torchvision columns first, as we do, and the clipping in between differs. At most 1/255 on
+ * average is allowed; what is seen is 0.6 for a tall picture that Pillow resizes rows first, and below 0.05 elsewhere.
+ * Scaling, mean and std must agree to 1e-5 wherever the pixels do. */
 #include "unit.h"
 
 #include "models/preprocess.h"
@@ -24,14 +25,15 @@ static lk_image make_picture(uint32_t width, uint32_t height)
         for (uint64_t x = 0; x < width; x++)
             for (uint64_t c = 0; c < 3; c++) {
                 uint64_t kinds[4] = {(x * 3 + y * 2 + c * 40) % 256, (x * x * (c + 1) / 16 + y * y / 8) % 256,
-                                     (x * 1103515245 + y * 12345 + c * 777) % 65521 * 31 % 256, (x / 5 + y / 7) % 2 ? 0 : 255};
+                                     (x * 1103515245 + y * 12345 + c * 777) % 65521 * 31 % 256,
+                                     (x / 5 + y / 7) % 2 ? 0 : 255};
                 *p++ = (uint8_t)kinds[(x * 4 / width + y * 3 / height) % 4];
             }
     return image;
 }
 
-static void compare(const lk_preprocess *how, const lk_safetensors *expected, const char *name, uint32_t width, uint32_t height,
-                    double *worst_mean, int *worst)
+static void compare(const lk_preprocess *how, const lk_safetensors *expected, const char *name, uint32_t width,
+                    uint32_t height, double *worst_mean, int *worst)
 {
     const lk_safetensor *wanted = lk_safetensors_find(expected, name);
     assert_non_null(wanted);
@@ -62,7 +64,8 @@ static void compare(const lk_preprocess *how, const lk_safetensors *expected, co
             float got = out[c * plane + x], byte = 1 / 255.0f / how->std[c];
             if (fabsf(got - first[c * 4 + x]) < 0.5f * byte) assert_true(fabsf(got - first[c * 4 + x]) < 1e-5f);
         }
-    if (getenv("LIKENESS_PREPROCESS_CASES")) printf("%s: %.4f on average, %d at most\n", name, sum / (double)wanted->count, most);
+    if (getenv("LIKENESS_PREPROCESS_CASES"))
+        printf("%s: %.4f on average, %d at most\n", name, sum / (double)wanted->count, most);
     if (sum / (double)wanted->count > *worst_mean) *worst_mean = sum / (double)wanted->count;
     if (most > *worst) *worst = most;
     if (sum / (double)wanted->count > 1)
@@ -89,7 +92,9 @@ static void pixels_agree_with_timm_and_transformers(void **state)
     {
         lk_preprocess how;
         const json_t *preprocessor = json_object_get(item, "preprocessor");
-        assert_int_equal(lk_preprocess_parse(json_object_get(item, "config"), json_is_null(preprocessor) ? NULL : preprocessor, "m", &how), LK_OK);
+        assert_int_equal(lk_preprocess_parse(json_object_get(item, "config"),
+                                             json_is_null(preprocessor) ? NULL : preprocessor, "m", &how),
+                         LK_OK);
         json_array_foreach(json_object_get(item, "sizes"), j, size)
         {
             uint32_t width = (uint32_t)json_integer_value(json_array_get(size, 0)),
@@ -123,8 +128,10 @@ static void senseless_settings_are_refused(void **state)
     refuses("{\"pretrained_cfg\":{\"input_size\":[1,4,4]}}", NULL, LK_CORRUPT, "input_size");
     refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"crop_pct\":-1}}", NULL, LK_CORRUPT, "crop_pct");
     refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"crop_mode\":\"x\"}}", NULL, LK_UNSUPPORTED, "crop_mode");
-    refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"interpolation\":\"x\"}}", NULL, LK_UNSUPPORTED, "interpolation");
-    refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"mean\":[0,0,0],\"std\":[1,0,1]}}", NULL, LK_CORRUPT, "deviation");
+    refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"interpolation\":\"x\"}}", NULL, LK_UNSUPPORTED,
+            "interpolation");
+    refuses("{\"pretrained_cfg\":{\"input_size\":[3,4,4],\"mean\":[0,0,0],\"std\":[1,0,1]}}", NULL, LK_CORRUPT,
+            "deviation");
     refuses("{}", "{}", LK_CORRUPT, "size");
     refuses("{}", "{\"size\":{\"shortest_edge\":4},\"do_center_crop\":false}", LK_UNSUPPORTED, "different sizes");
     refuses("{}", "{\"size\":{\"longest_edge\":4}}", LK_UNSUPPORTED, "size");
@@ -137,7 +144,8 @@ static void senseless_settings_are_refused(void **state)
 static void extreme_pictures_are_prepared(void **state)
 {
     (void)state;
-    json_t *config = json_loads("{\"pretrained_cfg\":{\"input_size\":[3,8,8],\"mean\":[0,0,0],\"std\":[1,1,1]}}", 0, NULL);
+    json_t *config =
+        json_loads("{\"pretrained_cfg\":{\"input_size\":[3,8,8],\"mean\":[0,0,0],\"std\":[1,1,1]}}", 0, NULL);
     lk_preprocess how;
     float out[3 * 8 * 8];
     assert_int_equal(lk_preprocess_parse(config, NULL, "m", &how), LK_OK);

@@ -31,7 +31,8 @@ static void every_element_type_reads_as_the_reference_does(void **state)
         const json_t *shape = json_object_get(row, "shape"), *values = json_object_get(row, "values");
         assert_non_null(t);
         assert_int_equal(t->rank, json_array_size(shape));
-        for (size_t i = 0; i < t->rank; i++) assert_int_equal(t->shape[i], json_integer_value(json_array_get(shape, i)));
+        for (size_t i = 0; i < t->rank; i++)
+            assert_int_equal(t->shape[i], json_integer_value(json_array_get(shape, i)));
         assert_int_equal(t->count, json_array_size(values));
         float *out = malloc((t->count + 1) * sizeof *out);
         lk_safetensor_to_f32(t, out);
@@ -74,24 +75,32 @@ static void malformed_headers_are_refused_with_file_and_tensor(void **state)
     refuses("[]", 0, LK_CORRUPT, "not a JSON object");
     refuses("{\"a\":", 0, LK_CORRUPT, "not JSON");
     refuses("{\"a\":1}", 0, LK_CORRUPT, "tensor a");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
-            LK_CORRUPT, "duplicate");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],"
+            "\"data_offsets\":[0,8]}}",
+            8, LK_CORRUPT, "duplicate");
     refuses("{\"a\":{\"dtype\":\"F12\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, LK_UNSUPPORTED, "F12");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, LK_CORRUPT, "disagree");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, LK_CORRUPT, "shape");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, LK_CORRUPT, "shape");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, LK_CORRUPT, "shape");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, LK_CORRUPT, "disagree");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, LK_LIMIT, "9 dimensions");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, LK_CORRUPT,
+            "shape");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, LK_CORRUPT,
+            "disagree");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, LK_LIMIT,
+            "9 dimensions");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,16]}}", 8, LK_CORRUPT, "beyond the end");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8, LK_CORRUPT, "beyond the end");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,18446744073709551624]}}", 8, LK_CORRUPT, "not JSON");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8, LK_CORRUPT,
+            "beyond the end");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,18446744073709551624]}}", 8, LK_CORRUPT,
+            "not JSON");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, LK_CORRUPT, "range");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, LK_CORRUPT, "range");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12,
-            LK_CORRUPT, "overlaps");
-    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
-            LK_CORRUPT, "overlaps");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],"
+            "\"data_offsets\":[4,12]}}",
+            12, LK_CORRUPT, "overlaps");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],"
+            "\"data_offsets\":[0,8]}}",
+            8, LK_CORRUPT, "overlaps");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, LK_CORRUPT, "hole");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, LK_CORRUPT, "belong to no tensor");
     refuses("{\"__metadata__\":{\"k\":1}}", 0, LK_CORRUPT, "__metadata__");
@@ -125,7 +134,8 @@ static void pytorch_files_are_refused_with_the_way_out(void **state)
     lk_safetensors *file;
     assert_int_equal(lk_safetensors_parse("PK\3\4archive/data.pkl", 20, "pytorch_model.bin", &file), LK_UNSUPPORTED);
     assert_non_null(strstr(lk_error_message(), "save_file"));
-    assert_int_equal(lk_safetensors_parse("\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.", 16, "old.pt", &file), LK_UNSUPPORTED);
+    assert_int_equal(lk_safetensors_parse("\x80\x02\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.", 16, "old.pt", &file),
+                     LK_UNSUPPORTED);
     assert_non_null(strstr(lk_error_message(), "old.pt"));
 }
 
@@ -136,10 +146,11 @@ static void what_is_written_reads_back(void **state)
     const float matrix[6] = {1, 2, 3, 4, 5, -6.5f};
     const uint16_t half[3] = {0x3f80, 0xc000, 0};
     const int64_t scalar = -7;
-    const lk_safetensor tensors[] = {{.name = "a.weight", .dtype = LK_ST_F32, .rank = 2, .shape = {2, 3}, .data = matrix},
-                                     {.name = "b \"quoted\" é", .dtype = LK_ST_BF16, .rank = 1, .shape = {3}, .data = half},
-                                     {.name = "none", .dtype = LK_ST_F32, .rank = 1, .shape = {0}, .data = matrix},
-                                     {.name = "s", .dtype = LK_ST_I64, .rank = 0, .data = &scalar}};
+    const lk_safetensor tensors[] = {
+        {.name = "a.weight", .dtype = LK_ST_F32, .rank = 2, .shape = {2, 3}, .data = matrix},
+        {.name = "b \"quoted\" é", .dtype = LK_ST_BF16, .rank = 1, .shape = {3}, .data = half},
+        {.name = "none", .dtype = LK_ST_F32, .rank = 1, .shape = {0}, .data = matrix},
+        {.name = "s", .dtype = LK_ST_I64, .rank = 0, .data = &scalar}};
     const char *const about[] = {"format", "pt", NULL};
     snprintf(path, sizeof path, "%s/m.safetensors", (char *)*state);
     snprintf(other, sizeof other, "%s/n.safetensors", (char *)*state);

@@ -98,14 +98,17 @@ static void refuses(const char *json, lk_status status, const char *why)
 {
     lk_tokenizer *t;
     lk_status s = lk_tokenizer_parse(json, strlen(json), "tokenizer.json", &t);
-    if (s != status || t || !strstr(lk_error_message(), why)) fail_msg("%s: status %d, \"%s\"", json, s, lk_error_message());
+    if (s != status || t || !strstr(lk_error_message(), why))
+        fail_msg("%s: status %d, \"%s\"", json, s, lk_error_message());
 }
 
 #define CLEAN                                                                                                          \
-    "\"normalizer\":{\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]},\"pre_tokenizer\":{\"pretokenizers\":[{"   \
+    "\"normalizer\":{\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]},\"pre_tokenizer\":{"               \
+    "\"pretokenizers\":[{"                                                                                             \
     "\"type\":\"Split\"},{\"type\":\"ByteLevel\"}]},"
 #define MODEL(vocab, merges)                                                                                           \
-    "{" CLEAN "\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":" vocab ",\"merges\":" merges "}}"
+    "{" CLEAN "\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":" vocab ",\"merges\":" merges "}" \
+                                                                                                                   "}"
 #define ENDS "\"<|startoftext|>\":0,\"<|endoftext|>\":1"
 
 static void bad_files_and_other_kinds_are_refused(void **state)
@@ -120,7 +123,8 @@ static void bad_files_and_other_kinds_are_refused(void **state)
     refuses(MODEL("[]", "[]"), LK_CORRUPT, "no vocabulary");
     refuses(MODEL("{\"a\":1}", "[]"), LK_CORRUPT, "<|startoftext|>");
     refuses(MODEL("{" ENDS ",\"a\":-1}", "[]"), LK_CORRUPT, "the id of the token a");
-    refuses(MODEL("{" ENDS ",\"a\":2,\"b\":3}", "[\"a b\"]"), LK_CORRUPT, "merge 1: tokenizer.json: the token ab is missing");
+    refuses(MODEL("{" ENDS ",\"a\":2,\"b\":3}", "[\"a b\"]"), LK_CORRUPT,
+            "merge 1: tokenizer.json: the token ab is missing");
     refuses(MODEL("{" ENDS ",\"a\":2}", "[\"ab\"]"), LK_CORRUPT, "merge 1 is not two tokens");
     refuses(MODEL("{" ENDS ",\"a\":2}", "[[\"a\"]]"), LK_CORRUPT, "merge 1 is not two tokens");
     lk_tokenizer *t;
