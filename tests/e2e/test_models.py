@@ -117,8 +117,8 @@ class Networks(Case):
         run("index", self.pictures, "--into", self.collection, "--model", self.resnet, "--precision", "int8")
 
     def test_pictures_that_give_nan_are_skipped_and_named(self):
-        def overflow(case):  # every weight is finite, the sums are not
-            case["config"]["pretrained_cfg"]["std"] = [1e-38] * 3
+        def overflow(case):  # every weight is finite, the prepared pictures are not
+            case["config"]["pretrained_cfg"]["std"] = [1e-42] * 3
         broken = model(self.folder / "broken", "ViT", overflow)
         done = run("index", self.pictures, "--into", self.collection, "--model", broken, status=3)
         self.assertIn("05.png: the network yields NaN or infinity for it", done.stderr)
