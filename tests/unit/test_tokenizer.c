@@ -108,7 +108,7 @@ static void refuses(const char *json, lk_status status, const char *why)
     "\"type\":\"Split\"},{\"type\":\"ByteLevel\"}]},"
 #define MODEL(vocab, merges)                                                                                           \
     "{" CLEAN "\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":" vocab ",\"merges\":" merges "}" \
-                                                                                                                   "}"
+    "}"
 #define ENDS "\"<|startoftext|>\":0,\"<|endoftext|>\":1"
 
 static void bad_files_and_other_kinds_are_refused(void **state)
