@@ -15,13 +15,14 @@ static lk_status run_step(lk_executor *e, lk_step *step)
     return LK_OK;
 }
 
-lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
+lk_status lk_executor_run_step(lk_executor *e, size_t index)
+{
+    return run_step(e, &e->steps[index]);
+}
+
+void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs)
 {
     const lk_graph *graph = e->graph;
-    lk_status s = LK_OK;
-    if (batch < 1 || batch > e->options.batch)
-        return lk_fail(LK_INVALID, "a batch of %" PRId64 " rows does not fit an executor of %" PRId64, batch,
-                       e->options.batch);
     for (size_t i = 0; i < graph->input_count; i++) {
         const lk_view *view = &e->values[e->value_of[graph->inputs[i]]].view;
         size_t row = lk_view_bytes(view) / (size_t)view->dims[0];
@@ -29,6 +30,16 @@ lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inpu
         /* the rest of the batch is not looked at, but must be valid ids and ordinary numbers */
         memset((char *)view->data + row * (size_t)batch, 0, row * (size_t)(e->options.batch - batch));
     }
+}
+
+lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
+{
+    const lk_graph *graph = e->graph;
+    lk_status s = LK_OK;
+    if (batch < 1 || batch > e->options.batch)
+        return lk_fail(LK_INVALID, "a batch of %" PRId64 " rows does not fit an executor of %" PRId64, batch,
+                       e->options.batch);
+    lk_executor_fill(e, batch, inputs);
     int before = lk_team_enter(e->team.threads);
     for (size_t i = 0; s == LK_OK && i < e->step_count; i++) s = run_step(e, &e->steps[i]);
     lk_team_enter(before);

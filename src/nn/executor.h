@@ -75,6 +75,10 @@ struct lk_executor {
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
 
+/* lk_executor_run in pieces, for whoever times them: copies the inputs in, runs one step. */
+void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
+lk_status lk_executor_run_step(lk_executor *e, size_t index);
+
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);
 lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);

@@ -10,6 +10,27 @@
 
 enum { LK_RUN = 1024 }; /* callers work in pieces of at most this many numbers when they need a buffer */
 
+/* Attention of one head: y = softmax(scale q k^T) v. Rows lie `step` elements apart. */
+typedef struct lk_head {
+    lk_type type; /* of q, k and v: f32 or bf16 */
+    lk_type y_type;
+    float y_scale;
+    const void *q, *k, *v;
+    void *y;
+    size_t q_step, k_step, v_step, y_step;
+    size_t queries, keys, width; /* width: a multiple of 16, at most LK_HEAD_WIDTH */
+    float scale;
+    bool causal;    /* row t of q sees rows 0..t of k */
+    float *saved;   /* [queries][keys] receives the probabilities; NULL = not wanted */
+    float *scratch; /* lk_head_scratch floats */
+} lk_head;
+enum { LK_HEAD_WIDTH = 128, LK_HEAD_ROWS = 6 };
+static inline size_t lk_head_scratch(size_t keys, size_t width)
+{
+    size_t columns = (keys + 63) / 64 * 64;
+    return columns * width * 2 + LK_HEAD_ROWS * (2 * columns + 2 * width) + 64;
+}
+
 typedef struct lk_nn_kernels {
     const char *name;
     /* dst [n] = src [n], times scale for the integers. */
@@ -24,6 +45,7 @@ typedef struct lk_nn_kernels {
     void (*softmax)(float *x, size_t n, float scale);
     /* gx += scale * y * (gy - y.gy) */
     void (*softmax_gradient)(const float *y, const float *gy, size_t n, float scale, float *gx);
+    void (*attention)(const lk_head *head);
     /* Mean, and 1/sqrt(variance + eps), two passes. */
     void (*moments)(const float *x, size_t n, float eps, float *mean, float *rstd);
     /* y = (x - mean) * rstd * weight + bias */
@@ -47,7 +69,7 @@ const lk_nn_kernels *lk_nn_kernels_for(lk_cpu_features features);
 
 extern const lk_nn_kernels lk_nn_plain;
 #if defined(__x86_64__)
-extern const lk_nn_kernels lk_nn_avx2, lk_nn_avx512;
+extern const lk_nn_kernels lk_nn_avx2, lk_nn_avx512, lk_nn_avx512_bf16;
 #endif
 
 #endif

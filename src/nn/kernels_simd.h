@@ -244,6 +244,8 @@ static void k_softmax(float *x, size_t n, float scale)
     for (i = 0; i < n; i++) x[i] *= inverse;
 }
 
+#include "nn/kernels_attention.h"
+
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
 {
     float d = k_dot(y, gy, n);
@@ -315,6 +317,7 @@ const lk_nn_kernels NN_TABLE = {
     .activate_gradient = k_activate_gradient,
     .softmax = k_softmax,
     .softmax_gradient = k_softmax_gradient,
+    .attention = k_attention,
     .moments = k_moments,
     .normalise = k_normalise,
     .sum = k_sum,

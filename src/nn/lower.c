@@ -230,7 +230,7 @@ static lk_view result_view(const lk_executor *e, lk_node last, bool channels_las
     const lk_node_data *node = lk_at(e->graph, last);
     lk_view v = {.type = e->types[last], .scale = e->scales[last], .rank = node->shape.rank};
     memcpy(v.dims, node->shape.dims, sizeof v.dims);
-    v.dims[0] = e->options.batch;
+    if (lk_shape_batched(&node->shape)) v.dims[0] = e->options.batch;
     if (channels_last) v.block = v.dims[1];
     return v;
 }

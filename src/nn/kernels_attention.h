@@ -1,0 +1,175 @@
+/* Attention of one head, part of kernels_simd.h. Keys are turned once so that 64 of them are multiplied at a time with
+ * six rows of q (24 sums in registers), and the probabilities of six rows with whole rows of v. With bf16 instructions
+ * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+/* sums [rows][4 x 16] over n of a[r][i] * b[i][64]; b's rows are `step` floats apart. */
+__attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
+                                                                const float *b, size_t step, size_t n,
+                                                                const int vectors, float *y, size_t y_step)
+{
+    lanes sums[LK_HEAD_ROWS][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = (lanes){0};
+    for (size_t i = 0; i < n; i++) {
+        lanes w[4];
+        for (int v = 0; v < vectors; v++) w[v] = load_lanes(b + i * step + 16 * (size_t)v);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) sums[r][v] += a[(size_t)r * a_step + i] * w[v];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) memcpy(y + (size_t)r * y_step + 16 * (size_t)v, &sums[r][v], sizeof(lanes));
+}
+
+static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
+                          float *y, size_t y_step)
+{
+    if (vectors == 4) {
+        switch (rows) {
+        case 6: multiply_rows(6, a, a_step, b, step, n, 4, y, y_step); return;
+        case 5: multiply_rows(5, a, a_step, b, step, n, 4, y, y_step); return;
+        case 4: multiply_rows(4, a, a_step, b, step, n, 4, y, y_step); return;
+        case 3: multiply_rows(3, a, a_step, b, step, n, 4, y, y_step); return;
+        case 2: multiply_rows(2, a, a_step, b, step, n, 4, y, y_step); return;
+        default: multiply_rows(1, a, a_step, b, step, n, 4, y, y_step); return;
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++)
+            multiply_rows(1, a + (size_t)r * a_step, a_step, b + 16 * (size_t)v, step, n, 1,
+                          y + (size_t)r * y_step + 16 * (size_t)v, y_step);
+}
+
+/* y [rows][width] = a [rows][n] b [n][width], width a multiple of 16. */
+static void multiply_all(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, size_t width,
+                         float *y, size_t y_step)
+{
+    size_t j = 0;
+    for (; j + 64 <= width; j += 64) multiply_some(rows, a, a_step, b + j, step, n, 4, y + j, y_step);
+    if (j < width) multiply_some(rows, a, a_step, b + j, step, n, (int)((width - j) / 16), y + j, y_step);
+}
+
+/* Probabilities from scores [rows][step], in place; row r is row first + r of q. */
+static void probabilities(const lk_head *h, float *scores, size_t step, size_t first, int rows)
+{
+    for (int r = 0; r < rows; r++) {
+        float *row = scores + (size_t)r * step;
+        size_t seen = h->causal ? first + (size_t)r + 1 : h->keys;
+        k_softmax(row, seen, h->scale);
+        for (size_t s = seen; s < step; s++) row[s] = 0;
+        if (h->saved) memcpy(h->saved + (first + (size_t)r) * h->keys, row, h->keys * sizeof *row);
+    }
+}
+
+static void store_row(const lk_head *h, const float *y, size_t row)
+{
+    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_bytes(h->y_type));
+}
+
+static void attention_f32(const lk_head *h)
+{
+    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_bytes(h->type);
+    float *kt = h->scratch, *v = kt + columns * h->width, *scores = v + columns * h->width;
+    float *q = scores + LK_HEAD_ROWS * columns, *y = q + LK_HEAD_ROWS * h->width;
+    for (size_t s = 0; s < h->keys; s++) {
+        k_load(h->type, 1, (const char *)h->k + s * h->k_step * bytes, h->width, q);
+        for (size_t i = 0; i < h->width; i++) kt[i * columns + s] = q[i];
+        k_load(h->type, 1, (const char *)h->v + s * h->v_step * bytes, h->width, v + s * h->width);
+    }
+    for (size_t i = 0; i < h->width; i++)
+        for (size_t s = h->keys; s < columns; s++) kt[i * columns + s] = 0;
+    for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
+        int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
+        for (int r = 0; r < rows; r++)
+            k_load(h->type, 1, (const char *)h->q + (t + (size_t)r) * h->q_step * bytes, h->width,
+                   q + (size_t)r * h->width);
+        multiply_all(rows, q, h->width, kt, columns, h->width, columns, scores, columns);
+        probabilities(h, scores, columns, t, rows);
+        multiply_all(rows, scores, columns, v, h->width, h->keys, h->width, y, h->width);
+        for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
+    }
+}
+
+#if defined(__AVX512BF16__)
+
+/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. */
+__attribute__((always_inline)) static inline void multiply_pairs(const int rows, const uint32_t *a, size_t a_step,
+                                                                 const uint32_t *b, size_t step, size_t pairs,
+                                                                 const int vectors, float *y, size_t y_step)
+{
+    __m512 sums[LK_HEAD_ROWS][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
+    for (size_t i = 0; i < pairs; i++) {
+        __m512i w[4];
+        for (int v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(b + i * step + 16 * (size_t)v);
+        for (int r = 0; r < rows; r++) {
+            __m512i x = _mm512_set1_epi32((int)a[(size_t)r * a_step + i]);
+            for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)x, (__m512bh)w[v]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_ps(y + (size_t)r * y_step + 16 * (size_t)v, sums[r][v]);
+}
+
+static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step, size_t pairs,
+                               size_t width, float *y, size_t y_step)
+{
+    size_t j = 0;
+    for (; j + 64 <= width; j += 64) {
+        if (rows == LK_HEAD_ROWS)
+            multiply_pairs(LK_HEAD_ROWS, a, a_step, b + j, step, pairs, 4, y + j, y_step);
+        else
+            for (int r = 0; r < rows; r++)
+                multiply_pairs(1, a + (size_t)r * a_step, a_step, b + j, step, pairs, 4, y + (size_t)r * y_step + j,
+                               y_step);
+    }
+    for (; j < width; j += 16)
+        for (int r = 0; r < rows; r++)
+            multiply_pairs(1, a + (size_t)r * a_step, a_step, b + j, step, pairs, 1, y + (size_t)r * y_step + j,
+                           y_step);
+}
+
+static void attention_bf16(const lk_head *h)
+{
+    size_t columns = (h->keys + 63) / 64 * 64, half = h->width / 2, pairs = columns / 2;
+    uint32_t *kt = (uint32_t *)h->scratch, *v = kt + half * columns, *q = v + pairs * h->width,
+             *p = q + LK_HEAD_ROWS * half;
+    float *scores = (float *)(p + LK_HEAD_ROWS * pairs), *y = scores + LK_HEAD_ROWS * columns;
+    /* kt [pair of components][key], v [pair of keys][component]: neighbours in one word */
+    memset(kt, 0, half * columns * sizeof *kt);
+    memset(v, 0, pairs * h->width * sizeof *v);
+    for (size_t s = 0; s < h->keys; s++) {
+        const uint16_t *row = (const uint16_t *)h->k + s * h->k_step;
+        for (size_t i = 0; i < half; i++) memcpy(kt + i * columns + s, row + 2 * i, 4);
+        row = (const uint16_t *)h->v + s * h->v_step;
+        uint16_t *to = (uint16_t *)(v + s / 2 * h->width) + s % 2;
+        for (size_t i = 0; i < h->width; i++) to[2 * i] = row[i];
+    }
+    for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
+        int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
+        for (int r = 0; r < rows; r++)
+            memcpy(q + (size_t)r * half, (const uint16_t *)h->q + (t + (size_t)r) * h->q_step, h->width * 2);
+        multiply_all_pairs(rows, q, half, kt, columns, half, columns, scores, columns);
+        probabilities(h, scores, columns, t, rows);
+        for (int r = 0; r < rows; r++)
+            store_bf16(scores + (size_t)r * columns, columns, (uint16_t *)(p + (size_t)r * pairs));
+        multiply_all_pairs(rows, p, pairs, v, h->width, (h->keys + 1) / 2, h->width, y, h->width);
+        for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
+    }
+}
+
+#endif
+
+static void k_attention(const lk_head *h)
+{
+#if defined(__AVX512BF16__)
+    if (h->type == LK_TYPE_BF16) {
+        attention_bf16(h);
+        return;
+    }
+#endif
+    attention_f32(h);
+}
