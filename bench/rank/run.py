@@ -56,7 +56,7 @@ def generate(rng, n, dim):
 
 
 def side(name, options, vectors, out):
-    """Runs one side in a process of its own; seconds as it says, peak memory as the system says."""
+    """Runs one side in a process of its own; seconds as it says, peak memory and processor time as the system says."""
     child = subprocess.Popen([sys.executable, str(here / "run.py"), "--build", options.build, "--side", name, vectors, out],
                              stdout=subprocess.PIPE, text=True)
     text = child.stdout.read()
@@ -64,7 +64,7 @@ def side(name, options, vectors, out):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"the side {name} failed")
-    return {**json.loads(text), "peak_MiB": usage.ru_maxrss / 1024}
+    return {**json.loads(text), "peak_MiB": usage.ru_maxrss / 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
 
 def run_side(name, build, vectors, out):
@@ -114,7 +114,8 @@ def measure_full(options, folder):
     files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer")}
     turns = [side("ours", options, vectors, files["ours"]), side("peer", options, vectors, files["peer"]),
              side("ours", options, vectors, files["ours"])]
-    ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2])}
+    ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2]),
+            "cpu_seconds": min(t["cpu_seconds"] for t in turns[::2])}
     agreement = compare(numpy.load(files["ours"]), numpy.load(files["peer"]))
     report = {"n": QUERIES + GALLERY, "dim": x.shape[1], "source": options.vectors or "generator", "ours": ours, "peer": turns[1],
               "speedup": turns[1]["seconds"] / ours["seconds"],
@@ -123,6 +124,7 @@ def measure_full(options, folder):
     print(f"full form, {QUERIES} queries x {GALLERY} gallery, {x.shape[1]} dimensions, {report['source']}")
     print(f"  ours  {ours['seconds']:8.2f} s  {ours['peak_MiB']:8.0f} MiB\n  peer  {turns[1]['seconds']:8.2f} s "
           f"({turns[1]['distance_seconds']:.1f} s of it distances)  {turns[1]['peak_MiB']:8.0f} MiB")
+    print(f"  processor seconds {ours['cpu_seconds']:.1f} and {turns[1]['cpu_seconds']:.1f}")
     print(f"  {report['speedup']:.1f} times as fast ({report['speedup_without_their_distances']:.1f} if its distances were free), "
           f"{report['memory_share']:.3f} of the memory")
     print(f"  same order for {agreement['same_order']:.2%} of the queries, first 100 identical for {agreement['same_first_100']:.2%}; "
