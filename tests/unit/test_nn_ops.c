@@ -387,14 +387,9 @@ static lk_safetensors *files[3];
 static int open_fixtures(void **state)
 {
     (void)state;
-<<<<<<< HEAD
     return lk_safetensors_open(UNIT_FIXTURES "/nn/products.safetensors", &files[0]) != LK_OK ||
-           lk_safetensors_open(UNIT_FIXTURES "/nn/others.safetensors", &files[1]) != LK_OK;
-=======
-    return lk_safetensors_open(LK_FIXTURES "/nn/products.safetensors", &files[0]) != LK_OK ||
-           lk_safetensors_open(LK_FIXTURES "/nn/blocks.safetensors", &files[1]) != LK_OK ||
-           lk_safetensors_open(LK_FIXTURES "/nn/others.safetensors", &files[2]) != LK_OK;
->>>>>>> flow-nn
+           lk_safetensors_open(UNIT_FIXTURES "/nn/blocks.safetensors", &files[1]) != LK_OK ||
+           lk_safetensors_open(UNIT_FIXTURES "/nn/others.safetensors", &files[2]) != LK_OK;
 }
 
 static int close_fixtures(void **state)
