@@ -1,9 +1,6 @@
 /* Attention of one head, part of kernels_simd.h. Keys are turned once so that 64 of them are multiplied at a time with
  * six rows of q (24 sums in registers), and the probabilities of six rows with whole rows of v. With bf16 instructions
  * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 /* sums [rows][4 x 16] over n of a[r][i] * b[i][64]; b's rows are `step` floats apart. */
 __attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
@@ -23,32 +20,38 @@ __attribute__((always_inline)) static inline void multiply_rows(const int rows, 
         for (int v = 0; v < vectors; v++) memcpy(y + (size_t)r * y_step + 16 * (size_t)v, &sums[r][v], sizeof(lanes));
 }
 
+#define EACH_ROWS(call, vectors)                                                                                       \
+    switch (rows) {                                                                                                    \
+    case 6: call(6, vectors); return;                                                                                  \
+    case 5: call(5, vectors); return;                                                                                  \
+    case 4: call(4, vectors); return;                                                                                  \
+    case 3: call(3, vectors); return;                                                                                  \
+    case 2: call(2, vectors); return;                                                                                  \
+    default: call(1, vectors); return;                                                                                 \
+    }
+#define EACH_SHAPE(call)                                                                                               \
+    switch (vectors) {                                                                                                 \
+    case 4: EACH_ROWS(call, 4)                                                                                         \
+    case 3: EACH_ROWS(call, 3)                                                                                         \
+    case 2: EACH_ROWS(call, 2)                                                                                         \
+    default: EACH_ROWS(call, 1)                                                                                        \
+    }
+
 static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
                           float *y, size_t y_step)
 {
-    if (vectors == 4) {
-        switch (rows) {
-        case 6: multiply_rows(6, a, a_step, b, step, n, 4, y, y_step); return;
-        case 5: multiply_rows(5, a, a_step, b, step, n, 4, y, y_step); return;
-        case 4: multiply_rows(4, a, a_step, b, step, n, 4, y, y_step); return;
-        case 3: multiply_rows(3, a, a_step, b, step, n, 4, y, y_step); return;
-        case 2: multiply_rows(2, a, a_step, b, step, n, 4, y, y_step); return;
-        default: multiply_rows(1, a, a_step, b, step, n, 4, y, y_step); return;
-        }
-    }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++)
-            multiply_rows(1, a + (size_t)r * a_step, a_step, b + 16 * (size_t)v, step, n, 1,
-                          y + (size_t)r * y_step + 16 * (size_t)v, y_step);
+#define CALL(r, v) multiply_rows(r, a, a_step, b, step, n, v, y, y_step)
+    EACH_SHAPE(CALL)
+#undef CALL
 }
 
-/* y [rows][width] = a [rows][n] b [n][width], width a multiple of 16. */
-static void multiply_all(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, size_t width,
-                         float *y, size_t y_step)
+/* y [rows][width] = a [rows][n] b [n][width], width a multiple of 16. Every 64 columns of b begin `panel` floats after
+ * the ones before: columns that lie together keep to few cache lines. */
+static void multiply_all(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t panel, size_t n,
+                         size_t width, float *y, size_t y_step)
 {
-    size_t j = 0;
-    for (; j + 64 <= width; j += 64) multiply_some(rows, a, a_step, b + j, step, n, 4, y + j, y_step);
-    if (j < width) multiply_some(rows, a, a_step, b + j, step, n, (int)((width - j) / 16), y + j, y_step);
+    for (size_t j = 0; j < width; j += 64, b += panel)
+        multiply_some(rows, a, a_step, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step);
 }
 
 /* Probabilities from scores [rows][step], in place; row r is row first + r of q. */
@@ -68,26 +71,30 @@ static void store_row(const lk_head *h, const float *y, size_t row)
     k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_bytes(h->y_type));
 }
 
+static size_t to_16(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
 static void attention_f32(const lk_head *h)
 {
     size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_bytes(h->type);
     float *kt = h->scratch, *v = kt + columns * h->width, *scores = v + columns * h->width;
     float *q = scores + LK_HEAD_ROWS * columns, *y = q + LK_HEAD_ROWS * h->width;
+    memset(kt, 0, columns * h->width * sizeof *kt);
     for (size_t s = 0; s < h->keys; s++) {
         k_load(h->type, 1, (const char *)h->k + s * h->k_step * bytes, h->width, q);
-        for (size_t i = 0; i < h->width; i++) kt[i * columns + s] = q[i];
+        for (size_t i = 0; i < h->width; i++) kt[s / 64 * 64 * h->width + i * 64 + s % 64] = q[i];
         k_load(h->type, 1, (const char *)h->v + s * h->v_step * bytes, h->width, v + s * h->width);
     }
-    for (size_t i = 0; i < h->width; i++)
-        for (size_t s = h->keys; s < columns; s++) kt[i * columns + s] = 0;
     for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
         int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
         for (int r = 0; r < rows; r++)
             k_load(h->type, 1, (const char *)h->q + (t + (size_t)r) * h->q_step * bytes, h->width,
                    q + (size_t)r * h->width);
-        multiply_all(rows, q, h->width, kt, columns, h->width, columns, scores, columns);
+        multiply_all(rows, q, h->width, kt, 64, 64 * h->width, h->width, to_16(h->keys), scores, columns);
         probabilities(h, scores, columns, t, rows);
-        multiply_all(rows, scores, columns, v, h->width, h->keys, h->width, y, h->width);
+        multiply_all(rows, scores, columns, v, h->width, 64, h->keys, h->width, y, h->width);
         for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
     }
 }
@@ -114,22 +121,20 @@ __attribute__((always_inline)) static inline void multiply_pairs(const int rows,
         for (int v = 0; v < vectors; v++) _mm512_storeu_ps(y + (size_t)r * y_step + 16 * (size_t)v, sums[r][v]);
 }
 
-static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step, size_t pairs,
-                               size_t width, float *y, size_t y_step)
+static void multiply_some_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step,
+                                size_t pairs, int vectors, float *y, size_t y_step)
 {
-    size_t j = 0;
-    for (; j + 64 <= width; j += 64) {
-        if (rows == LK_HEAD_ROWS)
-            multiply_pairs(LK_HEAD_ROWS, a, a_step, b + j, step, pairs, 4, y + j, y_step);
-        else
-            for (int r = 0; r < rows; r++)
-                multiply_pairs(1, a + (size_t)r * a_step, a_step, b + j, step, pairs, 4, y + (size_t)r * y_step + j,
-                               y_step);
-    }
-    for (; j < width; j += 16)
-        for (int r = 0; r < rows; r++)
-            multiply_pairs(1, a + (size_t)r * a_step, a_step, b + j, step, pairs, 1, y + (size_t)r * y_step + j,
-                           y_step);
+#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step)
+    EACH_SHAPE(CALL)
+#undef CALL
+}
+
+static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step, size_t panel,
+                               size_t pairs, size_t width, float *y, size_t y_step)
+{
+    for (size_t j = 0; j < width; j += 64, b += panel)
+        multiply_some_pairs(rows, a, a_step, b, step, pairs, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j,
+                            y_step);
 }
 
 static void attention_bf16(const lk_head *h)
@@ -143,7 +148,7 @@ static void attention_bf16(const lk_head *h)
     memset(v, 0, pairs * h->width * sizeof *v);
     for (size_t s = 0; s < h->keys; s++) {
         const uint16_t *row = (const uint16_t *)h->k + s * h->k_step;
-        for (size_t i = 0; i < half; i++) memcpy(kt + i * columns + s, row + 2 * i, 4);
+        for (size_t i = 0; i < half; i++) memcpy(kt + s / 64 * 64 * half + i * 64 + s % 64, row + 2 * i, 4);
         row = (const uint16_t *)h->v + s * h->v_step;
         uint16_t *to = (uint16_t *)(v + s / 2 * h->width) + s % 2;
         for (size_t i = 0; i < h->width; i++) to[2 * i] = row[i];
@@ -152,11 +157,11 @@ static void attention_bf16(const lk_head *h)
         int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
         for (int r = 0; r < rows; r++)
             memcpy(q + (size_t)r * half, (const uint16_t *)h->q + (t + (size_t)r) * h->q_step, h->width * 2);
-        multiply_all_pairs(rows, q, half, kt, columns, half, columns, scores, columns);
+        multiply_all_pairs(rows, q, half, kt, 64, 64 * half, half, to_16(h->keys), scores, columns);
         probabilities(h, scores, columns, t, rows);
         for (int r = 0; r < rows; r++)
             store_bf16(scores + (size_t)r * columns, columns, (uint16_t *)(p + (size_t)r * pairs));
-        multiply_all_pairs(rows, p, pairs, v, h->width, (h->keys + 1) / 2, h->width, y, h->width);
+        multiply_all_pairs(rows, p, pairs, v, h->width, 64, (h->keys + 1) / 2, h->width, y, h->width);
         for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
     }
 }

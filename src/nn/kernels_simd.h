@@ -3,6 +3,9 @@
  * compiler's own kind say so in plain C. */
 #include "nn/kernels.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <string.h>
 
@@ -230,6 +233,45 @@ static float k_dot(const float *a, const float *b, size_t n)
     return total;
 }
 
+#if defined(__AVX512F__)
+
+static inline __m512 exp_lanes(__m512 x)
+{
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+    __m512 r =
+        _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x));
+    static const float series[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
+    __m512 p = _mm512_set1_ps(1.9841270e-4f);
+    for (int i = 0; i < 7; i++) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(series[i]));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* The same with instructions that C has no words for: 2^n by scalef, masks for the end. */
+static void k_softmax(float *x, size_t n, float scale)
+{
+    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps(), factor = _mm512_set1_ps(scale);
+    __mmask16 last = (__mmask16)((1u << (n % 16)) - 1);
+    size_t whole = n / 16 * 16;
+    for (size_t i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_loadu_ps(x + i));
+    if (last) top = _mm512_mask_max_ps(top, last, top, _mm512_maskz_loadu_ps(last, x + whole));
+    top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(top)), factor);
+    for (size_t i = 0; i < whole; i += 16) {
+        __m512 e = exp_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(x + i), factor, top));
+        sum = _mm512_add_ps(sum, e);
+        _mm512_storeu_ps(x + i, e);
+    }
+    if (last) {
+        __m512 e = exp_lanes(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(last, x + whole), factor, top));
+        sum = _mm512_mask_add_ps(sum, last, sum, e);
+        _mm512_mask_storeu_ps(x + whole, last, e);
+    }
+    __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+    for (size_t i = 0; i < whole; i += 16) _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
+    if (last) _mm512_mask_storeu_ps(x + whole, last, _mm512_mul_ps(_mm512_maskz_loadu_ps(last, x + whole), inverse));
+}
+
+#else
+
 static void k_softmax(float *x, size_t n, float scale)
 {
     float m[16], top = -INFINITY;
@@ -243,6 +285,8 @@ static void k_softmax(float *x, size_t n, float scale)
     float inverse = 1.0f / k_sum(x, n);
     for (i = 0; i < n; i++) x[i] *= inverse;
 }
+
+#endif
 
 #include "nn/kernels_attention.h"
 
