@@ -1,5 +1,5 @@
 /* A graph index as one file: a header of one page, then each table at a page boundary as it lies in memory, so that a
- * mapped file is searched in place and processes share one copy. Layout in docs/format.md.
+ * mapped file is searched in place and processes share one copy. Layout in docs/graph.md.
  *
  * Every table has its checksum in the header. Opening verifies the header always and the tables when asked: reading
  * them all would defeat the mapping. A search in tables that are damaged stays inside of them: links and entries that
