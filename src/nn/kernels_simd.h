@@ -299,6 +299,21 @@ static void k_max_taps(lk_type type, float scale, const void *const *taps, size_
     }
 }
 
+static void k_max_codes(lk_type type, const void *const *taps, size_t count, size_t n, void *y)
+{
+    uint8_t *u8 = y;
+    int8_t *s8 = y;
+    memcpy(y, taps[0], n);
+    for (size_t t = 1; t < count; t++) {
+        const uint8_t *u = taps[t];
+        const int8_t *s = taps[t];
+        if (type == LK_TYPE_U8)
+            for (size_t j = 0; j < n; j++) u8[j] = u[j] > u8[j] ? u[j] : u8[j];
+        else
+            for (size_t j = 0; j < n; j++) s8[j] = s[j] > s8[j] ? s[j] : s8[j];
+    }
+}
+
 static void k_gate_rows(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
                         lk_type y_type, float y_scale, void *y)
 {
@@ -479,6 +494,7 @@ const lk_nn_kernels NN_TABLE = {
     .normalise = k_normalise,
     .sum_rows = k_sum_rows,
     .max_taps = k_max_taps,
+    .max_codes = k_max_codes,
     .gate_rows = k_gate_rows,
     .sum = k_sum,
     .dot = k_dot,

@@ -57,6 +57,10 @@ static void pool_piece(void *arg, size_t begin, size_t end)
             for (int64_t y = at.y0; y < at.y1; y++)
                 for (int64_t x = at.x0; x < at.x1; x++)
                     taps[count++] = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + x)) * gx.block);
+            if (lk_type_bytes(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
+                k->max_codes(c->x->type, taps, count, gy.block, lk_view_at(&c->y, item * gy.block));
+                continue;
+            }
             k->max_taps(c->x->type, c->x->scale, taps, count, gy.block, total);
             lk_set(c, &c->y, item * gy.block, gy.block, total);
             continue;
