@@ -17,7 +17,10 @@ static lk_status run_step(lk_executor *e, lk_step *step)
 
 lk_status lk_executor_run_step(lk_executor *e, size_t index)
 {
-    return run_step(e, &e->steps[index]);
+    int before = lk_team_enter(e->team.threads);
+    lk_status s = run_step(e, &e->steps[index]);
+    lk_team_enter(before);
+    return s;
 }
 
 void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs)

@@ -52,6 +52,15 @@ typedef struct lk_nn_kernels {
     void (*normalise)(const float *x, size_t n, float mean, float rstd, const float *weight, const float *bias,
                       float *y);
 
+    /* y [n] = sum (largest) of `count` rows of n stored numbers, `step` elements apart; or at the addresses in taps. */
+    void (*sum_rows)(lk_type type, float scale, const void *rows, size_t count, size_t step, size_t n, float *y);
+    void (*max_taps)(lk_type type, float scale, const void *const *taps, size_t count, size_t n, float *y);
+    /* The largest codes themselves: u8 or s8. */
+    void (*max_codes)(lk_type type, const void *const *taps, size_t count, size_t n, void *y);
+    /* y = x * gate for `rows` rows of n stored numbers that lie one after another; gate [n] f32. */
+    void (*gate_rows)(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
+                      lk_type y_type, float y_scale, void *y);
+
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
     void (*add)(const float *a, const float *b, size_t n, float *y);          /* y = a + b */
