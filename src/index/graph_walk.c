@@ -197,9 +197,9 @@ lk_status lk_graph_aim(const lk_graph *g, lk_graph_scratch *s, const float *vect
     bool exact = g->quantiser.exact && !g->extra && !g->residuals;
     for (size_t i = 0; i < g->quantiser.stride; i++) {
         float value = rintf(s->units[i]);
-        s->query[i] = (int16_t)(value < LK_CODES_QUERY_MIN   ? LK_CODES_QUERY_MIN
-                                : value > LK_CODES_QUERY_MAX ? LK_CODES_QUERY_MAX
-                                                             : value);
+        if (value > LK_CODES_QUERY_MAX) value = LK_CODES_QUERY_MAX;
+        if (!(value >= LK_CODES_QUERY_MIN)) value = LK_CODES_QUERY_MIN; /* also when a damaged file made it NaN */
+        s->query[i] = (int16_t)value;
         exact = exact && (float)s->query[i] == s->units[i];
     }
     s->exact = exact;
