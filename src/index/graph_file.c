@@ -42,7 +42,7 @@ typedef struct piece {
     uint64_t size;
 } piece;
 
-static void list_tables(const lk_graph *g, piece *out)
+static void list_tables(const lk_graph_index *g, piece *out)
 {
     uint64_t n = g->count, stride = g->quantiser.stride;
     out[CODES] = (piece){g->codes, n * stride};
@@ -62,7 +62,7 @@ static uint64_t next_page(uint64_t offset)
     return (offset + PAGE - 1) / PAGE * PAGE;
 }
 
-uint64_t lk_graph_file_bytes(const lk_graph *g)
+uint64_t lk_graph_index_file_bytes(const lk_graph_index *g)
 {
     piece pieces[TABLES];
     uint64_t size = PAGE;
@@ -71,7 +71,7 @@ uint64_t lk_graph_file_bytes(const lk_graph *g)
     return size;
 }
 
-static void fill_header(const lk_graph *g, const piece *pieces, file_header *h)
+static void fill_header(const lk_graph_index *g, const piece *pieces, file_header *h)
 {
     *h = (file_header){.version = VERSION,
                        .endian = ENDIAN,
@@ -100,7 +100,7 @@ static void fill_header(const lk_graph *g, const piece *pieces, file_header *h)
     h->sum[1] = sum.high;
 }
 
-lk_status lk_graph_save(const lk_graph *g, const char *path)
+lk_status lk_graph_index_save(const lk_graph_index *g, const char *path)
 {
     static const char zeros[PAGE];
     piece pieces[TABLES];
@@ -185,7 +185,7 @@ static lk_status verify_tables(const char *path, const lk_map *map, const file_h
     return LK_OK;
 }
 
-static void point_into(lk_graph *g, const file_header *h)
+static void point_into(lk_graph_index *g, const file_header *h)
 {
     uint8_t *base = (uint8_t *)g->map.bytes; /* never written: a mapped graph refuses changes */
     const file_table *t = h->tables;
@@ -200,13 +200,13 @@ static void point_into(lk_graph *g, const file_header *h)
 }
 
 /* What a search relies on beyond the sizes: entries that exist, and as many removed vectors as the header says. */
-static lk_status check_tables(const char *path, lk_graph *g)
+static lk_status check_tables(const char *path, lk_graph_index *g)
 {
     size_t dead = 0;
     for (size_t i = 0; i < g->entry_count; i++)
         if (g->entries[i] >= g->count) return lk_fail(LK_CORRUPT, "%s: an entry points to no vertex", path);
     for (size_t word = 0; word < g->count / 64; word++) dead += (size_t)__builtin_popcountll(g->dead[word]);
-    for (size_t v = g->count / 64 * 64; v < g->count; v++) dead += lk_graph_is_dead(g, (uint32_t)v);
+    for (size_t v = g->count / 64 * 64; v < g->count; v++) dead += lk_graph_index_is_dead(g, (uint32_t)v);
     if (dead != g->count - g->live)
         return lk_fail(LK_CORRUPT, "%s: %zu vectors are marked as removed, not %zu", path, dead, g->count - g->live);
     g->dead_count = dead;
@@ -214,7 +214,7 @@ static lk_status check_tables(const char *path, lk_graph *g)
 }
 
 /* Changing relies on every link. */
-static lk_status check_links(const char *path, const lk_graph *g)
+static lk_status check_links(const char *path, const lk_graph_index *g)
 {
     for (size_t i = 0; i < g->count * g->link_stride; i++)
         if (g->links[i] >= g->count && g->links[i] != LK_NO_VERTEX)
@@ -230,18 +230,19 @@ static lk_status copy_floats(float **out, const uint8_t *from, uint64_t bytes)
     return LK_OK;
 }
 
-lk_status lk_graph_open(const char *path, int flags, lk_graph **out)
+lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
 {
     lk_map map = {0};
     file_header h;
-    lk_graph *g = NULL;
+    lk_graph_index *g = NULL;
     *out = NULL;
     lk_status s = lk_map_open(path, &map);
     if (s != LK_OK) return s;
     LK_TRY(check_header(path, &map, &h));
     if (flags & (LK_GRAPH_VERIFY | LK_GRAPH_CHANGE)) LK_TRY(verify_tables(path, &map, &h));
-    lk_graph_options options = {.degree = h.degree, .build_effort = h.build_effort, .spread = h.spread, .seed = h.seed};
-    if (!(g = lk_graph_alloc(&options, (lk_metric)h.metric, h.dim))) {
+    lk_graph_index_options options = {
+        .degree = h.degree, .build_effort = h.build_effort, .spread = h.spread, .seed = h.seed};
+    if (!(g = lk_graph_index_alloc(&options, (lk_metric)h.metric, h.dim))) {
         s = lk_fail_memory("graph index");
         goto done;
     }
@@ -262,12 +263,12 @@ lk_status lk_graph_open(const char *path, int flags, lk_graph **out)
     LK_TRY(check_tables(path, g));
     if (flags & LK_GRAPH_CHANGE) {
         LK_TRY(check_links(path, g));
-        LK_TRY(lk_graph_own(g));
+        LK_TRY(lk_graph_index_own(g));
     }
     *out = g;
     g = NULL;
 done:
     if (map.bytes) lk_map_close(&map);
-    lk_graph_free(g);
+    lk_graph_index_free(g);
     return s;
 }

@@ -44,12 +44,12 @@ static lk_flat *make_flat(lk_metric metric, size_t dim, size_t n, const uint64_t
 
 /* Share of the true K best of all queries that the graph finds. Scores of common hits agree within tolerance * score.
  */
-static double recall(const lk_graph *graph, const lk_flat *flat, size_t effort, const float *queries,
+static double recall(const lk_graph_index *graph, const lk_flat *flat, size_t effort, const float *queries,
                      lk_id_filter filter, void *user, double tolerance)
 {
     lk_hit *found = test_malloc(2 * QUERIES * K * sizeof *found), *truth = found + QUERIES * K;
     size_t found_counts[QUERIES], truth_counts[QUERIES], hits = 0, all = 0;
-    assert_int_equal(lk_graph_search(graph, NULL, effort, QUERIES, queries, K, filter, user, found, found_counts),
+    assert_int_equal(lk_graph_index_search(graph, NULL, effort, QUERIES, queries, K, filter, user, found, found_counts),
                      LK_OK);
     assert_int_equal(lk_flat_search(flat, NULL, QUERIES, queries, K, filter, user, truth, truth_counts), LK_OK);
     for (size_t q = 0; q < QUERIES; q++) {
@@ -81,12 +81,13 @@ static void every_metric_and_width_finds_nearly_all(void **state)
             float *vectors = make_vectors(&random, N, dims[d], 0),
                   *queries = make_vectors(&random, QUERIES, dims[d], 0);
             lk_flat *flat = make_flat((lk_metric)metric, dims[d], N, NULL, vectors);
-            lk_graph *graph;
-            assert_int_equal(lk_graph_build(NULL, NULL, (lk_metric)metric, dims[d], N, NULL, vectors, &graph), LK_OK);
-            assert_int_equal(lk_graph_count(graph), N);
+            lk_graph_index *graph;
+            assert_int_equal(lk_graph_index_build(NULL, NULL, (lk_metric)metric, dims[d], N, NULL, vectors, &graph),
+                             LK_OK);
+            assert_int_equal(lk_graph_index_count(graph), N);
             double share = recall(graph, flat, 100, queries, NULL, NULL, 0.02);
             if (share < 0.97) fail_msg("dim %zu metric %d: recall %.3f", dims[d], metric, share);
-            lk_graph_free(graph);
+            lk_graph_index_free(graph);
             lk_flat_free(flat);
             test_free(vectors);
             test_free(queries);
@@ -101,21 +102,21 @@ static void whole_numbers_are_found_with_exact_scores(void **state)
     lk_random_seed(&random, 2);
     float *vectors = make_vectors(&random, N, 128, 1), *queries = make_vectors(&random, QUERIES, 128, 1);
     lk_flat *flat = make_flat(LK_L2, 128, N, NULL, vectors);
-    lk_graph *graph;
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 128, N, NULL, vectors, &graph), LK_OK);
+    lk_graph_index *graph;
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 128, N, NULL, vectors, &graph), LK_OK);
     assert_true(recall(graph, flat, 150, queries, NULL, NULL, 0) >= 0.99);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     lk_flat_free(flat);
     test_free(vectors);
     test_free(queries);
 }
 
 /* Saves and reads back; the caller frees. */
-static char *image_of(const lk_graph *graph, const char *folder, size_t *size)
+static char *image_of(const lk_graph_index *graph, const char *folder, size_t *size)
 {
     char path[256];
     snprintf(path, sizeof path, "%s/image", folder);
-    assert_int_equal(lk_graph_save(graph, path), LK_OK);
+    assert_int_equal(lk_graph_index_save(graph, path), LK_OK);
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     fseek(f, 0, SEEK_END);
@@ -137,10 +138,10 @@ static void any_number_of_threads_builds_the_same_file(void **state)
     for (int threads = 1; threads <= 4; threads++) {
         lk_context_options options = {.threads = threads};
         lk_context *context;
-        lk_graph *graph;
+        lk_graph_index *graph;
         size_t size;
         assert_int_equal(lk_context_new(&options, &context), LK_OK);
-        assert_int_equal(lk_graph_build(context, NULL, LK_L2, 50, N, NULL, vectors, &graph), LK_OK);
+        assert_int_equal(lk_graph_index_build(context, NULL, LK_L2, 50, N, NULL, vectors, &graph), LK_OK);
         char *image = image_of(graph, *state, &size);
         if (first) {
             assert_int_equal(size, first_size);
@@ -150,7 +151,7 @@ static void any_number_of_threads_builds_the_same_file(void **state)
             first = image;
             first_size = size;
         }
-        lk_graph_free(graph);
+        lk_graph_index_free(graph);
         lk_context_free(context);
     }
     test_free(first);
@@ -165,23 +166,24 @@ static void opened_file_answers_as_the_index_that_was_saved(void **state)
     snprintf(path, sizeof path, "%s/graph", (char *)*state);
     for (int metric = LK_COSINE; metric <= LK_L2; metric++) {
         float *vectors = make_vectors(&random, N, 40, 0), *queries = make_vectors(&random, QUERIES, 40, 0);
-        lk_graph *graph, *opened;
+        lk_graph_index *graph, *opened;
         lk_hit *a = test_malloc(2 * QUERIES * K * sizeof *a), *b = a + QUERIES * K;
         size_t counts[QUERIES];
-        assert_int_equal(lk_graph_build(NULL, NULL, (lk_metric)metric, 40, N, NULL, vectors, &graph), LK_OK);
-        assert_int_equal(lk_graph_remove(graph, 7), LK_OK);
-        assert_int_equal(lk_graph_save(graph, path), LK_OK);
-        assert_int_equal(lk_graph_search(graph, NULL, 40, QUERIES, queries, K, NULL, NULL, a, counts), LK_OK);
+        assert_int_equal(lk_graph_index_build(NULL, NULL, (lk_metric)metric, 40, N, NULL, vectors, &graph), LK_OK);
+        assert_int_equal(lk_graph_index_remove(graph, 7), LK_OK);
+        assert_int_equal(lk_graph_index_save(graph, path), LK_OK);
+        assert_int_equal(lk_graph_index_search(graph, NULL, 40, QUERIES, queries, K, NULL, NULL, a, counts), LK_OK);
         for (int flags = 0; flags <= (LK_GRAPH_VERIFY | LK_GRAPH_CHANGE); flags++) {
-            assert_int_equal(lk_graph_open(path, flags, &opened), LK_OK);
-            assert_int_equal(lk_graph_count(opened), N - 1);
-            assert_int_equal(lk_graph_search(opened, NULL, 40, QUERIES, queries, K, NULL, NULL, b, counts), LK_OK);
+            assert_int_equal(lk_graph_index_open(path, flags, &opened), LK_OK);
+            assert_int_equal(lk_graph_index_count(opened), N - 1);
+            assert_int_equal(lk_graph_index_search(opened, NULL, 40, QUERIES, queries, K, NULL, NULL, b, counts),
+                             LK_OK);
             for (size_t i = 0; i < QUERIES * K; i++) assert_int_equal(a[i].id, b[i].id);
-            int changes = lk_graph_remove(opened, 9) == LK_OK;
+            int changes = lk_graph_index_remove(opened, 9) == LK_OK;
             assert_int_equal(changes, (flags & LK_GRAPH_CHANGE) != 0);
-            lk_graph_free(opened);
+            lk_graph_index_free(opened);
         }
-        lk_graph_free(graph);
+        lk_graph_index_free(graph);
         test_free(a);
         test_free(vectors);
         test_free(queries);
@@ -201,27 +203,27 @@ static void damaged_files_are_refused_or_at_least_harmless(void **state)
     lk_random random;
     lk_random_seed(&random, 5);
     float *vectors = make_vectors(&random, 500, 20, 0);
-    lk_graph *graph;
+    lk_graph_index *graph;
     size_t size, counts[4];
     char path[256];
     lk_hit hits[4 * K];
     snprintf(path, sizeof path, "%s/damaged", (char *)*state);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 20, 500, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 20, 500, NULL, vectors, &graph), LK_OK);
     char *image = image_of(graph, *state, &size);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     /* A newer version and another byte order are named as such. */
     char *other = test_malloc(size);
     memcpy(other, image, size);
     other[8] = 9;
     write_file(path, other, size);
-    assert_int_equal(lk_graph_open(path, 0, &graph), LK_UNSUPPORTED);
+    assert_int_equal(lk_graph_index_open(path, 0, &graph), LK_UNSUPPORTED);
     memcpy(other, image, size);
     other[12] = 1;
     write_file(path, other, size);
-    assert_int_equal(lk_graph_open(path, 0, &graph), LK_UNSUPPORTED);
+    assert_int_equal(lk_graph_index_open(path, 0, &graph), LK_UNSUPPORTED);
     for (size_t cut = 0; cut < 40; cut++) {
         write_file(path, image, (size_t)lk_random_below(&random, size));
-        assert_int_equal(lk_graph_open(path, 0, &graph), LK_CORRUPT);
+        assert_int_equal(lk_graph_index_open(path, 0, &graph), LK_CORRUPT);
     }
     for (int round = 0; round < 300; round++) {
         memcpy(other, image, size);
@@ -229,25 +231,25 @@ static void damaged_files_are_refused_or_at_least_harmless(void **state)
             round < 100 ? 16 + (size_t)lk_random_below(&random, 616 - 16) : (size_t)lk_random_below(&random, size);
         other[at] = (char)(other[at] ^ (1 << lk_random_below(&random, 8)));
         write_file(path, other, size);
-        lk_status verified = lk_graph_open(path, LK_GRAPH_VERIFY, &graph);
+        lk_status verified = lk_graph_index_open(path, LK_GRAPH_VERIFY, &graph);
         int padding = 0;
         if (verified == LK_OK) { /* only a byte that means nothing */
-            lk_graph_free(graph);
+            lk_graph_index_free(graph);
             padding = 1;
         }
         if (round < 100) assert_int_equal(verified, LK_CORRUPT);
-        lk_status opened = lk_graph_open(path, 0, &graph);
+        lk_status opened = lk_graph_index_open(path, 0, &graph);
         if (opened != LK_OK) assert_false(padding);
         if (opened != LK_OK) continue;
-        assert_int_equal(lk_graph_search(graph, NULL, 30, 4, vectors, K, NULL, NULL, hits, counts), LK_OK);
-        lk_graph_free(graph);
+        assert_int_equal(lk_graph_index_search(graph, NULL, 30, 4, vectors, K, NULL, NULL, hits, counts), LK_OK);
+        lk_graph_index_free(graph);
     }
     /* Links that are all noise. */
     memcpy(other, image, size);
     for (size_t i = 4096; i < size; i++) other[i] = (char)lk_random_u64(&random);
     write_file(path, other, size);
-    assert_int_equal(lk_graph_open(path, LK_GRAPH_VERIFY, &graph), LK_CORRUPT);
-    assert_int_equal(lk_graph_open(path, 0, &graph), LK_CORRUPT); /* its entries are checked */
+    assert_int_equal(lk_graph_index_open(path, LK_GRAPH_VERIFY, &graph), LK_CORRUPT);
+    assert_int_equal(lk_graph_index_open(path, 0, &graph), LK_CORRUPT); /* its entries are checked */
     test_free(other);
     test_free(image);
     test_free(vectors);
@@ -259,34 +261,34 @@ static void recall_survives_replacing_half_ten_times(void **state)
     (void)state;
     enum { DIM = 48 };
     lk_random random;
-    lk_graph *graph, *fresh;
+    lk_graph_index *graph, *fresh;
     lk_random_seed(&random, 6);
     float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
     uint64_t ids[N], next = N;
     for (size_t i = 0; i < N; i++) ids[i] = i;
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, DIM, N, ids, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, ids, vectors, &graph), LK_OK);
     for (int round = 0; round < 10; round++) {
         float *more = make_vectors(&random, N / 2, DIM, 0);
         uint64_t more_ids[N / 2];
         for (size_t i = 0; i < N / 2; i++) {
             size_t row = 2 * i + (size_t)lk_random_below(&random, 2);
-            assert_int_equal(lk_graph_remove(graph, ids[row]), LK_OK);
+            assert_int_equal(lk_graph_index_remove(graph, ids[row]), LK_OK);
             ids[row] = more_ids[i] = next++;
             memcpy(vectors + row * DIM, more + i * DIM, DIM * sizeof *more);
         }
         for (size_t i = 0; i < N / 2; i += 100)
-            assert_int_equal(lk_graph_add(graph, NULL, 100, more_ids + i, more + i * DIM), LK_OK);
-        assert_int_equal(lk_graph_count(graph), N);
+            assert_int_equal(lk_graph_index_add(graph, NULL, 100, more_ids + i, more + i * DIM), LK_OK);
+        assert_int_equal(lk_graph_index_count(graph), N);
         test_free(more);
     }
     lk_flat *flat = make_flat(LK_L2, DIM, N, ids, vectors);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, DIM, N, ids, vectors, &fresh), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, ids, vectors, &fresh), LK_OK);
     double after = recall(graph, flat, K, queries, NULL, NULL, 0.02),
            best = recall(fresh, flat, K, queries, NULL, NULL, 0.02);
     print_message("recall %.3f after replacing, %.3f fresh\n", after, best);
     assert_true(after >= best - 0.02);
-    lk_graph_free(fresh);
-    lk_graph_free(graph);
+    lk_graph_index_free(fresh);
+    lk_graph_index_free(graph);
     lk_flat_free(flat);
     test_free(vectors);
     test_free(queries);
@@ -297,42 +299,42 @@ static void removed_vectors_are_never_found_and_ids_are_kept_apart(void **state)
     (void)state;
     enum { DIM = 8, COUNT = 400 };
     lk_random random;
-    lk_graph *graph;
+    lk_graph_index *graph;
     lk_hit hits[COUNT];
     size_t count;
     lk_random_seed(&random, 7);
     float *vectors = make_vectors(&random, COUNT, DIM, 0);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_COSINE, DIM, COUNT, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_COSINE, DIM, COUNT, NULL, vectors, &graph), LK_OK);
     uint64_t id = 3;
-    assert_int_equal(lk_graph_add(graph, NULL, 1, &id, vectors), LK_CONFLICT);
-    assert_int_equal(lk_graph_remove(graph, COUNT), LK_NOT_FOUND);
+    assert_int_equal(lk_graph_index_add(graph, NULL, 1, &id, vectors), LK_CONFLICT);
+    assert_int_equal(lk_graph_index_remove(graph, COUNT), LK_NOT_FOUND);
     for (uint64_t i = 0; i < COUNT; i++) {
-        if (i % 3 == 0) assert_int_equal(lk_graph_remove(graph, i), LK_OK);
-        if (i == COUNT / 2) assert_int_equal(lk_graph_consolidate(graph, NULL), LK_OK);
+        if (i % 3 == 0) assert_int_equal(lk_graph_index_remove(graph, i), LK_OK);
+        if (i == COUNT / 2) assert_int_equal(lk_graph_index_consolidate(graph, NULL), LK_OK);
     }
-    assert_int_equal(lk_graph_remove(graph, 3), LK_NOT_FOUND);
+    assert_int_equal(lk_graph_index_remove(graph, 3), LK_NOT_FOUND);
     for (size_t q = 0; q < COUNT; q += 3) {
-        assert_int_equal(lk_graph_search(graph, NULL, COUNT, 1, vectors + q * DIM, COUNT, NULL, NULL, hits, &count),
-                         LK_OK);
+        assert_int_equal(
+            lk_graph_index_search(graph, NULL, COUNT, 1, vectors + q * DIM, COUNT, NULL, NULL, hits, &count), LK_OK);
         for (size_t i = 0; i < count; i++) assert_true(hits[i].id % 3 != 0);
     }
     /* An update moves the id to where its new vector is. */
     id = 4;
-    assert_int_equal(lk_graph_update(graph, NULL, 1, &id, vectors), LK_OK); /* vector 0 is removed */
-    assert_int_equal(lk_graph_search(graph, NULL, 50, 1, vectors, 1, NULL, NULL, hits, &count), LK_OK);
+    assert_int_equal(lk_graph_index_update(graph, NULL, 1, &id, vectors), LK_OK); /* vector 0 is removed */
+    assert_int_equal(lk_graph_index_search(graph, NULL, 50, 1, vectors, 1, NULL, NULL, hits, &count), LK_OK);
     assert_int_equal(hits[0].id, 4);
     /* Down to nothing and up again. */
-    for (uint64_t i = 0; i < COUNT; i++) lk_graph_remove(graph, i);
-    assert_int_equal(lk_graph_count(graph), 0);
-    assert_int_equal(lk_graph_search(graph, NULL, 50, 1, vectors, K, NULL, NULL, hits, &count), LK_OK);
+    for (uint64_t i = 0; i < COUNT; i++) lk_graph_index_remove(graph, i);
+    assert_int_equal(lk_graph_index_count(graph), 0);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 50, 1, vectors, K, NULL, NULL, hits, &count), LK_OK);
     assert_int_equal(count, 0);
-    assert_int_equal(lk_graph_consolidate(graph, NULL), LK_OK);
+    assert_int_equal(lk_graph_index_consolidate(graph, NULL), LK_OK);
     uint64_t ids[COUNT];
     for (size_t i = 0; i < COUNT; i++) ids[i] = 1000 + i;
-    assert_int_equal(lk_graph_add(graph, NULL, COUNT, ids, vectors), LK_OK);
-    assert_int_equal(lk_graph_search(graph, NULL, 50, 1, vectors + 5 * DIM, 1, NULL, NULL, hits, &count), LK_OK);
+    assert_int_equal(lk_graph_index_add(graph, NULL, COUNT, ids, vectors), LK_OK);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 50, 1, vectors + 5 * DIM, 1, NULL, NULL, hits, &count), LK_OK);
     assert_int_equal(hits[0].id, 1005);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     test_free(vectors);
 }
 
@@ -341,18 +343,18 @@ static void longer_vectors_may_come_later(void **state)
     (void)state;
     enum { DIM = 30 };
     lk_random random;
-    lk_graph *graph;
+    lk_graph_index *graph;
     lk_random_seed(&random, 8);
     float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
     uint64_t ids[N];
     for (size_t i = 0; i < N; i++) ids[i] = i;
     for (size_t i = 0; i < N / 2 * DIM; i++) vectors[i] *= 0.8f; /* the second half is longer */
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_INNER_PRODUCT, DIM, N / 2, ids, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_INNER_PRODUCT, DIM, N / 2, ids, vectors, &graph), LK_OK);
     for (size_t i = N / 2; i < N; i += 50)
-        assert_int_equal(lk_graph_add(graph, NULL, 50, ids + i, vectors + i * DIM), LK_OK);
+        assert_int_equal(lk_graph_index_add(graph, NULL, 50, ids + i, vectors + i * DIM), LK_OK);
     lk_flat *flat = make_flat(LK_INNER_PRODUCT, DIM, N, NULL, vectors);
     assert_true(recall(graph, flat, 100, queries, NULL, NULL, 0.1) >= 0.9);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     lk_flat_free(flat);
     test_free(vectors);
     test_free(queries);
@@ -375,15 +377,15 @@ static void recall_is_kept_whatever_share_passes_a_filter(void **state)
     (void)state;
     enum { COUNT = 9000, DIM = 32 };
     lk_random random;
-    lk_graph *graph;
-    lk_graph_filter *filter;
+    lk_graph_index *graph;
+    lk_graph_index_filter *filter;
     lk_hit hits[QUERIES], truth[QUERIES];
     size_t counts[QUERIES];
     lk_random_seed(&random, 9);
     float *vectors = make_vectors(&random, COUNT, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
     lk_flat *flat = make_flat(LK_L2, DIM, COUNT, NULL, vectors);
-    lk_graph_options options = {.degree = 16, .build_effort = 64};
-    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, DIM, COUNT, NULL, vectors, &graph), LK_OK);
+    lk_graph_index_options options = {.degree = 16, .build_effort = 64};
+    assert_int_equal(lk_graph_index_build(NULL, &options, LK_L2, DIM, COUNT, NULL, vectors, &graph), LK_OK);
     static const double shares[] = {0.001, 0.01, 0.1, 0.45, 0.6, 0.9};
     for (size_t i = 0; i < 2 * sizeof shares / sizeof *shares; i++) {
         sieve s = {shares[i / 2], i % 2 != 0};
@@ -391,17 +393,18 @@ static void recall_is_kept_whatever_share_passes_a_filter(void **state)
         if (found < 0.97) fail_msg("share %g: recall %.3f", s.share, found);
         /* Short beams, so that more than 3600 are walked through. */
         size_t same = 0;
-        assert_int_equal(lk_graph_filter_new(graph, NULL, sieve_passes, &s, &filter), LK_OK);
-        assert_int_equal(lk_graph_search_filtered(graph, NULL, 1, QUERIES, queries, 1, filter, hits, counts), LK_OK);
+        assert_int_equal(lk_graph_index_filter_new(graph, NULL, sieve_passes, &s, &filter), LK_OK);
+        assert_int_equal(lk_graph_index_search_filtered(graph, NULL, 1, QUERIES, queries, 1, filter, hits, counts),
+                         LK_OK);
         assert_int_equal(lk_flat_search(flat, NULL, QUERIES, queries, 1, sieve_passes, &s, truth, counts), LK_OK);
         for (size_t q = 0; q < QUERIES; q++) {
             assert_true(sieve_passes(&s, hits[q].id));
             same += hits[q].id == truth[q].id;
         }
         if (same < QUERIES * 95 / 100) fail_msg("share %g: the best of %zu of %d", s.share, same, QUERIES);
-        lk_graph_filter_free(filter);
+        lk_graph_index_filter_free(filter);
     }
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     lk_flat_free(flat);
     test_free(vectors);
     test_free(queries);
@@ -411,8 +414,8 @@ static void sets_of_ids_filter_and_go_stale_when_the_graph_changes(void **state)
 {
     enum { DIM = 10 };
     lk_random random;
-    lk_graph *graph, *opened;
-    lk_graph_filter *filter;
+    lk_graph_index *graph, *opened;
+    lk_graph_index_filter *filter;
     lk_hit hits[K];
     size_t count;
     char path[256];
@@ -420,27 +423,28 @@ static void sets_of_ids_filter_and_go_stale_when_the_graph_changes(void **state)
     lk_random_seed(&random, 10);
     float *vectors = make_vectors(&random, N, DIM, 0);
     snprintf(path, sizeof path, "%s/graph", (char *)*state);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
-    assert_int_equal(lk_graph_save(graph, path), LK_OK);
-    assert_int_equal(lk_graph_open(path, 0, &opened), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_save(graph, path), LK_OK);
+    assert_int_equal(lk_graph_index_open(path, 0, &opened), LK_OK);
     for (int i = 0; i < 2; i++) {
-        const lk_graph *g = i ? opened : graph;
-        assert_int_equal(lk_graph_filter_ids(g, 5, ids, &filter), LK_OK);
-        assert_int_equal(lk_graph_filter_count(filter), 3);
-        assert_int_equal(lk_graph_search_filtered(g, NULL, 1, 1, vectors + 77 * DIM, K, filter, hits, &count), LK_OK);
+        const lk_graph_index *g = i ? opened : graph;
+        assert_int_equal(lk_graph_index_filter_ids(g, 5, ids, &filter), LK_OK);
+        assert_int_equal(lk_graph_index_filter_count(filter), 3);
+        assert_int_equal(lk_graph_index_search_filtered(g, NULL, 1, 1, vectors + 77 * DIM, K, filter, hits, &count),
+                         LK_OK);
         assert_int_equal(count, 3);
         assert_int_equal(hits[0].id, 77);
-        if (i) lk_graph_free(opened);
+        if (i) lk_graph_index_free(opened);
         if (i) break;
-        lk_graph_filter_free(filter);
+        lk_graph_index_filter_free(filter);
     }
-    assert_int_equal(lk_graph_remove(graph, 5), LK_OK);
-    lk_graph_filter_free(filter);
-    assert_int_equal(lk_graph_filter_ids(graph, 5, ids, &filter), LK_OK);
-    assert_int_equal(lk_graph_remove(graph, 11), LK_OK);
-    assert_int_equal(lk_graph_search_filtered(graph, NULL, 1, 1, vectors, K, filter, hits, &count), LK_CONFLICT);
-    lk_graph_filter_free(filter);
-    lk_graph_free(graph);
+    assert_int_equal(lk_graph_index_remove(graph, 5), LK_OK);
+    lk_graph_index_filter_free(filter);
+    assert_int_equal(lk_graph_index_filter_ids(graph, 5, ids, &filter), LK_OK);
+    assert_int_equal(lk_graph_index_remove(graph, 11), LK_OK);
+    assert_int_equal(lk_graph_index_search_filtered(graph, NULL, 1, 1, vectors, K, filter, hits, &count), LK_CONFLICT);
+    lk_graph_index_filter_free(filter);
+    lk_graph_index_free(graph);
     test_free(vectors);
 }
 
@@ -454,25 +458,25 @@ static void range_search_finds_what_lies_within(void **state)
     lk_hit *hits = test_malloc(N * sizeof *hits), *truth = test_malloc(N * sizeof *truth);
     for (int metric = LK_COSINE; metric <= LK_L2; metric++) {
         lk_flat *flat = make_flat((lk_metric)metric, DIM, N, NULL, vectors);
-        lk_graph *graph;
+        lk_graph_index *graph;
         size_t found = 0, all = 0, count, truth_count;
-        assert_int_equal(lk_graph_build(NULL, NULL, (lk_metric)metric, DIM, N, NULL, vectors, &graph), LK_OK);
+        assert_int_equal(lk_graph_index_build(NULL, NULL, (lk_metric)metric, DIM, N, NULL, vectors, &graph), LK_OK);
         for (size_t q = 0; q < 20; q++) {
             const float *query = queries + q * DIM;
             assert_int_equal(lk_flat_search(flat, NULL, 1, query, N, NULL, NULL, truth, &truth_count), LK_OK);
             size_t within = q * q;
             float bound = (truth[within].score + truth[within + 1].score) / 2;
-            assert_int_equal(lk_graph_range(graph, 20, query, bound, N, hits, &count), LK_OK);
+            assert_int_equal(lk_graph_index_range(graph, 20, query, bound, N, hits, &count), LK_OK);
             for (size_t i = 0; i < count; i++) {
                 assert_true(metric == LK_L2 ? hits[i].score <= bound : hits[i].score >= bound);
                 for (size_t j = 0; j <= within; j++) found += truth[j].id == hits[i].id;
             }
             all += within + 1;
-            assert_int_equal(lk_graph_range(graph, 20, query, bound, 3, hits, &count), LK_OK);
+            assert_int_equal(lk_graph_index_range(graph, 20, query, bound, 3, hits, &count), LK_OK);
             assert_true(count <= 3);
         }
         if ((double)found < 0.98 * (double)all) fail_msg("metric %d: %zu of %zu", metric, found, all);
-        lk_graph_free(graph);
+        lk_graph_index_free(graph);
         lk_flat_free(flat);
     }
     test_free(hits);
@@ -486,31 +490,31 @@ static void tuned_effort_reaches_the_recall_on_other_queries(void **state)
     (void)state;
     enum { DIM = 64 };
     lk_random random;
-    lk_graph *graph;
+    lk_graph_index *graph;
     size_t effort, before = 0;
     lk_random_seed(&random, 12);
     float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, QUERIES, DIM, 0);
     lk_flat *flat = make_flat(LK_L2, DIM, N, NULL, vectors);
-    lk_graph_options options = {.degree = 8, .build_effort = 32};
-    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    lk_graph_index_options options = {.degree = 8, .build_effort = 32};
+    assert_int_equal(lk_graph_index_build(NULL, &options, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
     for (double target = 0.8; target < 1; target += 0.09) {
-        assert_int_equal(lk_graph_tune(graph, NULL, 200, NULL, K, target, &effort), LK_OK);
+        assert_int_equal(lk_graph_index_tune(graph, NULL, 200, NULL, K, target, &effort), LK_OK);
         double reached = recall(graph, flat, effort, queries, NULL, NULL, 0.02);
         print_message("recall %.2f asked for: effort %zu gives %.3f\n", target, effort, reached);
         assert_true(reached >= target - 0.04);
         assert_true(effort >= before);
         before = effort;
     }
-    assert_int_equal(lk_graph_tune(graph, NULL, 50, queries, K, 0.9, &effort), LK_OK);
-    assert_int_equal(lk_graph_tune(graph, NULL, 50, queries, K, 1.1, &effort), LK_INVALID);
-    lk_graph_free(graph);
+    assert_int_equal(lk_graph_index_tune(graph, NULL, 50, queries, K, 0.9, &effort), LK_OK);
+    assert_int_equal(lk_graph_index_tune(graph, NULL, 50, queries, K, 1.1, &effort), LK_INVALID);
+    lk_graph_index_free(graph);
     lk_flat_free(flat);
     test_free(vectors);
     test_free(queries);
 }
 
 typedef struct reader {
-    const lk_graph *graph;
+    const lk_graph_index *graph;
     const float *queries;
     size_t dim;
     atomic_bool *stop;
@@ -524,7 +528,8 @@ static void *read_on(void *arg)
     lk_hit hits[K];
     size_t count;
     for (size_t q = 0; !atomic_load(r->stop) || r->searches < 100; q = (q + 1) % (N / 2)) {
-        if (lk_graph_search(r->graph, NULL, 60, 1, r->queries + q * r->dim, K, NULL, NULL, hits, &count) != LK_OK ||
+        if (lk_graph_index_search(r->graph, NULL, 60, 1, r->queries + q * r->dim, K, NULL, NULL, hits, &count) !=
+                LK_OK ||
             count != K || hits[0].id != q)
             r->wrong++;
         r->searches++;
@@ -537,14 +542,14 @@ static void searches_go_on_while_the_graph_changes(void **state)
     (void)state;
     enum { DIM = 32, READERS = 2 };
     lk_random random;
-    lk_graph *graph;
+    lk_graph_index *graph;
     atomic_bool stop = false;
     pthread_t threads[READERS];
     reader readers[READERS];
     size_t searches = 0, wrong = 0;
     lk_random_seed(&random, 13);
     float *vectors = make_vectors(&random, N, DIM, 0), *more = make_vectors(&random, N, DIM, 0);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
     for (int i = 0; i < READERS; i++) {
         readers[i] = (reader){graph, vectors, DIM, &stop, 0, 0};
         assert_int_equal(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
@@ -553,11 +558,11 @@ static void searches_go_on_while_the_graph_changes(void **state)
         uint64_t ids[10];
         for (size_t j = 0; j < 10; j++) {
             ids[j] = N + i + j;
-            lk_graph_remove(graph, i + j < N / 2 ? N / 2 + i + j : N + i + j - N / 2);
+            lk_graph_index_remove(graph, i + j < N / 2 ? N / 2 + i + j : N + i + j - N / 2);
         }
-        assert_int_equal(lk_graph_add(graph, NULL, 10, ids, more + i * DIM), LK_OK);
+        assert_int_equal(lk_graph_index_add(graph, NULL, 10, ids, more + i * DIM), LK_OK);
     }
-    assert_int_equal(lk_graph_consolidate(graph, NULL), LK_OK);
+    assert_int_equal(lk_graph_index_consolidate(graph, NULL), LK_OK);
     atomic_store(&stop, true);
     for (int i = 0; i < READERS; i++) {
         pthread_join(threads[i], NULL);
@@ -566,7 +571,7 @@ static void searches_go_on_while_the_graph_changes(void **state)
     }
     print_message("%zu searches meanwhile, %zu missed their own vector\n", searches, wrong);
     assert_true(wrong * 100 <= searches);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
     test_free(vectors);
     test_free(more);
 }
@@ -576,31 +581,31 @@ static void nonsense_is_refused(void **state)
     (void)state;
     float vectors[8] = {1, 2, 3, 4, 5, 6, 7, NAN};
     uint64_t ids[2] = {5, 5};
-    lk_graph *graph;
+    lk_graph_index *graph;
     lk_hit hit;
     size_t count;
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
     vectors[7] = 8;
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 4, 0, NULL, vectors, &graph), LK_INVALID);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 0, 2, NULL, vectors, &graph), LK_INVALID);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 16385, 2, NULL, vectors, &graph), LK_INVALID);
-    assert_int_equal(lk_graph_build(NULL, NULL, (lk_metric)3, 4, 2, NULL, vectors, &graph), LK_INVALID);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 4, 2, ids, vectors, &graph), LK_CONFLICT);
-    lk_graph_options options = {.degree = 3};
-    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
-    options = (lk_graph_options){.spread = 0.5f};
-    assert_int_equal(lk_graph_build(NULL, &options, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_L2, 4, 2, NULL, vectors, &graph), LK_OK);
-    assert_int_equal(lk_graph_search(graph, NULL, 10, 1, vectors, 0, NULL, NULL, &hit, &count), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 4, 0, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 0, 2, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 16385, 2, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, (lk_metric)3, 4, 2, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 4, 2, ids, vectors, &graph), LK_CONFLICT);
+    lk_graph_index_options options = {.degree = 3};
+    assert_int_equal(lk_graph_index_build(NULL, &options, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
+    options = (lk_graph_index_options){.spread = 0.5f};
+    assert_int_equal(lk_graph_index_build(NULL, &options, LK_L2, 4, 2, NULL, vectors, &graph), LK_INVALID);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, 4, 2, NULL, vectors, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 10, 1, vectors, 0, NULL, NULL, &hit, &count), LK_INVALID);
     vectors[0] = INFINITY;
-    assert_int_equal(lk_graph_search(graph, NULL, 10, 1, vectors, 1, NULL, NULL, &hit, &count), LK_INVALID);
-    assert_int_equal(lk_graph_add(graph, NULL, 1, ids, vectors), LK_INVALID);
-    lk_graph_free(graph);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 10, 1, vectors, 1, NULL, NULL, &hit, &count), LK_INVALID);
+    assert_int_equal(lk_graph_index_add(graph, NULL, 1, ids, vectors), LK_INVALID);
+    lk_graph_index_free(graph);
     float zeros[8] = {0};
-    assert_int_equal(lk_graph_build(NULL, NULL, LK_INNER_PRODUCT, 4, 2, NULL, zeros, &graph), LK_OK);
-    assert_int_equal(lk_graph_search(graph, NULL, 10, 1, vectors + 4, 1, NULL, NULL, &hit, &count), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_INNER_PRODUCT, 4, 2, NULL, zeros, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 10, 1, vectors + 4, 1, NULL, NULL, &hit, &count), LK_OK);
     assert_true(count == 1 && hit.score == 0);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
 }
 
 int main(void)
