@@ -105,7 +105,7 @@ static lk_status open_ann(lk_collection *c, lk_snapshot *snapshot, const lk_segm
     snapshot->type = lk_ann_type_named(row.kind);
     char *path = lk_ann_path(c->path, row.number);
     if (!path) return lk_fail_memory("snapshot");
-    if (!snapshot->type || snapshot->type->open(path, &snapshot->ann) != LK_OK) snapshot->ann = NULL;
+    if (lk_ann_open(path, &row, config->dim, &snapshot->ann) != LK_OK) snapshot->ann = NULL;
     free(path);
     if (!snapshot->ann) return LK_OK;
     snapshot->covered = row.rows;
