@@ -215,23 +215,24 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
 {
     static const lk_index_options defaults = {0};
     if (!options) options = &defaults;
-    const char *kind = options->kind ? options->kind : "auto";
+    lk_ann_row row;
+    lk_status s = lk_collection_for_writing(c);
+    if (s == LK_OK) s = lk_ann_row_read(&c->catalog, &row);
+    if (s != LK_OK) return s;
+    const char *kind = options->kind ? options->kind : row.number ? row.kind : "auto";
     bool automatic = strcmp(kind, "auto") == 0, exact = strcmp(kind, "flat") == 0;
     const lk_ann_type *type = automatic || exact ? NULL : lk_ann_type_named(kind);
     if (!automatic && !exact && !type)
         return lk_fail(LK_INVALID, "there is no kind of index named %s: auto, flat, graph or partitioned", kind);
-    lk_status s = lk_collection_for_writing(c);
-    if (s == LK_OK && c->in_batch) s = lk_collection_commit(c);
+    if (c->in_batch) s = lk_collection_commit(c);
     lk_snapshot *snapshot = NULL;
     lk_segment_row *segments = NULL;
     size_t count = 0;
     uint64_t version;
-    lk_ann_row row;
     LK_TRY(s);
     LK_TRY(lk_collection_snapshot(c, &snapshot));
     LK_TRY(lk_collection_version(c, &version));
     LK_TRY(lk_catalog_segments(&c->catalog, &segments, &count));
-    LK_TRY(lk_ann_row_read(&c->catalog, &row));
     const lk_flat *flat = lk_snapshot_index(snapshot);
     if (automatic) type = choose(flat, options);
     if (flat->live == 0) type = NULL;

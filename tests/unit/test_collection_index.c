@@ -179,6 +179,8 @@ static void compaction_drops_the_index_and_building_brings_it_back(void **state)
     build(&w, "graph", false);
     assert_int_equal(info(&w).vectors, FIRST - 500);
     assert_true(recall(&w, NULL) >= 0.95);
+    build(&w, NULL, false); /* as it is */
+    assert_string_equal(info(&w).kind, "graph");
     build(&w, "auto", false); /* too few to need one */
     assert_string_equal(info(&w).kind, "flat");
     lk_collection_close(w.collection);
