@@ -114,14 +114,17 @@ LK_API int lk_id_set_has(void *set, uint64_t id);
 typedef struct lk_snapshot lk_snapshot;
 LK_API lk_status lk_collection_snapshot(lk_collection *collection, lk_snapshot **out);
 LK_API const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot);
+/* Equal for two snapshots of one collection when they hold the same vectors in the same rows: what is made of the
+ * vectors remembers it. Labels, indexes and mere openings leave it as it is; compaction does not. */
+LK_API uint64_t lk_snapshot_stamp(const lk_snapshot *snapshot);
 LK_API void lk_snapshot_free(lk_snapshot *snapshot);
 
 /* An approximate index of the collection's vectors, so that a search reads a small part of them. It is a file over the
  * vectors of one commit; pictures that come later are scanned beside it, removed ones left out. */
 typedef struct lk_index_options {
-    const char
-        *kind; /* "auto" (NULL), "flat" (none: every search is exact), "graph" or "partitioned". auto takes none below
-                  50,000 vectors, else a graph, or partitions when a graph would not fit into memory_limit */
+    /* "flat" (none: every search is exact), "graph", "partitioned" or "auto": none below 50,000 vectors, else a graph,
+     * or partitions when a graph would not fit into memory_limit. NULL = what there is, "auto" where there is none. */
+    const char *kind;
     double recall; /* share of the ten best that searches are to find, measured on queries of its own; 0 = 0.98 */
     uint64_t memory_limit; /* bytes that searching may keep in memory; 0 = no limit */
     bool always; /* build even where the present index is good enough: of the same kind, and not one row in five new or
@@ -131,7 +134,7 @@ typedef struct lk_index_options {
 
 /* Builds the index where that is worth it. Commits what was put. Searches go on with the old one until the new one is
  * complete; a crash leaves the old one. LK_LIMIT when the memory does not do; LK_NO_MEMORY (all vectors are in memory
- * as f32 meanwhile); LK_CANCELLED; LK_IO. options NULL = auto. */
+ * as f32 meanwhile); LK_CANCELLED; LK_IO. options NULL = all defaults. */
 LK_API lk_status lk_collection_build_index(lk_context *context, lk_collection *collection,
                                            const lk_index_options *options);
 

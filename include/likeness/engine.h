@@ -53,7 +53,8 @@ typedef struct lk_ingest_report {
 
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
  * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
- * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run. */
+ * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run.
+ * A file whose name is not UTF-8 is logged and counted, but not recorded. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 

@@ -30,6 +30,8 @@ static bool is_csv(const char *path)
     return dot && strcasecmp(dot, ".csv") == 0;
 }
 
+static const char *const dtypes[] = {"f32", "f16", "i8"};
+
 static lk_status gather(const index_options *o, int argc, char **argv, lk_source_list *list)
 {
     lk_status s = LK_OK;
@@ -77,10 +79,14 @@ static lk_status make_embedder(lk_context *context, const index_options *o, lk_s
     return lk_classical_train(context, &learning, count, load_sample, list, embedder);
 }
 
-/* With --model, a collection that exists must be of that model. */
-static lk_status check_model(const index_options *o, const lk_embedder *embedder)
+/* A collection that exists must be of the --model and the --dtype that are named. */
+static lk_status check_same(const index_options *o, const lk_collection *collection, const lk_embedder *embedder)
 {
     lk_embedder *given;
+    const char *dtype = dtypes[lk_collection_config_of(collection).dtype];
+    if (o->dtype && strcmp(o->dtype, dtype) != 0)
+        return lk_fail(LK_CONFLICT, "%s stores its vectors as %s: --dtype %s wants a new collection", o->into, dtype,
+                       o->dtype);
     if (!o->model) return LK_OK;
     lk_status s = lk_neural_open(o->model, &o->network, &given);
     if (s != LK_OK) return s;
@@ -97,7 +103,6 @@ static lk_status check_model(const index_options *o, const lk_embedder *embedder
 static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
                         lk_collection **collection)
 {
-    static const char *const dtypes[] = {"f32", "f16", "i8"};
     char *model = NULL, *trimmed = strdup(o->into);
     lk_status s = trimmed ? LK_OK : lk_fail_memory("path");
     if (s != LK_OK) return s;
@@ -117,7 +122,7 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
                                    .embedder_name = lk_embedder_name(*embedder),
                                    .model_dir = model};
     for (int i = 0; i < 3; i++)
-        if (strcmp(o->dtype, dtypes[i]) == 0) config.dtype = (lk_dtype)i;
+        if (o->dtype && strcmp(o->dtype, dtypes[i]) == 0) config.dtype = (lk_dtype)i;
     s = lk_collection_create(trimmed, &config, collection);
 done:
     free(model);
@@ -153,7 +158,7 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
 
 static int run(int argc, char **argv)
 {
-    index_options o = {.dtype = "f32"};
+    index_options o = {0};
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
@@ -175,13 +180,13 @@ static int run(int argc, char **argv)
          .text = &o.kind},
         {.name = "--words",
          .value = "N",
-         .help = "visual words (default 64 for vlad, 2048 for bovw)",
+         .help = "of a new collection: visual words (default 64 for vlad, 2048 for bovw)",
          .number = &o.words,
          .least = 1,
          .most = 65536},
         {.name = "--dim",
          .value = "N",
-         .help = "width of the vectors (default 256)",
+         .help = "of a new collection: width of the vectors (default 256)",
          .number = &o.dim,
          .least = 1,
          .most = 65536},
@@ -191,10 +196,14 @@ static int run(int argc, char **argv)
          .number = &o.sample,
          .least = 1,
          .most = 1000000},
-        {.name = "--seed", .value = "N", .help = "of the learning (default 0)", .number = &o.seed, .most = UINT64_MAX},
+        {.name = "--seed",
+         .value = "N",
+         .help = "of the learning and of the index (default 0)",
+         .number = &o.seed,
+         .most = UINT64_MAX},
         {.name = "--dtype",
          .value = "TYPE",
-         .help = "how vectors are stored: f32 (default), f16 or i8",
+         .help = "of a new collection: how vectors are stored: f32 (default), f16 or i8",
          .text = &o.dtype},
         {.name = "--retry-skipped", .help = "try again what was skipped before", .flag = &o.retry},
         {.name = "--max-bytes",
@@ -217,7 +226,7 @@ static int run(int argc, char **argv)
          .most = 1000000},
         {.name = "--index",
          .value = "KIND",
-         .help = "auto (default), flat (exact), graph or partitioned",
+         .help = "flat (exact), graph, partitioned, or auto: from 50,000 vectors on (default: as it is, else auto)",
          .text = &o.index},
         {.name = "--recall",
          .value = "SHARE",
@@ -244,7 +253,7 @@ static int run(int argc, char **argv)
         return cli_usage(&cli_index, "%s", lk_error_message());
     if (o.kind && strcmp(o.kind, "vlad") != 0 && strcmp(o.kind, "bovw") != 0)
         return cli_usage(&cli_index, "--kind %s: vlad or bovw", o.kind);
-    if (strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
+    if (o.dtype && strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "f16") != 0 && strcmp(o.dtype, "i8") != 0)
         return cli_usage(&cli_index, "--dtype %s: f32, f16 or i8", o.dtype);
     static const char *const kinds[] = {"auto", "flat", "graph", "partitioned"};
     bool known = !o.index;
@@ -270,7 +279,7 @@ static int run(int argc, char **argv)
     if (lk_path_exists(o.into)) {
         LK_TRY(lk_collection_open(o.into, LK_WRITE, &collection));
         LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(collection), &embedder), "%s: its model", o.into));
-        LK_TRY(check_model(&o, embedder));
+        LK_TRY(check_same(&o, collection, embedder));
     } else {
         LK_TRY(create(context, &o, list, &embedder, &collection));
     }

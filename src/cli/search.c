@@ -109,7 +109,7 @@ static lk_status read_ids(const char *option, const char *text, int64_t **ids, s
 static lk_status read_crop(const char *text, uint32_t crop[4])
 {
     int end = 0;
-    if (sscanf(text, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &crop[0], &crop[1], &crop[2], &crop[3],
+    if (sscanf(text, "%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 "%n", &crop[0], &crop[1], &crop[2], &crop[3],
                &end) != 4 ||
         text[end])
         return lk_fail(LK_INVALID, "--crop %s: left,top,width,height in pixels are wanted", text);

@@ -59,19 +59,32 @@ done:
 
 static int run_compact(int argc, char **argv)
 {
-    int count, status = cli_parse(&cli_compact, NULL, 0, argc, argv, &count);
+    cli_common common = {0};
+    const cli_option options[] = {CLI_COMMON_OPTIONS(common)};
+    int count, status = cli_parse(&cli_compact, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
     if (count != 1) return cli_usage(&cli_compact, "one collection is wanted");
     lk_collection *collection = NULL;
     lk_collection_stats before, after;
+    lk_index_info index;
+    lk_context *context = cli_context(&common);
+    if (!context) return EXIT_FAILED;
     lk_status s;
     LK_TRY(lk_collection_open(argv[0], LK_WRITE, &collection));
     LK_TRY(lk_collection_stats_of(collection, &before));
+    if (lk_collection_index_info(collection, &index) != LK_OK) index = (lk_index_info){.kind = NULL}; /* damaged */
     LK_TRY(lk_collection_compact(collection));
+    if (index.vectors) { /* it named rows that have moved: without it every search would read all vectors from now on */
+        lk_index_options again = {.kind = index.kind};
+        LK_TRY(lk_collection_build_index(context, collection, &again));
+    }
     LK_TRY(lk_collection_stats_of(collection, &after));
-    printf("%" PRIu64 " dead vectors dropped; %.1f MiB of vectors are now %.1f MiB\n", before.dead_vectors,
-           (double)before.vector_bytes / 1048576, (double)after.vector_bytes / 1048576);
+    if (!common.quiet)
+        printf("%" PRIu64 " dead vectors dropped; %.1f MiB of vectors are now %.1f MiB\n", before.dead_vectors,
+               (double)before.vector_bytes / 1048576, (double)after.vector_bytes / 1048576);
 done:
+    if (s != LK_OK) status = cli_fail("compact");
     lk_collection_close(collection);
-    return s == LK_OK ? EXIT_DONE : cli_fail("compact");
+    cli_context_free(context);
+    return status;
 }

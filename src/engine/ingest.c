@@ -204,7 +204,12 @@ static lk_status finish_group(ingest *in, group *g)
 static lk_status look_at(ingest *in, const lk_source *source, picture *job, bool *work)
 {
     struct stat st;
-    *work = true;
+    *work = lk_utf8_valid(source->path);
+    if (!*work) { /* the catalog cannot hold the name, and one file is no reason to index none */
+        in->report->skipped++;
+        lk_log(in->context, LK_LOG_WARN, "skipped %s: the name is not valid UTF-8: rename the file", source->path);
+        return LK_OK;
+    }
     lk_status s = lk_collection_find_path(in->collection, source->path, &job->known);
     if (s == LK_NOT_FOUND) {
         job->known = (lk_record){0};

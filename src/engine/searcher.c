@@ -19,7 +19,6 @@
 typedef struct view {
     lk_snapshot *snapshot;
     atomic_int users;
-    uint64_t version;      /* of the collection, not younger than the snapshot */
     pthread_mutex_t mutex; /* guards the two below */
     bool looked;           /* for a table of neighbours */
     lk_knn *neighbours;
@@ -36,7 +35,7 @@ struct lk_searcher {
     uint64_t version; /* of the present view; guarded by catalog */
 };
 
-static lk_status view_new(lk_collection *collection, uint64_t version, view **out)
+static lk_status view_new(lk_collection *collection, view **out)
 {
     view *v = lk_alloc_zero(1, sizeof *v);
     *out = NULL;
@@ -46,7 +45,6 @@ static lk_status view_new(lk_collection *collection, uint64_t version, view **ou
         free(v);
         return s;
     }
-    v->version = version;
     pthread_mutex_init(&v->mutex, NULL);
     atomic_store(&v->users, 1);
     *out = v;
@@ -91,7 +89,7 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
         goto done;
     }
     LK_TRY(lk_collection_version(searcher->collection, &searcher->version));
-    LK_TRY(view_new(searcher->collection, searcher->version, &searcher->present));
+    LK_TRY(view_new(searcher->collection, &searcher->present));
     *out = searcher;
     searcher = NULL;
 done:
@@ -118,7 +116,7 @@ lk_status lk_searcher_refresh(lk_searcher *searcher)
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_version(searcher->collection, &version);
     if (s == LK_OK && version != searcher->version) {
-        s = view_new(searcher->collection, version, &fresh);
+        s = view_new(searcher->collection, &fresh);
         if (s == LK_OK) searcher->version = version;
     }
     pthread_mutex_unlock(&searcher->catalog);
@@ -281,11 +279,11 @@ const char *lk_searcher_path(const lk_searcher *searcher)
 static void look_for_neighbours(lk_searcher *searcher, view *v)
 {
     char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
-    uint64_t version = 0;
-    lk_status s = path ? lk_knn_open(path, &v->neighbours, &version) : LK_NO_MEMORY;
+    uint64_t stamp = 0;
+    lk_status s = path ? lk_knn_open(path, &v->neighbours, &stamp) : LK_NO_MEMORY;
     if (s != LK_OK && s != LK_NOT_FOUND)
         lk_log(searcher->context, LK_LOG_WARN, "the table of neighbours is not used: %s", lk_error_message());
-    if (s == LK_OK && version != v->version) {
+    if (s == LK_OK && stamp != lk_snapshot_stamp(v->snapshot)) {
         lk_log(searcher->context, LK_LOG_WARN,
                "%s: the pictures have changed since; `likeness neighbours` makes it anew", path);
         lk_knn_free(v->neighbours);
@@ -356,9 +354,9 @@ lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k)
     if (s != LK_OK) goto done;
     LK_TRY(lk_searcher_vectors(v.index, &ids, &vectors));
     LK_TRY(lk_knn_new(searcher->context, n, lk_flat_dim(v.index), ids, vectors, k ? k : 50, &knn));
-    LK_TRY(lk_knn_save(knn, path, v.held->version));
+    LK_TRY(lk_knn_save(knn, path, lk_snapshot_stamp(v.snapshot)));
     pthread_mutex_lock(&v.held->mutex);
-    v.held->looked = v.held->neighbours != NULL; /* searches that run may use the old one: it has the same version */
+    v.held->looked = v.held->neighbours != NULL; /* searches that run may use the old one: it is of the same vectors */
     pthread_mutex_unlock(&v.held->mutex);
 done:
     lk_searcher_give_back(&v);

@@ -61,7 +61,7 @@ static size_t flat_efforts(const void *index, size_t k, unsigned *out)
 static void flat_size(const void *index, lk_ann_size *out)
 {
     uint64_t bytes = (uint64_t)lk_flat_count(index) * (lk_flat_dim(index) * sizeof(float) + sizeof(uint64_t));
-    *out = (lk_ann_size){.resident = bytes};
+    *out = (lk_ann_size){.dim = lk_flat_dim(index), .vectors = lk_flat_count(index), .resident = bytes};
 }
 
 static void flat_describe(const void *index, char *text, size_t size)

@@ -20,6 +20,8 @@ typedef struct lk_ann_input {
 } lk_ann_input;
 
 typedef struct lk_ann_size {
+    size_t dim;        /* of its vectors */
+    uint64_t vectors;  /* that it was built of */
     uint64_t resident; /* bytes that searching keeps in memory, all of the index included */
     uint64_t disk;     /* bytes of its file, once it is saved or opened; else what the file would have, or 0 */
 } lk_ann_size;
@@ -47,6 +49,8 @@ typedef struct lk_ann_type {
     /* One file; open maps it and searches in place. NULL where the kind has no file of its own. */
     lk_status (*save)(const void *index, const char *path);
     lk_status (*open)(const char *path, void **out);
+    /* Reads all of such a file and compares every checksum: LK_CORRUPT. NULL as save. */
+    lk_status (*verify)(const char *path);
 
     /* A few words for `info` and the benchmark's report ("degree 32, int8, neighbour codes"): text [size]. */
     void (*describe)(const void *index, char *text, size_t size);

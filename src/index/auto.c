@@ -242,6 +242,16 @@ static lk_status open_file(const char *path, void **out)
     return s;
 }
 
+static lk_status verify(const char *path)
+{
+    void *index;
+    lk_status s = open_file(path, &index);
+    if (s != LK_OK) return s;
+    s = ((chosen *)index)->type->verify(path);
+    chosen_free(index);
+    return s;
+}
+
 static void describe(const void *index, char *text, size_t room)
 {
     const chosen *c = index;
@@ -259,5 +269,6 @@ const lk_ann_type lk_ann_auto = {
     .size = size,
     .save = save,
     .open = open_file,
+    .verify = verify,
     .describe = describe,
 };

@@ -58,7 +58,11 @@ static size_t efforts(const void *index, size_t k, unsigned *out)
 
 static void size(const void *index, lk_ann_size *out)
 {
-    *out = (lk_ann_size){.resident = lk_graph_index_bytes(index), .disk = lk_graph_index_file_bytes(index)};
+    const lk_graph_index *g = index;
+    *out = (lk_ann_size){.dim = g->dim,
+                         .vectors = g->count,
+                         .resident = lk_graph_index_bytes(index),
+                         .disk = lk_graph_index_file_bytes(index)};
 }
 
 static lk_status save(const void *index, const char *path)
@@ -69,6 +73,14 @@ static lk_status save(const void *index, const char *path)
 static lk_status open_file(const char *path, void **out)
 {
     return lk_graph_index_open(path, 0, (lk_graph_index **)out);
+}
+
+static lk_status verify(const char *path)
+{
+    lk_graph_index *index;
+    lk_status s = lk_graph_index_open(path, LK_GRAPH_VERIFY, &index);
+    if (s == LK_OK) lk_graph_index_free(index);
+    return s;
 }
 
 static void describe(const void *index, char *text, size_t size_of_text)
@@ -87,5 +99,6 @@ const lk_ann_type lk_ann_graph = {
     .size = size,
     .save = save,
     .open = open_file,
+    .verify = verify,
     .describe = describe,
 };

@@ -244,7 +244,7 @@ static const char *read_asked(lk_request *request, asked *out)
     if (expand && lk_expansion_named(expand, &o->expand) != LK_OK) return "expand is none, aqe, rank or alpha";
     int end = 0;
     out->cropped = crop != NULL;
-    if (crop && (sscanf(crop, "%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 "%n", &out->crop[0], &out->crop[1],
+    if (crop && (sscanf(crop, "%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 "%n", &out->crop[0], &out->crop[1],
                         &out->crop[2], &out->crop[3], &end) != 4 ||
                  crop[end]))
         return "crop is left,top,width,height in pixels of the posted picture";

@@ -63,9 +63,13 @@ static enum MHD_Result form_part(void *user, enum MHD_ValueKind kind, const char
                                  const char *type, const char *encoding, const char *data, uint64_t offset, size_t size)
 {
     lk_request *request = user;
-    (void)kind, (void)file, (void)type, (void)encoding, (void)offset;
+    (void)kind, (void)file, (void)type, (void)encoding;
     if (!key || strcmp(key, "image") != 0) return MHD_YES;
-    request->form_has_image = true;
+    if (offset == 0 && request->size > 0) { /* a second one: behind the first it would be neither */
+        request->refused = 400;
+        request->refusal = "the form has more than one picture: post them one by one";
+        return MHD_NO;
+    }
     return size == 0 || append(request, data, size) ? MHD_YES : MHD_NO;
 }
 

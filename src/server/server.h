@@ -49,8 +49,7 @@ typedef struct lk_request {
     uint8_t *body;
     size_t size, capacity;
     struct MHD_PostProcessor *form; /* while a multipart body comes in */
-    bool form_has_image;
-    unsigned refused; /* HTTP status decided before the body was read; 0 = none */
+    unsigned refused;               /* HTTP status decided before the body was read; 0 = none */
     const char *refusal;
 } lk_request;
 

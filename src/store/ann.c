@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/random.h"
+#include "index/auto.h"
 #include "index/flat.h"
 #include "store/collection.h"
 
@@ -18,8 +18,7 @@
 enum {
     AUTO_FROM = 50000, /* vectors: below, an exact search takes a few milliseconds and no index is worth its memory */
     STALE_SHARE = 5,   /* one row in so many new or dead, and the index is built anew */
-    TUNING_QUERIES = 200,
-    TUNING_K = 10
+    TUNING_K = 10      /* results that the effort is measured with */
 };
 #define DEFAULT_RECALL 0.98
 
@@ -82,6 +81,22 @@ char *lk_ann_path(const char *collection_path, uint64_t number)
     return asprintf(&path, "%s/index/%04llu.ann", collection_path, (unsigned long long)number) < 0 ? NULL : path;
 }
 
+lk_status lk_ann_open(const char *path, const lk_ann_row *row, size_t dim, void **out)
+{
+    const lk_ann_type *type = lk_ann_type_named(row->kind);
+    lk_ann_size size;
+    *out = NULL;
+    if (!type || !type->open) return lk_fail(LK_UNSUPPORTED, "%s: is of an unknown kind, %s", path, row->kind);
+    lk_status s = type->open(path, out);
+    if (s != LK_OK) return s;
+    type->size(*out, &size);
+    if (size.dim == dim && size.vectors == row->vectors) return LK_OK;
+    type->free(*out);
+    *out = NULL;
+    return lk_fail(LK_CORRUPT, "%s: is the index of other vectors than the catalog says", path);
+}
+
+/* Also what a killed writer left half written ("0007.ann.123-0.tmp"). */
 static void drop_other_files(lk_collection *c, uint64_t number)
 {
     char *folder = lk_path_join(c->path, "index");
@@ -89,8 +104,8 @@ static void drop_other_files(lk_collection *c, uint64_t number)
     for (struct dirent *e; dir && (e = readdir(dir));) {
         unsigned long long found = 0;
         int end = 0;
-        if (sscanf(e->d_name, "%llu.ann%n", &found, &end) == 1 && end && !e->d_name[end] && found != number)
-            unlinkat(dirfd(dir), e->d_name, 0); /* readers that mapped it keep it */
+        if (sscanf(e->d_name, "%llu.ann%n", &found, &end) != 1 || !end) continue;
+        if (e->d_name[end] || found != number) unlinkat(dirfd(dir), e->d_name, 0); /* readers that mapped it keep it */
     }
     if (dir) closedir(dir);
     free(folder);
@@ -131,78 +146,6 @@ static lk_status gather(const lk_flat *flat, gathered *out)
     return LK_OK;
 }
 
-/* Queries that are not in the index but as near to it as pictures of the same kind: a stored vector moved half way
- * towards another one that is near it. truth [q][TUNING_K] are places in the order of g. */
-static lk_status make_queries(lk_context *context, const gathered *g, lk_metric metric, size_t dim, uint64_t seed,
-                              size_t q, float *queries, lk_hit *truth)
-{
-    lk_random random;
-    lk_random_seed(&random, seed);
-    lk_flat *exact = NULL;
-    lk_hit *near = lk_alloc(q * 2, sizeof *near);
-    size_t *counts = lk_alloc(q, sizeof *counts);
-    uint64_t *places = lk_alloc(g->n, sizeof *places);
-    lk_status s = near && counts && places ? LK_OK : lk_fail_memory("tuning");
-    if (s != LK_OK) goto done;
-    for (size_t i = 0; i < g->n; i++) places[i] = i;
-    LK_TRY(lk_flat_new(dim, metric, LK_F32, &exact));
-    LK_TRY(lk_flat_add(exact, g->n, places, g->vectors));
-    for (size_t i = 0; i < q; i++)
-        memcpy(queries + i * dim, g->vectors + lk_random_below(&random, g->n) * dim, dim * sizeof(float));
-    LK_TRY(lk_flat_search(exact, context, q, queries, 2, NULL, NULL, near, counts));
-    for (size_t i = 0; i < q; i++) {
-        const float *other = g->vectors + near[i * 2 + counts[i] - 1].id * dim;
-        for (size_t j = 0; j < dim; j++) queries[i * dim + j] = (queries[i * dim + j] + other[j]) / 2;
-    }
-    LK_TRY(lk_flat_search(exact, context, q, queries, TUNING_K, NULL, NULL, truth, counts));
-done:
-    lk_flat_free(exact);
-    free(places);
-    free(counts);
-    free(near);
-    return s;
-}
-
-static double recall_of(const lk_hit *found, const size_t *counts, const lk_hit *truth, const uint64_t *rows, size_t q)
-{
-    size_t hits = 0;
-    for (size_t i = 0; i < q; i++)
-        for (size_t t = 0; t < TUNING_K; t++)
-            for (size_t f = 0; f < counts[i]; f++)
-                hits += found[i * TUNING_K + f].id == rows[truth[i * TUNING_K + t].id];
-    return (double)hits / (double)(q * TUNING_K);
-}
-
-/* The least effort that reaches the recall, or the largest there is. */
-static lk_status tune(lk_context *context, const lk_ann_type *type, const void *index, const gathered *g,
-                      lk_metric metric, size_t dim, double target, uint64_t seed, lk_ann_row *row)
-{
-    unsigned efforts[LK_ANN_MAX_EFFORTS];
-    size_t count = type->efforts(index, TUNING_K, efforts), q = TUNING_QUERIES;
-    if (g->n < 2 * TUNING_K) { /* nothing to miss */
-        row->effort = efforts[count - 1];
-        row->recall = 1;
-        return LK_OK;
-    }
-    float *queries = lk_alloc(q * dim, sizeof *queries);
-    lk_hit *truth = lk_alloc(q * TUNING_K, sizeof *truth), *found = lk_alloc(q * TUNING_K, sizeof *found);
-    size_t *counts = lk_alloc(q, sizeof *counts);
-    lk_status s = queries && truth && found && counts ? LK_OK : lk_fail_memory("tuning");
-    if (s == LK_OK) s = make_queries(context, g, metric, dim, seed, q, queries, truth);
-    for (size_t i = 0; s == LK_OK && i < count; i++) {
-        s = type->search(index, context, efforts[i], q, queries, TUNING_K, NULL, NULL, found, counts);
-        if (s != LK_OK) break;
-        row->effort = efforts[i];
-        row->recall = recall_of(found, counts, truth, g->rows, q);
-        if (row->recall >= target) break;
-    }
-    free(queries);
-    free(truth);
-    free(found);
-    free(counts);
-    return s;
-}
-
 static lk_status replace_row(lk_collection *c, const lk_ann_row *row)
 {
     lk_status s = lk_catalog_simple(&c->catalog, LK_SQL_BEGIN);
@@ -238,8 +181,8 @@ static lk_status build_kind(lk_context *context, lk_collection *c, const lk_ann_
                           .memory_limit = options->memory_limit,
                           .seed = options->seed};
     LK_TRY(lk_fail_in(type->build(context, &input, &index), "%s: its %s index", c->path, type->name));
-    LK_TRY(tune(context, type, index, &g, flat->metric, flat->dim,
-                options->recall > 0 ? options->recall : DEFAULT_RECALL, options->seed, row));
+    LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, options->recall > 0 ? options->recall : DEFAULT_RECALL,
+                       0, &row->effort, &row->recall));
     LK_TRY(type->save(index, path));
     snprintf(row->kind, sizeof row->kind, "%s", type->name);
     row->vectors = g.n;
@@ -272,21 +215,24 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
 {
     static const lk_index_options defaults = {0};
     if (!options) options = &defaults;
-    const char *kind = options->kind ? options->kind : "auto";
+    lk_ann_row row;
+    lk_status s = lk_collection_for_writing(c);
+    if (s == LK_OK) s = lk_ann_row_read(&c->catalog, &row);
+    if (s != LK_OK) return s;
+    const char *kind = options->kind ? options->kind : row.number ? row.kind : "auto";
     bool automatic = strcmp(kind, "auto") == 0, exact = strcmp(kind, "flat") == 0;
     const lk_ann_type *type = automatic || exact ? NULL : lk_ann_type_named(kind);
     if (!automatic && !exact && !type)
         return lk_fail(LK_INVALID, "there is no kind of index named %s: auto, flat, graph or partitioned", kind);
-    lk_status s = lk_collection_for_writing(c);
-    if (s == LK_OK && c->in_batch) s = lk_collection_commit(c);
+    if (c->in_batch) s = lk_collection_commit(c);
     lk_snapshot *snapshot = NULL;
     lk_segment_row *segments = NULL;
     size_t count = 0;
-    lk_ann_row row;
+    uint64_t version;
     LK_TRY(s);
     LK_TRY(lk_collection_snapshot(c, &snapshot));
+    LK_TRY(lk_collection_version(c, &version));
     LK_TRY(lk_catalog_segments(&c->catalog, &segments, &count));
-    LK_TRY(lk_ann_row_read(&c->catalog, &row));
     const lk_flat *flat = lk_snapshot_index(snapshot);
     if (automatic) type = choose(flat, options);
     if (flat->live == 0) type = NULL;
@@ -297,7 +243,9 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
     bool fits = row.number && lk_ann_row_fits(&row, segments, count);
     if (!options->always && fits && is_fresh(&row, type->name, flat)) goto done;
     lk_log(context, LK_LOG_INFO, "building the %s index of %zu vectors", type->name, flat->live);
-    lk_ann_row fresh = {.number = row.number + 1,
+    /* Every number serves once, also when an index was given up in between: a reader that has just read a number must
+     * never find another index under it. */
+    lk_ann_row fresh = {.number = version + 1,
                         .rows = flat->rows,
                         .segment = segments[count - 1].number,
                         .segment_rows = segments[count - 1].rows};
@@ -317,7 +265,7 @@ lk_status lk_collection_index_info(lk_collection *c, lk_index_info *out)
     if (!type) return s;
     char *path = lk_ann_path(c->path, row.number);
     void *index = NULL;
-    s = path ? type->open(path, &index) : lk_fail_memory("index");
+    s = path ? lk_ann_open(path, &row, c->manifest.config.dim, &index) : lk_fail_memory("index");
     if (s == LK_OK) {
         lk_ann_size size;
         type->size(index, &size);

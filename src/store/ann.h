@@ -25,5 +25,9 @@ lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out);
 bool lk_ann_row_fits(const lk_ann_row *row, const lk_segment_row *segments, size_t count);
 /* malloc'ed path of index/NNNN.ann. */
 char *lk_ann_path(const char *collection_path, uint64_t number);
+/* Opens the file of a row whose number is not 0; freed by the type's free. Damaged tables are not noticed (the type's
+ * verify does that), but what they make a search do stays inside of them. LK_CORRUPT, also when it is an index of so
+ * many vectors or of such a width as the catalog does not say; LK_NOT_FOUND; LK_UNSUPPORTED. */
+lk_status lk_ann_open(const char *path, const lk_ann_row *row, size_t dim, void **out);
 
 #endif

@@ -25,6 +25,18 @@ const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot)
     return snapshot->index;
 }
 
+uint64_t lk_snapshot_stamp(const lk_snapshot *snapshot)
+{
+    return snapshot->stamp;
+}
+
+/* A segment only grows, and the number of dead rows too, until a compaction begins new ones. */
+static uint64_t stamp_of(const lk_segment_row *segments, size_t count, const lk_flat *index)
+{
+    uint64_t words[2] = {lk_hash(segments, count * sizeof *segments).low, index->rows - index->live};
+    return lk_hash(words, sizeof words).low;
+}
+
 /* Bitmap of the live rows of a segment, or NULL in *out when all are live. */
 static lk_status read_live(lk_collection *c, const lk_segment_row *segment, uint8_t **out)
 {
@@ -105,7 +117,7 @@ static lk_status open_ann(lk_collection *c, lk_snapshot *snapshot, const lk_segm
     snapshot->type = lk_ann_type_named(row.kind);
     char *path = lk_ann_path(c->path, row.number);
     if (!path) return lk_fail_memory("snapshot");
-    if (!snapshot->type || snapshot->type->open(path, &snapshot->ann) != LK_OK) snapshot->ann = NULL;
+    if (lk_ann_open(path, &row, config->dim, &snapshot->ann) != LK_OK) snapshot->ann = NULL;
     free(path);
     if (!snapshot->ann) return LK_OK;
     snapshot->covered = row.rows;
@@ -146,6 +158,7 @@ static lk_status build(lk_collection *c, lk_snapshot **out)
     LK_TRY(lk_flat_new(config->dim, config->metric, config->dtype, &snapshot->index));
     LK_TRY(open_ann(c, snapshot, segments, count));
     for (size_t i = 0; i < count; i++) LK_TRY(attach_segment(c, snapshot, &segments[i]));
+    snapshot->stamp = stamp_of(segments, count, snapshot->index);
     if (snapshot->ann) LK_TRY(number_rows(snapshot));
     *out = snapshot;
     snapshot = NULL;

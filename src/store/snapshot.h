@@ -10,6 +10,7 @@ struct lk_snapshot {
     lk_flat *index; /* every row */
     lk_map *maps;   /* [count] */
     size_t count;
+    uint64_t stamp; /* of segments and dead rows */
 
     /* Only where there is an approximate index: */
     const lk_ann_type *type;

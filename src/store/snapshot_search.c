@@ -35,6 +35,7 @@ static int row_passes(void *user, uint64_t row)
 {
     const passing *p = user;
     size_t at;
+    if (row >= p->snapshot->covered) return 1; /* of a damaged file: search_ann sees it */
     const lk_flat_part *part = lk_flat_at_place(p->snapshot->index, place_of_row(p->snapshot, row), &at);
     return lk_flat_is_live(part, at) && (!p->set || lk_id_set_has((void *)p->set, part->ids[at]));
 }
@@ -81,8 +82,7 @@ static lk_status search_ann(const lk_snapshot *snapshot, lk_context *context, co
                                    &filter, hits, &count);
     for (size_t i = 0; s == LK_OK && i < count; i++) {
         if (hits[i].id >= snapshot->covered)
-            s = lk_fail(LK_CORRUPT,
-                        "the approximate index names a vector that is not there: index again to build it anew");
+            s = lk_fail(LK_CORRUPT, "the approximate index names a vector that is not there");
         else
             places[i] = place_of_row(snapshot, hits[i].id);
     }
@@ -151,6 +151,12 @@ lk_status lk_snapshot_search(const lk_snapshot *snapshot, lk_context *context, b
         if (s == LK_OK) s = search_tail(snapshot, context, query, k, filter, &best);
     }
     if (s == LK_OK) *count = lk_topk_finish(&best);
+    /* A walk may end among pictures that do not pass or are gone, and a damaged file may lead anywhere: neither is a
+     * reason for fewer results than there are. */
+    if (!small && (s == LK_CORRUPT || (s == LK_OK && *count < k && *count < n))) {
+        free(room);
+        return lk_flat_search(flat, context, 1, query, k, filter ? lk_id_set_has : NULL, (void *)filter, hits, count);
+    }
     for (size_t i = 0; i < *count; i++)
         hits[i] = (lk_hit){.id = room[i].id, .score = flat->metric == LK_L2 ? 0 - room[i].score : room[i].score};
     free(room);

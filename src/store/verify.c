@@ -49,9 +49,12 @@ static lk_status check_index(check *k, const lk_segment_row *segments, size_t co
     lk_status s = lk_ann_row_read(&c->catalog, &row);
     if (s != LK_OK || row.number == 0) return s;
     if (!lk_ann_row_fits(&row, segments, count)) problem(k, "%s: its approximate index is of other vectors", c->path);
-    s = lk_collection_index_info(c, &info);
+    s = lk_collection_index_info(c, &info); /* it opens, and is of as many vectors of the same width */
+    char *path = s == LK_OK ? lk_ann_path(c->path, row.number) : NULL;
+    if (s == LK_OK) s = path ? lk_ann_type_named(row.kind)->verify(path) : lk_fail_memory(c->path);
+    free(path);
     if (s == LK_NO_MEMORY) return s;
-    if (s != LK_OK) problem(k, "%s (index again to build it anew)", lk_error_message());
+    if (s != LK_OK) problem(k, "%s (`index` with --rebuild builds it anew)", lk_error_message());
     return LK_OK;
 }
 

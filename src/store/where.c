@@ -116,6 +116,12 @@ static bool is_number(const char *text)
 
 /* "v <op> ?" for one value. Numbers are compared as numbers with what is one or reads like one (labels from a CSV are
  * texts); texts as texts. A bare number also equals the same text, so that label=007 finds "007". */
+static void write_is_number(parser *p, const char *column)
+{
+    fprintf(p->sql, "(typeof(%s) IN ('integer','real') OR (%s GLOB '*[0-9]*' AND %s NOT GLOB '*[^-+.eE0-9]*'))", column,
+            column, column);
+}
+
 static lk_status write_value(parser *p, const char *column, const char *op)
 {
     char *value;
@@ -130,11 +136,9 @@ static lk_status write_value(parser *p, const char *column, const char *op)
             free(value);
             return lk_fail_memory("filter");
         }
-        const char *numeric =
-            "(typeof(%s) IN ('integer','real') OR (%s GLOB '*[0-9]*' AND %s NOT GLOB '*[^-+.eE0-9]*'))";
         if (strcmp(op, "<>") == 0) fputs("NOT ", p->sql);
         fputs("((", p->sql);
-        fprintf(p->sql, numeric, column, column, column);
+        write_is_number(p, column);
         fprintf(p->sql, " AND CAST(%s AS REAL) %s CAST(? AS REAL))", column, equal ? "=" : op);
         if (equal) fprintf(p->sql, " OR CAST(%s AS TEXT) = ?", column);
         fputs(")", p->sql);
@@ -149,20 +153,50 @@ static lk_status write_value(parser *p, const char *column, const char *op)
     return bind_value(p, value);
 }
 
-/* (v, v, ...) */
+/* (v, v, ...): what "= v or = v ..." would say, as lists of SQL, because a chain of many ors is too deep for it. */
 static lk_status write_list(parser *p, const char *column)
 {
+    char **numbers = NULL;
+    size_t count = 0, capacity = 0, bound = 0;
     if (!take_sign(p, "(")) return bad(p, "(");
-    fputs("(", p->sql);
-    for (;;) {
-        lk_status s = write_value(p, column, "=");
-        if (s != LK_OK) return s;
-        if (take_sign(p, ")")) break;
-        if (!take_sign(p, ",")) return bad(p, ", or )");
-        fputs(" OR ", p->sql);
+    fprintf(p->sql, "(CAST(%s AS TEXT) IN (", column);
+    lk_status s;
+    do {
+        char *value, *again = NULL;
+        bool quoted;
+        LK_TRY(take_text(p, "a value", &value, &quoted));
+        bool number = !quoted && is_number(value);
+        if (number &&
+            (!lk_grow((void **)&numbers, &capacity, count + 1, sizeof *numbers) || !(again = strdup(value)))) {
+            free(value);
+            s = lk_fail_memory("filter");
+            goto done;
+        }
+        if (number) numbers[count++] = again;
+        LK_TRY(bind_value(p, value));
+        fputs(bound++ ? ",?" : "?", p->sql);
+    } while (take_sign(p, ","));
+    if (!take_sign(p, ")")) {
+        s = bad(p, ", or )");
+        goto done;
     }
     fputs(")", p->sql);
-    return LK_OK;
+    if (count) {
+        fputs(" OR (", p->sql);
+        write_is_number(p, column);
+        fprintf(p->sql, " AND CAST(%s AS REAL) IN (", column);
+    }
+    for (size_t i = 0; i < count; i++) {
+        char *value = numbers[i];
+        numbers[i] = NULL;
+        LK_TRY(bind_value(p, value));
+        fputs(i ? ",CAST(? AS REAL)" : "CAST(? AS REAL)", p->sql);
+    }
+    fputs(count ? ")))" : ")", p->sql);
+done:
+    for (size_t i = 0; i < count; i++) free(numbers[i]);
+    free(numbers);
+    return s;
 }
 
 static lk_status write_test(parser *p, const char *column)

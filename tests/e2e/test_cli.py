@@ -49,6 +49,15 @@ class Indexing(Case):
         self.assertIn("graph (", run("info", collection).stdout)
         self.assertEqual(run_json("search", collection, "id:7", "-k", "5")["results"], exact)
         run("verify", collection)
+        run(*arguments)  # without --index the kind stays
+        self.assertEqual(run_json("info", collection)["index"]["kind"], "graph")
+        run("remove", collection, "id:1")
+        run("compact", collection)
+        index = run_json("info", collection)["index"]
+        self.assertEqual((index["kind"], index["vectors"]), ("graph", 59))
+        run(*arguments, "--index", "auto")
+        self.assertEqual(run_json("info", collection)["index"]["kind"], "flat")
+        self.assertIn("f32", run(*arguments, "--dtype", "i8", status=1).stderr)
 
     def test_second_run_finds_nothing_to_do(self):
         first, second = self.index(), self.index()

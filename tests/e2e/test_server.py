@@ -118,6 +118,11 @@ class Api(unittest.TestCase):
                      "/api/v1/search?id=1&k=99999999999999999999", "/api/v1/images?n=0", "/api/v1/images?after=-2",
                      "/api/v1/images/1/file?size=1000000"):
             self.ask(path, 400)
+        self.ask("/api/v1/search?crop=4294967296,0,10,10", 400, "POST", b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>")
+        part = b'--frontier\r\nContent-Disposition: form-data; name="image"\r\n\r\n<svg/>\r\n'
+        answer, _ = self.ask("/api/v1/search", 400, "POST", part + part + b"--frontier--\r\n",
+                             {"Content-Type": "multipart/form-data; boundary=frontier"})
+        self.assertIn("more than one picture", answer["error"]["message"])
         self.ask("/api/v1/search", 400, "POST", b"")
         self.ask("/api/v1/search", 400, "POST", b"no form at all", {"Content-Type": "multipart/form-data"})
         self.ask("/api/v1/search", 400, "POST", b'--frontier\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--frontier--\r\n',
@@ -137,7 +142,7 @@ class Api(unittest.TestCase):
         self.ask("/api/v1/search", 413, "POST", bomb.read_bytes())
 
     def test_strangers_pages_are_not_answered(self):
-        body = (self.folder / "logos" / "ring-0.svg").read_bytes()
+        body = b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>"
         self.ask("/api/v1/info", 403, headers={"Host": "evil.example"})
         self.ask("/api/v1/search", 403, "POST", body, {"Origin": "http://evil.example"})
         self.ask("/api/v1/search?k=1", 200, "POST", body, {"Origin": self.server.url})

@@ -4,7 +4,10 @@
 
 #include "unit.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
 enum { DIM = 16, FIRST = 3000, K = 10, QUERIES = 50 };
 
@@ -176,8 +179,144 @@ static void compaction_drops_the_index_and_building_brings_it_back(void **state)
     build(&w, "graph", false);
     assert_int_equal(info(&w).vectors, FIRST - 500);
     assert_true(recall(&w, NULL) >= 0.95);
+    build(&w, NULL, false); /* as it is */
+    assert_string_equal(info(&w).kind, "graph");
     build(&w, "auto", false); /* too few to need one */
     assert_string_equal(info(&w).kind, "flat");
+    lk_collection_close(w.collection);
+}
+
+/* Path of the only file in the folder of the index. */
+static void index_file(world *w, char out[512])
+{
+    char folder[160];
+    snprintf(folder, sizeof folder, "%s/index", w->path);
+    assert_int_equal(unit_count_files(folder), 1);
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; (e = readdir(dir));)
+        if (e->d_name[0] != '.') snprintf(out, 512, "%s/%s", folder, e->d_name);
+    closedir(dir);
+}
+
+static uint64_t problems_of(world *w)
+{
+    uint64_t problems;
+    assert_int_equal(lk_collection_verify(w->collection, NULL, NULL, &problems), LK_OK);
+    return problems;
+}
+
+static void a_damaged_byte_anywhere_in_an_index_is_found(void **state)
+{
+    static const char *const kinds[] = {"graph", "partitioned"};
+    world w = begin(*state, LK_COSINE, FIRST);
+    for (int k = 0; k < 2; k++) {
+        build(&w, kinds[k], true);
+        assert_int_equal(problems_of(&w), 0);
+        char file[512];
+        struct stat st;
+        index_file(&w, file);
+        assert_int_equal(stat(file, &st), 0);
+        FILE *f = fopen(file, "r+b");
+        for (int part = 1; part <= 4; part++) { /* ids among them: a search must survive what they say */
+            char byte;
+            fseek(f, st.st_size * part / 5, SEEK_SET);
+            assert_int_equal(fread(&byte, 1, 1, f), 1);
+            byte ^= 0x55;
+            fseek(f, st.st_size * part / 5, SEEK_SET);
+            assert_int_equal(fwrite(&byte, 1, 1, f), 1);
+        }
+        fclose(f);
+        assert_int_equal(problems_of(&w), 1);
+    }
+    lk_collection_close(w.collection);
+}
+
+/* The table of a graph's ids is the page from which on as many words as there are vectors are numbers of vectors. What
+ * they are made to say here points behind the last row. */
+static void ids_of_a_damaged_index_lead_nowhere(void **state)
+{
+    world w = begin(*state, LK_COSINE, FIRST);
+    build(&w, "graph", false);
+    assert_int_equal(lk_collection_remove(w.collection, 5), LK_OK); /* so that every id is asked whether it passes */
+    assert_int_equal(lk_collection_commit(w.collection), LK_OK);
+    char file[512];
+    index_file(&w, file);
+    int fd = open(file, O_RDWR);
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    uint64_t *words = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(words != MAP_FAILED);
+    size_t count = (size_t)st.st_size / 8, at = 0, rows = 0;
+    for (; rows < FIRST && at + FIRST <= count; at += rows < FIRST ? 512 : 0)
+        for (rows = 0; rows < FIRST && words[at + rows] < FIRST;) rows++;
+    assert_int_equal(rows, FIRST);
+    for (size_t i = 0; i < FIRST; i++) words[at + i] = UINT64_MAX / 16 + i;
+    munmap(words, (size_t)st.st_size);
+    close(fd);
+    assert_true(recall(&w, NULL) == 1);
+    assert_int_equal(problems_of(&w), 1);
+    lk_collection_close(w.collection);
+}
+
+static void the_index_of_another_collection_is_not_used(void **state)
+{
+    char other[100], mine[512], theirs[512];
+    world w = begin(*state, LK_COSINE, 300);
+    build(&w, "graph", false);
+    snprintf(other, sizeof other, "%s/other", (char *)*state);
+    assert_int_equal(mkdir(other, 0777), 0);
+    world v = begin(other, LK_COSINE, 301);
+    build(&v, "graph", false);
+    index_file(&w, mine);
+    index_file(&v, theirs);
+    assert_int_equal(rename(theirs, mine), 0);
+    lk_index_info i;
+    assert_int_equal(lk_collection_index_info(w.collection, &i), LK_CORRUPT);
+    assert_true(recall(&w, NULL) == 1);
+    assert_int_equal(problems_of(&w), 1);
+    lk_collection_close(w.collection);
+    lk_collection_close(v.collection);
+}
+
+static void numbers_of_indexes_serve_once_and_leftovers_go(void **state)
+{
+    char first[512], second[512], leftover[160];
+    world w = begin(*state, LK_COSINE, 300);
+    build(&w, "graph", false);
+    index_file(&w, first);
+    build(&w, "flat", false);
+    snprintf(leftover, sizeof leftover, "%s/index/0009.ann.123-0.tmp", w.path); /* of a killed writer */
+    FILE *f = fopen(leftover, "w");
+    assert_non_null(f);
+    fclose(f);
+    build(&w, "graph", false);
+    index_file(&w, second); /* the only file */
+    assert_string_not_equal(first, second);
+    lk_collection_close(w.collection);
+}
+
+static void few_survivors_are_all_found(void **state)
+{
+    static const char *const kinds[] = {"graph", "partitioned"};
+    world w = begin(*state, LK_COSINE, FIRST);
+    for (int k = 0; k < 2; k++) {
+        lk_index_options options = {.kind = kinds[k], .recall = 0.1, .always = true}; /* the least effort */
+        assert_int_equal(lk_collection_build_index(NULL, w.collection, &options), LK_OK);
+        if (k == 1)
+            for (int64_t id = 51; id <= FIRST; id++) assert_int_equal(lk_collection_remove(w.collection, id), LK_OK);
+        assert_int_equal(lk_collection_commit(w.collection), LK_OK);
+        lk_snapshot *snapshot;
+        assert_int_equal(lk_collection_snapshot(w.collection, &snapshot), LK_OK);
+        for (int q = 0; q < 10; q++) {
+            float query[DIM];
+            lk_hit found[50];
+            size_t count;
+            make_vector(&w.random, query);
+            assert_int_equal(lk_snapshot_search(snapshot, NULL, false, query, 50, NULL, found, &count), LK_OK);
+            assert_int_equal(count, 50);
+        }
+        lk_snapshot_free(snapshot);
+    }
     lk_collection_close(w.collection);
 }
 
@@ -185,8 +324,8 @@ static void a_damaged_index_costs_time_and_no_results(void **state)
 {
     world w = begin(*state, LK_COSINE, FIRST);
     build(&w, "graph", false);
-    char file[160];
-    snprintf(file, sizeof file, "%s/index/0001.ann", w.path);
+    char file[512];
+    index_file(&w, file);
     assert_int_equal(truncate(file, 1000), 0);
     assert_true(recall(&w, NULL) == 1);
     lk_index_info i;
@@ -242,6 +381,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(compaction_drops_the_index_and_building_brings_it_back, unit_folder,
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(a_damaged_index_costs_time_and_no_results, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(a_damaged_byte_anywhere_in_an_index_is_found, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(ids_of_a_damaged_index_lead_nowhere, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(the_index_of_another_collection_is_not_used, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(numbers_of_indexes_serve_once_and_leftovers_go, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(few_survivors_are_all_found, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(a_collection_of_the_first_format_is_read_and_upgraded, unit_folder,
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(unknown_kinds_and_readers_are_refused, unit_folder, unit_folder_remove),

@@ -418,6 +418,18 @@ static void a_broken_file_is_skipped_and_tried_again_when_it_changes(void **stat
     lk_embedder_free(embedder);
 }
 
+static void a_name_that_is_not_utf_8_is_skipped_and_stops_nothing(void **state)
+{
+    write_pictures(state);
+    write_picture(at(state, "p/\xff.png"), 1, 9);
+    lk_embedder *embedder = train(1);
+    lk_collection *c = new_collection(state, "c.lk", embedder);
+    expect(ingest(state, c, embedder, 2, "p", NULL), PICTURES, 0, 0, 0, 1);
+    expect(ingest(state, c, embedder, 2, "p", NULL), 0, 0, PICTURES, 0, 1);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void labels_are_kept_unless_new_ones_come(void **state)
 {
     write_pictures(state);
@@ -640,6 +652,31 @@ static void a_refreshed_searcher_sees_what_was_committed_since(void **state)
     lk_embedder_free(embedder);
 }
 
+static void a_table_of_neighbours_holds_as_long_as_the_vectors_do(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = labelled(state, embedder);
+    lk_searcher *searcher;
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    OK(lk_searcher_build_neighbours(searcher, 5));
+    lk_searcher_free(searcher);
+    /* Opening for writing, labels and an index change no vector. */
+    lk_collection_close(c);
+    OK(lk_collection_open(at(state, "c.lk"), LK_WRITE, &c));
+    write_text(at(state, "l.csv"), "path,label\np/a0.png,disc\n");
+    expect(ingest(state, c, embedder, 1, "l.csv", NULL), 0, 1, 0, 0, 0);
+    OK(lk_collection_build_index(NULL, c, &(lk_index_options){.kind = "graph"}));
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    assert_true(lk_searcher_has_neighbours(searcher));
+    OK(lk_collection_remove(c, id_of(state, c, "p/a0.png")));
+    OK(lk_collection_commit(c));
+    OK(lk_searcher_refresh(searcher));
+    assert_false(lk_searcher_has_neighbours(searcher));
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void pages_walk_through_all_pictures_once(void **state)
 {
     lk_embedder *embedder = train(1);
@@ -838,12 +875,14 @@ int main(void)
         IN_FOLDER(what_is_known_and_unchanged_is_not_read_again),
         IN_FOLDER(a_moved_file_keeps_its_id_and_labels),
         IN_FOLDER(a_broken_file_is_skipped_and_tried_again_when_it_changes),
+        IN_FOLDER(a_name_that_is_not_utf_8_is_skipped_and_stops_nothing),
         IN_FOLDER(labels_are_kept_unless_new_ones_come),
         IN_FOLDER(another_models_vectors_are_not_mixed_in),
         IN_FOLDER(a_cancelled_run_goes_on_to_the_same_collection),
         IN_FOLDER(the_collection_does_not_depend_on_the_number_of_threads),
         IN_FOLDER(a_search_finds_the_picture_itself_first_unless_it_is_the_query),
         IN_FOLDER(a_refreshed_searcher_sees_what_was_committed_since),
+        IN_FOLDER(a_table_of_neighbours_holds_as_long_as_the_vectors_do),
         IN_FOLDER(pages_walk_through_all_pictures_once),
         IN_FOLDER(a_collection_with_another_model_inside_is_not_searched),
         IN_FOLDER(evaluation_equals_a_computation_by_hand),

@@ -96,6 +96,25 @@ static void predicates_find_what_they_say(void **state)
     lk_collection_close(c);
 }
 
+static void lists_may_be_long_and_mixed(void **state)
+{
+    lk_collection *c = filled(*state);
+    assert_string_equal(found(c, "year in (2020, new, '2021')"), "1 2 3");
+    assert_string_equal(found(c, "label in (7, tea)"), "2 4"); /* as numbers 007 and 7 are equal */
+    assert_string_equal(found(c, "tags in (7, red)"), "1 2");
+    assert_string_equal(found(c, "not label in (coffee, 7)"), "2 3 5");
+    size_t size;
+    char *longest;
+    FILE *f = open_memstream(&longest, &size);
+    fprintf(f, "id in (");
+    for (int i = 0; i < 5000; i++) fprintf(f, "%d, ", i % 2 ? 1000 + i : 3);
+    fprintf(f, "x)");
+    fclose(f);
+    assert_string_equal(found(c, longest), "3");
+    free(longest);
+    lk_collection_close(c);
+}
+
 static void values_are_never_taken_for_sql(void **state)
 {
     lk_collection *c = filled(*state);
@@ -146,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(predicates_find_what_they_say, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(lists_may_be_long_and_mixed, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(values_are_never_taken_for_sql, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(senseless_predicates_are_refused_with_the_place, unit_folder,
                                         unit_folder_remove),

@@ -1,5 +1,6 @@
 #include "index/partitioned/partitioned_ann.h"
 
+#include "base/error.h"
 #include "index/partitioned/partitioned.h"
 
 #include <stdio.h>
@@ -36,7 +37,10 @@ static size_t efforts(const void *index, size_t k, unsigned *out)
 
 static void size(const void *index, lk_ann_size *out)
 {
-    *out = (lk_ann_size){.resident = lk_partitioned_bytes(index), .disk = lk_partitioned_bytes(index)};
+    *out = (lk_ann_size){.dim = lk_partitioned_dim(index),
+                         .vectors = lk_partitioned_count(index),
+                         .resident = lk_partitioned_bytes(index),
+                         .disk = lk_partitioned_bytes(index)};
 }
 
 static lk_status save(const void *index, const char *path)
@@ -47,6 +51,16 @@ static lk_status save(const void *index, const char *path)
 static lk_status open_file(const char *path, void **out)
 {
     return lk_partitioned_open(path, (lk_partitioned **)out);
+}
+
+static lk_status verify(const char *path)
+{
+    lk_partitioned *index;
+    lk_status s = lk_partitioned_open(path, &index);
+    if (s != LK_OK) return s;
+    s = lk_partitioned_verify(index);
+    lk_partitioned_free(index);
+    return s == LK_OK ? s : lk_fail_in(s, "%s", path);
 }
 
 static void describe(const void *index, char *text, size_t size_of_text)
@@ -66,5 +80,6 @@ const lk_ann_type lk_ann_partitioned = {
     .size = size,
     .save = save,
     .open = open_file,
+    .verify = verify,
     .describe = describe,
 };
