@@ -20,36 +20,36 @@ static void make_good(lk_metric metric)
 {
     static float vectors[N * DIM];
     lk_random random;
-    lk_graph *graph;
+    lk_graph_index *graph;
     char path[64];
     lk_random_seed(&random, 1);
     for (int i = 0; i < N * DIM; i++) vectors[i] = (float)lk_random_normal(&random);
-    lk_graph_options options = {.degree = 6, .build_effort = 12};
+    lk_graph_index_options options = {.degree = 6, .build_effort = 12};
     snprintf(path, sizeof path, "/tmp/likeness-fuzz-%d", (int)getpid());
-    if (lk_graph_build(NULL, &options, metric, DIM, N, NULL, vectors, &graph) != LK_OK) abort();
-    if (lk_graph_remove(graph, 5) != LK_OK || lk_graph_save(graph, path) != LK_OK) abort();
+    if (lk_graph_index_build(NULL, &options, metric, DIM, N, NULL, vectors, &graph) != LK_OK) abort();
+    if (lk_graph_index_remove(graph, 5) != LK_OK || lk_graph_index_save(graph, path) != LK_OK) abort();
     if (lk_file_read(path, 0, &good, &good_size) != LK_OK) abort();
     unlink(path);
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
 }
 
 static void use(const char *path, int flags)
 {
     static float query[16384] = {1, -2, 3};
-    lk_graph *graph;
+    lk_graph_index *graph;
     lk_hit hits[5];
     size_t count;
     uint64_t id = 1000000;
-    if (lk_graph_open(path, flags, &graph) != LK_OK) return;
-    lk_graph_search(graph, NULL, 20, 1, query, 5, NULL, NULL, hits, &count);
-    lk_graph_range(graph, 20, query, 1, 5, hits, &count);
+    if (lk_graph_index_open(path, flags, &graph) != LK_OK) return;
+    lk_graph_index_search(graph, NULL, 20, 1, query, 5, NULL, NULL, hits, &count);
+    lk_graph_index_range(graph, 20, query, 1, 5, hits, &count);
     if (flags & LK_GRAPH_CHANGE) {
-        lk_graph_remove(graph, 3);
-        lk_graph_add(graph, NULL, 1, &id, query);
-        lk_graph_consolidate(graph, NULL);
-        lk_graph_search(graph, NULL, 20, 1, query, 5, NULL, NULL, hits, &count);
+        lk_graph_index_remove(graph, 3);
+        lk_graph_index_add(graph, NULL, 1, &id, query);
+        lk_graph_index_consolidate(graph, NULL);
+        lk_graph_index_search(graph, NULL, 20, 1, query, 5, NULL, NULL, hits, &count);
     }
-    lk_graph_free(graph);
+    lk_graph_index_free(graph);
 }
 
 static void fit_checksums(uint8_t *image)
