@@ -61,6 +61,13 @@ typedef struct lk_nn_kernels {
     void (*gate_rows)(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
                       lk_type y_type, float y_scale, void *y);
 
+    /* Winograd F(4x4, 3x3): a tile of 6x6 positions, each an address of `channels` numbers (a multiple of 16), to 36
+     * rows `step` apart; and 36 rows back to 4x4 positions plus bias, NULL = not wanted. */
+    void (*winograd_in)(const float *const taps[36], size_t channels, float *out, size_t step);
+    void (*winograd_out)(const float *in, size_t step, size_t channels, const float *bias, float *const out[16]);
+    /* y [rows][64] = a [rows][n] b [n][64]; every sum runs over n in order. */
+    void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step);
+
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
     void (*add)(const float *a, const float *b, size_t n, float *y);          /* y = a + b */

@@ -417,6 +417,7 @@ static void k_softmax(float *x, size_t n, float scale)
 #endif
 
 #include "nn/kernels_attention.h"
+#include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
 {
@@ -492,6 +493,9 @@ const lk_nn_kernels NN_TABLE = {
     .attention = k_attention,
     .moments = k_moments,
     .normalise = k_normalise,
+    .winograd_in = k_winograd_in,
+    .winograd_out = k_winograd_out,
+    .product64 = k_product64,
     .sum_rows = k_sum_rows,
     .max_taps = k_max_taps,
     .max_codes = k_max_codes,
