@@ -47,7 +47,8 @@ static lk_status read_header(const char *path, const char *header, size_t availa
     const char *type = member(header, "descr"), *order = member(header, "fortran_order"),
                *shape = member(header, "shape");
     size_t bytes;
-    if (!type || !order || !shape || type[0] != '\'') return lk_fail(LK_CORRUPT, "%s: its header cannot be read", path);
+    if (!type || !order || !shape || strnlen(type, 5) < 5 || type[0] != '\'')
+        return lk_fail(LK_CORRUPT, "%s: its header cannot be read", path);
     out->kind = type[2];
     out->size = (size_t)(type[3] - '0');
     bool known = (type[1] == '<' || (type[1] == '|' && out->size == 1)) && type[4] == '\'' &&
@@ -56,8 +57,8 @@ static lk_status read_header(const char *path, const char *header, size_t availa
                    (out->size == 1 || out->size == 2 || out->size == 4 || out->size == 8)));
     if (!known)
         return lk_fail(LK_UNSUPPORTED,
-                       "%s: numbers of the type %.8s cannot be read: float16, float32, float64 and integers can", path,
-                       type);
+                       "%s: numbers of the type %.*s cannot be read: float16, float32, float64 and integers can", path,
+                       (int)strcspn(type, ","), type);
     lk_status s = read_shape(path, shape, out);
     if (s != LK_OK) return s;
     if (strncmp(order, "False", 5) != 0 && out->rows > 1 && out->columns > 1)

@@ -168,6 +168,8 @@ size_t study_find_name(const study_names *names, const char *name)
 size_t study_find(const study_names *names, const char *folder, const char *field)
 {
     size_t row = study_find_name(names, field);
+    if (row == SIZE_MAX && strncmp(field, "id:", 3) == 0)
+        row = study_find_name(names, field + 3); /* as `search` says */
     if (row != SIZE_MAX) return row;
     char *joined = lk_path_join(folder, field), *absolute = NULL;
     if (joined && lk_path_absolute(joined, &absolute) == LK_OK) {

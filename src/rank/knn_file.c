@@ -1,5 +1,5 @@
 /* Tables of neighbours on disk: a checked blob (base/file.h) with magic LKNEIGH, version 1. Payload: four u64 (caller's
- * version, n, k, 0), then ids [n] u64, farthest [n] f32, distances [n][k] f32, neighbours [n][k] u32. */
+ * stamp, n, k, 0), then ids [n] u64, farthest [n] f32, distances [n][k] f32, neighbours [n][k] u32. */
 #include "rank/knn.h"
 
 #include "base/error.h"

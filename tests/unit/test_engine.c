@@ -827,10 +827,11 @@ static void evaluation_equals_a_computation_by_hand(void **state)
     lk_evaluate_options options = {.query_column = "set", .query_value = "1"};
     expect_evaluation(searcher, &options, of_set_one, same_label);
     char truth[256];
-    snprintf(truth, sizeof truth,
-             "query,relevant\np/a0.png,p/c0.png\n%s,p/c0.png\np/a1.png,p/a2.png\n%ld,%ld\np/a1.png,p/a2.png\na0.png/../"
-             "p/a1.png,p/a1.png\n",
-             at(state, "p/b0.png"), (long)id_of(state, c, "p/a1.png"), (long)id_of(state, c, "p/d0.png"));
+    snprintf(
+        truth, sizeof truth,
+        "query,relevant\np/a0.png,p/c0.png\n%s,p/c0.png\np/a1.png,p/a2.png\nid:%ld,%ld\np/a1.png,p/a2.png\na0.png/../"
+        "p/a1.png,p/a1.png\n",
+        at(state, "p/b0.png"), (long)id_of(state, c, "p/a1.png"), (long)id_of(state, c, "p/d0.png"));
     write_text(at(state, "truth.csv"), truth);
     options = (lk_evaluate_options){.truth_csv = at(state, "truth.csv")};
     expect_evaluation(searcher, &options, every, in_truth);

@@ -288,8 +288,12 @@ static void files_that_do_not_fit_are_refused(void **state)
     static const float one[] = {1};
     const char *const broken[] = {write_npy(state, "short.npy", "<f4", 3, 4, one, sizeof one),
                                   write_npy(state, "huge.npy", "<f4", SIZE_MAX / 4, 4, one, sizeof one),
-                                  write_text(state, "text.npy", "hello")};
-    for (size_t i = 0; i < 3; i++) {
+                                  write_text(state, "text.npy", "hello"), in(state, "ends.npy")};
+    static const char ends[] = "\x93NUMPY\x01\x00\x33\x00{'fortran_order': False, 'shape': (1,), 'descr': '<";
+    FILE *file = fopen(broken[3], "w"); /* in the middle of the type */
+    fwrite(ends, 1, 10 + 0x33, file);
+    fclose(file);
+    for (size_t i = 0; i < 4; i++) {
         files.vectors = broken[i];
         assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_CORRUPT);
     }
