@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Times k-reciprocal re-ranking beside the published algorithm in numpy, in the same run.
 
-    bench/rank/run.py --build BUILD [--vectors V.npy] [--venv DIR] [--parts full,local] [--json FILE]
+    bench/rank/run.py --build BUILD [--vectors V.npy] [--venv DIR] [--parts full,exact,local] [--json FILE]
 
 full    3,000 queries x 16,000 gallery pictures (the size of Market-1501) from the vectors up, each side in a process of its
         own with all processors: seconds, peak memory, and whether the rankings are the same.
+exact   both sides against the algorithm in float64 on 500 x 3,500, which tells whose rounding their differences are.
 local   the local form for one query in a collection of 1,000,000 with a table of 21 neighbours a picture, one thread, for
         several lengths of the shortlist; beside it 10,000, to see that the collection's size does not count. The time is
         that of re-ranking alone.
@@ -56,7 +57,7 @@ def generate(rng, n, dim):
 
 
 def side(name, options, vectors, out):
-    """Runs one side in a process of its own; seconds as it says, peak memory as the system says."""
+    """Runs one side in a process of its own; seconds as it says, peak memory and processor time as the system says."""
     child = subprocess.Popen([sys.executable, str(here / "run.py"), "--build", options.build, "--side", name, vectors, out],
                              stdout=subprocess.PIPE, text=True)
     text = child.stdout.read()
@@ -64,7 +65,7 @@ def side(name, options, vectors, out):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"the side {name} failed")
-    return {**json.loads(text), "peak_MiB": usage.ru_maxrss / 1024}
+    return {**json.loads(text), "peak_MiB": usage.ru_maxrss / 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
 
 def run_side(name, build, vectors, out):
@@ -114,7 +115,8 @@ def measure_full(options, folder):
     files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer")}
     turns = [side("ours", options, vectors, files["ours"]), side("peer", options, vectors, files["peer"]),
              side("ours", options, vectors, files["ours"])]
-    ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2])}
+    ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2]),
+            "cpu_seconds": min(t["cpu_seconds"] for t in turns[::2])}
     agreement = compare(numpy.load(files["ours"]), numpy.load(files["peer"]))
     report = {"n": QUERIES + GALLERY, "dim": x.shape[1], "source": options.vectors or "generator", "ours": ours, "peer": turns[1],
               "speedup": turns[1]["seconds"] / ours["seconds"],
@@ -123,11 +125,33 @@ def measure_full(options, folder):
     print(f"full form, {QUERIES} queries x {GALLERY} gallery, {x.shape[1]} dimensions, {report['source']}")
     print(f"  ours  {ours['seconds']:8.2f} s  {ours['peak_MiB']:8.0f} MiB\n  peer  {turns[1]['seconds']:8.2f} s "
           f"({turns[1]['distance_seconds']:.1f} s of it distances)  {turns[1]['peak_MiB']:8.0f} MiB")
+    print(f"  processor seconds {ours['cpu_seconds']:.1f} and {turns[1]['cpu_seconds']:.1f}")
     print(f"  {report['speedup']:.1f} times as fast ({report['speedup_without_their_distances']:.1f} if its distances were free), "
           f"{report['memory_share']:.3f} of the memory")
     print(f"  same order for {agreement['same_order']:.2%} of the queries, first 100 identical for {agreement['same_first_100']:.2%}; "
           f"largest difference {agreement['largest_difference']:.1e}, above 1e-5 in {agreement['share_above_1e-5']:.1e} of the cells",
           flush=True)
+    return report
+
+
+def measure_exact(options):
+    """Whose numbers are right where the two sides differ: both against the algorithm in float64, on a set small enough for it."""
+    import numpy
+    sys.path[:0] = [str(here), str(here.parents[1] / "tools" / "reference")]
+    import k_reciprocal
+    import library
+    import peer
+    rng, n, queries = numpy.random.default_rng(1), 4000, 500
+    x = numpy.load(options.vectors) if options.vectors else generate(rng, n, DIM)[0]
+    x = x[rng.permutation(len(x))[:n]].astype(numpy.float32)
+    truth = k_reciprocal.k_reciprocal(k_reciprocal.squared_distances(x), queries, 20, 6, 0.3)
+    report = {}
+    print(f"against float64, {queries} queries x {n - queries} gallery, {options.vectors or 'generator'}")
+    for name, out in (("ours", library.Library(options.build).full(x, queries)), ("peer", peer.rerank(peer.distance_matrix(x), queries))):
+        difference = abs(out - truth)
+        report[name] = {"largest": float(difference.max()), "queries_above_1e-5": float((difference.max(1) > 1e-5).mean())}
+        print(f"  {name}  largest difference {report[name]['largest']:.1e}, above 1e-5 in {report[name]['queries_above_1e-5']:.1%} "
+              "of the queries", flush=True)
     return report
 
 
@@ -198,7 +222,7 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--vectors")
     parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "likeness-bench-rank"))
-    parser.add_argument("--parts", default="full,local")
+    parser.add_argument("--parts", default="full,exact,local")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10000, 1000000],
                         help="of the collections of the local part")
     parser.add_argument("--json")
@@ -212,6 +236,8 @@ def main():
     if "full" in options.parts.split(","):
         with tempfile.TemporaryDirectory() as folder:
             report["full"] = measure_full(options, folder)
+    if "exact" in options.parts.split(","):
+        report["exact"] = measure_exact(options)
     if "local" in options.parts.split(","):
         report["local"] = measure_local(options)
     if options.json:

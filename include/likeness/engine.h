@@ -201,9 +201,10 @@ LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n
 /* ---- evaluating ---- */
 
 /* Reorders the results of one query before they are judged: hits [*count], best first, the query itself perhaps among
- * them, may be rewritten in place and *count lowered. query [dim] as it was searched for. Called from several threads.
- */
-typedef lk_status (*lk_reorder_fn)(void *user, const lk_flat *index, const float *query, lk_hit *hits, size_t *count);
+ * them, may be rewritten in place and *count lowered. id: of the query in the index, or UINT64_MAX; query [dim] as it
+ * was searched for. Called from several threads. */
+typedef lk_status (*lk_reorder_fn)(void *user, const lk_flat *index, uint64_t id, const float *query, lk_hit *hits,
+                                   size_t *count);
 
 typedef struct lk_evaluate_options {
     const char
@@ -220,10 +221,12 @@ typedef struct lk_evaluate_options {
     const char *const *runs; /* [n_runs] TREC runs judged beside the own ranking, pictures by id */
     size_t n_runs;
     const char *write_run,
-        *write_qrels;      /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
-    const char *csv;       /* file to write: every query's metrics; NULL = none */
-    const char *html;      /* folder to write the report to; NULL = none */
-    lk_reorder_fn reorder; /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
+        *write_qrels; /* files to write: the ranking (the best 1000, or depth) and the truth; NULL = none */
+    const char *csv;  /* file to write: every query's metrics; NULL = none */
+    const char *html; /* folder to write the report to; NULL = none */
+    const lk_search_options *search; /* for lk_evaluate: rank as searches with these options do (expansion, re-ranking,
+                                        the approximate index), depth results each (0 = 1000). NULL = plain and exact */
+    lk_reorder_fn reorder;           /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
     void *reorder_user;
     const char *name;   /* what the own ranking is called; NULL = "likeness" */
     double level;       /* of confidence intervals; 0 = 0.95 */

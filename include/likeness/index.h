@@ -171,8 +171,8 @@ LK_API lk_status lk_graph_index_consolidate(lk_graph_index *graph, lk_context *c
 LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *path);
 
 /* LK_GRAPH_VERIFY reads the whole file and compares all checksums; without it only the header's is, and damaged tables
- * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE copies the index
- * into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED. */
+ * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE verifies as well
+ * and copies the index into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED. */
 enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
 /* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read.
  * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */

@@ -183,6 +183,9 @@ typedef struct request {
     const char *collection;
     char *query, *gallery; /* copies that are cut at "=" */
     char *name;
+    const char *rerank, *expand;
+    uint64_t shortlist;
+    lk_search_options search;
     uint32_t ks[LK_EVAL_MAX_KS];
 } request;
 
@@ -231,6 +234,26 @@ static char *last_part(const char *path)
     return strndup(path + begin, end - begin);
 }
 
+/* --rerank, --expand: judge what a search with them finds. */
+static int read_search(request *r)
+{
+    if (!r->rerank && !r->expand) return EXIT_DONE;
+    if (!r->collection) return cli_usage(&cli_eval, "--rerank and --expand go with a collection");
+    if ((r->rerank && lk_rerank_named(r->rerank, &r->search.rerank) != LK_OK) ||
+        (r->expand && lk_expansion_named(r->expand, &r->search.expand) != LK_OK))
+        return cli_usage(&cli_eval, "%s", lk_error_message());
+    char *name = NULL;
+    if (asprintf(&name, "%s %s%s%s", r->name, r->expand ? r->expand : "", r->expand && r->rerank ? " " : "",
+                 r->rerank ? r->rerank : "") > 0) {
+        free(r->name);
+        r->how.name = r->name = name;
+    }
+    r->search.shortlist = r->shortlist;
+    r->search.exact = true;
+    r->how.search = &r->search;
+    return EXIT_DONE;
+}
+
 /* Completes a request from what the options said. */
 static int check(request *r, int count, char **argv, const char *ks, const char *metric, const char *query,
                  const char *gallery)
@@ -252,6 +275,7 @@ static int check(request *r, int count, char **argv, const char *ks, const char 
     if (r->collection || r->files.vectors)
         r->how.name = r->name = last_part(r->collection ? r->collection : r->files.vectors);
     int status = split("--query", query, &r->query, &r->how.query_column, &r->how.query_value);
+    if (status == EXIT_DONE) status = read_search(r);
     return status ? status : split("--gallery", gallery, &r->gallery, &r->how.gallery_column, &r->how.gallery_value);
 }
 
@@ -280,6 +304,17 @@ static int run(int argc, char **argv)
          .number = &depth,
          .least = 1,
          .most = 1000000},
+        {.name = "--rerank",
+         .value = "KIND",
+         .help = "judge re-ranked searches: kreciprocal, diffusion, superglobal, geometric",
+         .text = &r.rerank},
+        {.name = "--expand", .value = "KIND", .help = "judge expanded searches: aqe, rank, alpha", .text = &r.expand},
+        {.name = "--shortlist",
+         .value = "N",
+         .help = "how many are re-ranked",
+         .number = &r.shortlist,
+         .least = 1,
+         .most = 10000},
         {.name = "--html", .value = "DIR", .help = "write a report to look at: DIR/index.html", .text = &r.how.html},
         {.name = "--json", .help = "print the metrics by name", .flag = &json},
         {.name = "--csv", .value = "FILE", .help = "write every query's metrics", .text = &r.how.csv},

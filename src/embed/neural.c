@@ -28,7 +28,7 @@ typedef struct neural {
     lk_hash128 files;
     float *ranges; /* [n_ranges] of int8, NULL before they were measured */
     size_t n_ranges;
-    lk_neural_run run;
+    lk_neural_run single, many; /* a query by itself; pictures in groups */
     /* The text tower, opened when first asked for. */
     pthread_mutex_t text_mutex;
     lk_model *text;
@@ -39,7 +39,8 @@ typedef struct neural {
 static void neural_free(lk_embedder *embedder)
 {
     neural *e = (neural *)embedder;
-    lk_neural_run_free(&e->run);
+    lk_neural_run_free(&e->single);
+    lk_neural_run_free(&e->many);
     lk_neural_run_free(&e->text_run);
     lk_model_free(e->model);
     lk_model_free(e->text);
@@ -98,7 +99,8 @@ lk_status lk_neural_open(const char *directory, const lk_neural_options *options
     if (!e) return lk_fail_memory("model");
     e->base.kind = &lk_embedder_neural;
     e->base.batch = BATCH;
-    lk_neural_run_init(&e->run);
+    lk_neural_run_init(&e->single);
+    lk_neural_run_init(&e->many);
     lk_neural_run_init(&e->text_run);
     pthread_mutex_init(&e->text_mutex, NULL);
     if (options) e->options = *options;
@@ -171,15 +173,16 @@ static lk_status set_ranges(const neural *e, lk_calibration **out)
     return s == LK_OK ? lk_calibration_set(*out, e->ranges, e->n_ranges) : s;
 }
 
-/* An executor for `n` pictures; compiling needs the ranges of int8 once. */
-static lk_status take(neural *e, size_t n, lk_executor **out)
+/* An executor for `n` pictures. One picture takes the way of groups where that is made already. */
+static lk_status take(neural *e, size_t n, lk_neural_run **run, lk_executor **out)
 {
     lk_compile_options options = {.precision = e->options.precision};
     lk_calibration *calibration = NULL;
     lk_status s = LK_OK;
-    if (options.precision == LK_PRECISION_INT8) s = set_ranges(e, &calibration);
+    *run = n > 1 || lk_neural_run_made(&e->many) ? &e->many : &e->single;
+    if (options.precision == LK_PRECISION_INT8 && !lk_neural_run_made(*run)) s = set_ranges(e, &calibration);
     options.calibration = calibration;
-    if (s == LK_OK) s = lk_neural_run_take(&e->run, lk_model_graph(e->model), &options, n, BATCH, out);
+    if (s == LK_OK) s = lk_neural_run_take(*run, lk_model_graph(e->model), &options, n, BATCH, out);
     lk_calibration_free(calibration);
     return s;
 }
@@ -206,13 +209,14 @@ static lk_status neural_embed(const lk_embedder *embedder, const lk_image *image
 {
     neural *e = (neural *)embedder; /* what changes is guarded inside of run */
     lk_executor *executor = NULL;
+    lk_neural_run *run = NULL;
     float *input = NULL, *output = NULL;
     lk_status s = LK_OK;
     if (n == 0) return LK_OK;
     if (lk_neural_needs_calibration(embedder))
         return lk_fail(LK_INVALID, "%s: its int8 ranges were never measured (lk_neural_calibrate)", e->directory);
-    LK_TRY(take(e, n, &executor));
-    size_t batch = (size_t)e->run.batch;
+    LK_TRY(take(e, n, &run, &executor));
+    size_t batch = (size_t)run->batch;
     input = lk_alloc_aligned(batch * input_size(e), sizeof *input);
     output = lk_alloc_aligned(batch * output_size(e), sizeof *output);
     if (!input || !output) {
@@ -222,7 +226,7 @@ static lk_status neural_embed(const lk_embedder *embedder, const lk_image *image
     for (size_t i = 0; s == LK_OK && i < n; i += batch)
         s = embed_some(e, executor, images, i, n - i < batch ? n - i : batch, n, input, output, out);
 done:
-    lk_neural_run_give(&e->run, executor);
+    lk_neural_run_give(run, executor);
     free(input);
     free(output);
     return s;

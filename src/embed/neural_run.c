@@ -23,6 +23,14 @@ void lk_neural_run_free(lk_neural_run *run)
     pthread_cond_destroy(&run->returned);
 }
 
+bool lk_neural_run_made(lk_neural_run *run)
+{
+    pthread_mutex_lock(&run->mutex);
+    bool made = run->first != NULL;
+    pthread_mutex_unlock(&run->mutex);
+    return made;
+}
+
 /* Called with the mutex held. */
 static lk_status make(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options, size_t wanted,
                       size_t most, lk_executor **out)

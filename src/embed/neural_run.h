@@ -19,6 +19,9 @@ typedef struct lk_neural_run {
 void lk_neural_run_init(lk_neural_run *run);
 void lk_neural_run_free(lk_neural_run *run); /* before the graph */
 
+/* Whether an executor was ever made. */
+bool lk_neural_run_made(lk_neural_run *run);
+
 /* Takes an executor out, making it if none is idle. The first call decides for all: `wanted` rows a run (at most
  * `most`), and with one row alone, as for a query, all processors for that one row; else a thread per caller. */
 lk_status lk_neural_run_take(lk_neural_run *run, const lk_graph *graph, const lk_compile_options *options,

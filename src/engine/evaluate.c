@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SEARCH_DEPTH = 1000 }; /* results of a search that is judged */
+
 void lk_evaluation_free(lk_evaluation *evaluation)
 {
     for (size_t i = 0; evaluation && i < evaluation->n_runs; i++) lk_judged_free(&evaluation->runs[i]);
@@ -211,6 +213,24 @@ done:
     return status;
 }
 
+/* The ranking that a user gets who searches with these options. */
+typedef struct ranked_search {
+    lk_searcher *searcher;
+    const lk_search_options *options;
+} ranked_search;
+
+static lk_status search_instead(void *user, const lk_flat *index, uint64_t id, const float *vector, lk_hit *hits,
+                                size_t *count)
+{
+    const ranked_search *r = user;
+    (void)index, (void)vector;
+    int64_t picture = (int64_t)id;
+    lk_search_options options = *r->options;
+    options.k = *count; /* how many there is room for */
+    if (*count == 0) return LK_OK;
+    return lk_search_hits(r->searcher, &(lk_query){.ids = &picture, .n_ids = 1}, &options, hits, count);
+}
+
 lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evaluate_options *options,
                       lk_evaluation *out)
 {
@@ -219,6 +239,14 @@ lk_status lk_evaluate(lk_context *context, lk_searcher *searcher, const lk_evalu
     lk_status s = study_options(options, &full);
     if (s != LK_OK) return s;
     double start = lk_now();
+    ranked_search ranked = {searcher, options ? options->search : NULL};
+    if (ranked.options) {
+        if (full.reorder || full.gallery_column)
+            return lk_fail(LK_INVALID, "options of a search exclude another re-ranking and a part of the gallery");
+        if (full.depth == 0) full.depth = SEARCH_DEPTH;
+        full.reorder = search_instead;
+        full.reorder_user = &ranked;
+    }
     collection_job job = {context, searcher, &full, out};
     s = lk_searcher_with_index(searcher, evaluate_index, &job);
     out->seconds = lk_now() - start;

@@ -183,8 +183,14 @@ typedef struct reordering {
     const study *s;
     const float *vectors;
     lk_hit *hits; /* [n][width] */
-    size_t *counts, width;
+    size_t *counts, width, first;
 } reordering;
+
+static uint64_t query_id(const study *s, size_t query)
+{
+    size_t row = s->queries[query].row;
+    return row < s->rows ? s->ids[row] : UINT64_MAX;
+}
 
 static lk_status reorder_queries(void *arg, size_t begin, size_t end, int worker)
 {
@@ -193,8 +199,8 @@ static lk_status reorder_queries(void *arg, size_t begin, size_t end, int worker
     lk_status status = LK_OK;
     (void)worker;
     for (size_t i = begin; status == LK_OK && i < end; i++)
-        status = options->reorder(options->reorder_user, r->s->index, r->vectors + i * lk_flat_dim(r->s->index),
-                                  r->hits + i * r->width, &r->counts[i]);
+        status = options->reorder(options->reorder_user, r->s->index, query_id(r->s, r->first + i),
+                                  r->vectors + i * lk_flat_dim(r->s->index), r->hits + i * r->width, &r->counts[i]);
     return status;
 }
 
@@ -207,7 +213,7 @@ static lk_status best_of_block(const study *s, size_t first, size_t n, size_t mo
         status = lk_flat_search(s->index, s->context, n, vectors, most + 1, s->outside ? inside : NULL, (void *)s, hits,
                                 counts);
     if (status == LK_OK && s->options->reorder) {
-        reordering r = {s, vectors, hits, counts, most + 1};
+        reordering r = {s, vectors, hits, counts, most + 1, first};
         status = lk_parallel_for(lk_context_pool(s->context), n, 1, reorder_queries, &r);
     }
     for (size_t i = 0; status == LK_OK && i < n; i++) {

@@ -255,36 +255,64 @@ done:
     return s;
 }
 
+/* Everything but the catalog's part. */
+static lk_status rank_pictures(search *q)
+{
+    lk_status s = check(q);
+    if (s != LK_OK) return s;
+    q->dim = lk_flat_dim(q->view.index);
+    q->vector = lk_alloc(q->dim, sizeof *q->vector);
+    if (!q->vector) return lk_fail_memory("query");
+    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, &q->filter));
+    LK_TRY(make_vector(q));
+    LK_TRY(take_feedback(q));
+    LK_TRY(expand(q));
+    LK_TRY(find(q, q->options.rerank && q->options.shortlist > q->options.k ? q->options.shortlist : q->options.k));
+    LK_TRY(rerank(q));
+done:
+    return s;
+}
+
+static void end_search(search *q)
+{
+    lk_searcher_drop_filter(q->filter);
+    lk_searcher_give_back(&q->view);
+    free(q->vector);
+    free(q->found);
+    free(q->hits);
+    free(q->reranked);
+}
+
+static search begin_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options)
+{
+    return (search){.searcher = searcher,
+                    .query = query,
+                    .options = options ? *options : (lk_search_options){0},
+                    .view = lk_searcher_use(searcher)};
+}
+
 lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_results *out)
 {
     *out = (lk_results){0};
-    search q = {.searcher = searcher,
-                .query = query,
-                .options = options ? *options : (lk_search_options){0},
-                .view = lk_searcher_use(searcher)};
-    lk_status s = check(&q);
-    if (s != LK_OK) goto done;
-    q.dim = lk_flat_dim(q.view.index);
-    q.vector = lk_alloc(q.dim, sizeof *q.vector);
-    if (!q.vector) {
-        s = lk_fail_memory("query");
-        goto done;
+    search q = begin_search(searcher, query, options);
+    lk_status s = rank_pictures(&q);
+    if (s == LK_OK) s = lk_searcher_describe(searcher, q.hits, q.reranked, q.count, q.options.k, out);
+    if (s == LK_OK) out->rerank = q.options.rerank;
+    end_search(&q);
+    return s;
+}
+
+lk_status lk_search_hits(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_hit *hits,
+                         size_t *count)
+{
+    *count = 0;
+    search q = begin_search(searcher, query, options);
+    lk_status s = rank_pictures(&q);
+    if (s == LK_OK) {
+        *count = q.count < q.options.k ? q.count : q.options.k;
+        memcpy(hits, q.hits, *count * sizeof *hits);
     }
-    if (q.options.where) LK_TRY(lk_searcher_select(searcher, q.options.where, &q.filter));
-    LK_TRY(make_vector(&q));
-    LK_TRY(take_feedback(&q));
-    LK_TRY(expand(&q));
-    LK_TRY(find(&q, q.options.rerank && q.options.shortlist > q.options.k ? q.options.shortlist : q.options.k));
-    LK_TRY(rerank(&q));
-    LK_TRY(lk_searcher_describe(searcher, q.hits, q.reranked, q.count, q.options.k, out));
-    out->rerank = q.options.rerank;
-done:
-    lk_searcher_drop_filter(q.filter);
-    lk_searcher_give_back(&q.view);
-    free(q.vector);
-    free(q.found);
-    free(q.hits);
-    free(q.reranked);
+    end_search(&q);
     return s;
 }
 

@@ -27,6 +27,10 @@ lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_search
 const lk_id_set *lk_searcher_filter_set(const lk_searcher_filter *filter);
 void lk_searcher_drop_filter(lk_searcher_filter *filter); /* NULL allowed */
 
+/* lk_search without the catalog: hits [options->k], best first. */
+lk_status lk_search_hits(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_hit *hits,
+                         size_t *count);
+
 /* All vectors of an index, decoded, in order of id: ids [count], vectors [count][dim], freed by the caller. */
 lk_status lk_searcher_vectors(const lk_flat *index, uint64_t **ids, float **vectors);
 

@@ -1,5 +1,5 @@
 /* A graph index as one file: a header of one page, then each table at a page boundary as it lies in memory, so that a
- * mapped file is searched in place and processes share one copy. Layout in docs/format.md.
+ * mapped file is searched in place and processes share one copy. Layout in docs/graph.md.
  *
  * Every table has its checksum in the header. Opening verifies the header always and the tables when asked: reading
  * them all would defeat the mapping. A search in tables that are damaged stays inside of them: links and entries that
@@ -132,8 +132,8 @@ static bool plausible(const file_header *h, uint64_t size)
 {
     if (h->size != size || h->dim == 0 || h->dim > LK_CODES_MAX_DIM || h->count == 0 || h->count > INT32_MAX ||
         h->live > h->count || h->degree == 0 || h->degree > LK_GRAPH_MAX_DEGREE || h->entry_count > h->count ||
-        h->metric > LK_L2 || !(h->step > 0) || !isfinite(h->step) || !(h->spread >= 1) || !isfinite(h->longest) ||
-        h->build_effort == 0 || h->build_effort > INT32_MAX)
+        h->entry_count > LK_GRAPH_ENTRIES || h->metric > LK_L2 || !(h->step > 0) || !isfinite(h->step) ||
+        !(h->spread >= 1) || !isfinite(h->longest) || h->build_effort == 0 || h->build_effort > INT32_MAX)
         return false;
     uint64_t n = h->count, stride = (h->dim + 63) / 64 * 64;
     uint64_t want[TABLES] = {[CODES] = n * stride,
@@ -199,6 +199,29 @@ static void point_into(lk_graph_index *g, const file_header *h)
     madvise((void *)g->map.bytes, g->map.size, MADV_RANDOM);
 }
 
+/* What a search relies on beyond the sizes: entries that exist, and as many removed vectors as the header says. */
+static lk_status check_tables(const char *path, lk_graph_index *g)
+{
+    size_t dead = 0;
+    for (size_t i = 0; i < g->entry_count; i++)
+        if (g->entries[i] >= g->count) return lk_fail(LK_CORRUPT, "%s: an entry points to no vertex", path);
+    for (size_t word = 0; word < g->count / 64; word++) dead += (size_t)__builtin_popcountll(g->dead[word]);
+    for (size_t v = g->count / 64 * 64; v < g->count; v++) dead += lk_graph_index_is_dead(g, (uint32_t)v);
+    if (dead != g->count - g->live)
+        return lk_fail(LK_CORRUPT, "%s: %zu vectors are marked as removed, not %zu", path, dead, g->count - g->live);
+    g->dead_count = dead;
+    return LK_OK;
+}
+
+/* Changing relies on every link. */
+static lk_status check_links(const char *path, const lk_graph_index *g)
+{
+    for (size_t i = 0; i < g->count * g->link_stride; i++)
+        if (g->links[i] >= g->count && g->links[i] != LK_NO_VERTEX)
+            return lk_fail(LK_CORRUPT, "%s: a link points to no vertex", path);
+    return LK_OK;
+}
+
 static lk_status copy_floats(float **out, const uint8_t *from, uint64_t bytes)
 {
     *out = lk_alloc(bytes, 1);
@@ -216,7 +239,7 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     lk_status s = lk_map_open(path, &map);
     if (s != LK_OK) return s;
     LK_TRY(check_header(path, &map, &h));
-    if (flags & LK_GRAPH_VERIFY) LK_TRY(verify_tables(path, &map, &h));
+    if (flags & (LK_GRAPH_VERIFY | LK_GRAPH_CHANGE)) LK_TRY(verify_tables(path, &map, &h));
     lk_graph_index_options options = {
         .degree = h.degree, .build_effort = h.build_effort, .spread = h.spread, .seed = h.seed};
     if (!(g = lk_graph_index_alloc(&options, (lk_metric)h.metric, h.dim))) {
@@ -237,12 +260,11 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     LK_TRY(copy_floats(&g->quantiser.offset, g->map.bytes + t[OFFSET].offset, t[OFFSET].size));
     g->quantiser.rotation.dim = h.dim;
     if (t[SIGNS].size) LK_TRY(copy_floats(&g->quantiser.rotation.signs, g->map.bytes + t[SIGNS].offset, t[SIGNS].size));
-    for (size_t i = 0; i < g->entry_count; i++)
-        if (g->entries[i] >= g->count) {
-            s = lk_fail(LK_CORRUPT, "%s: an entry points to no vertex", path);
-            goto done;
-        }
-    if (flags & LK_GRAPH_CHANGE) LK_TRY(lk_graph_index_own(g));
+    LK_TRY(check_tables(path, g));
+    if (flags & LK_GRAPH_CHANGE) {
+        LK_TRY(check_links(path, g));
+        LK_TRY(lk_graph_index_own(g));
+    }
     *out = g;
     g = NULL;
 done:

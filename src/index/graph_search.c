@@ -51,6 +51,7 @@ static float score_of(const lk_graph_index *g, uint32_t vertex, float distance, 
     double step = g->quantiser.step, squared = (double)distance * step * step;
     if (g->metric == LK_L2) return (float)squared;
     if (g->metric == LK_COSINE) return (float)(1 - squared / 2);
+    if (!(g->longest > 0)) return 0; /* nothing but zeros */
     /* The walk's query was brought to the length of the longest vector. */
     double extra = (double)g->extra[vertex] * step, own = (double)g->longest - extra * extra;
     double dot = ((double)g->longest + own - squared) / 2;

@@ -199,9 +199,9 @@ lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *s,
     bool exact = g->quantiser.exact && !g->extra && !g->residuals;
     for (size_t i = 0; i < g->quantiser.stride; i++) {
         float value = rintf(s->units[i]);
-        s->query[i] = (int16_t)(value < LK_CODES_QUERY_MIN   ? LK_CODES_QUERY_MIN
-                                : value > LK_CODES_QUERY_MAX ? LK_CODES_QUERY_MAX
-                                                             : value);
+        if (value > LK_CODES_QUERY_MAX) value = LK_CODES_QUERY_MAX;
+        if (!(value >= LK_CODES_QUERY_MIN)) value = LK_CODES_QUERY_MIN; /* also when a damaged file made it NaN */
+        s->query[i] = (int16_t)value;
         exact = exact && (float)s->query[i] == s->units[i];
     }
     s->exact = exact;

@@ -161,9 +161,19 @@ static bool ends(const char *name, const char *suffix)
 /* What published files carry besides: classifiers, counters, what was used in training alone, the other tower. */
 static bool may_be_left_out(const char *name, const char *wrapper, bool text)
 {
-    static const char *const heads[] = {"fc.",         "head.",           "head_dist.",    "classifier.",
-                                        "pooler.",     "logit_scale",     "logit_bias",    "embeddings.mask_token",
-                                        "text_model.", "text_projection", "vision_model.", "visual_projection"};
+    static const char *const heads[] = {"fc.",
+                                        "head.",
+                                        "head_dist.",
+                                        "classifier.",
+                                        "pooler.",
+                                        "logit_scale",
+                                        "logit_bias",
+                                        "embeddings.mask_token",
+                                        "mask_token",
+                                        "text_model.",
+                                        "text_projection",
+                                        "vision_model.",
+                                        "visual_projection"};
     if (ends(name, ".num_batches_tracked") || ends(name, ".position_ids")) return true;
     if (wrapper && begins(name, wrapper)) name += strlen(wrapper);
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {

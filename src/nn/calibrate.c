@@ -137,6 +137,8 @@ static bool worth_codes(const lk_node_data *node)
 typedef struct reading {
     bool wanted;  /* one multiplies them, or adds them into codes */
     bool refused; /* one needs more than 8 bits */
+    int count;
+    lk_node pool; /* the last that is a max pool of codes */
 } reading;
 
 static void note_readers(const lk_executor *e, lk_node reader, reading *readings, const bool *codes)
@@ -147,13 +149,15 @@ static void note_readers(const lk_executor *e, lk_node reader, reading *readings
         lk_node from = resolved(e, node->inputs[i]);
         if (anchor >= 0 && e->fused[from].anchor == anchor && from != e->fused[anchor].last)
             continue; /* within a group */
+        readings[from].count++;
         if (reader == anchor && e->in_types[anchor] != lk_executor_type(e))
             readings[from].wanted = true;
         else if (anchor >= 0 && reader != anchor && node->op == LK_OP_ADD && codes[e->fused[anchor].last])
             readings[from].wanted = true;
-        else if (node->op == LK_OP_MAX_POOL && codes[reader])
+        else if (node->op == LK_OP_MAX_POOL && codes[reader]) {
             readings[from].wanted = true;
-        else if (node->op != LK_OP_GLOBAL_AVG)
+            readings[from].pool = reader;
+        } else if (node->op != LK_OP_GLOBAL_AVG)
             readings[from].refused = true;
     }
 }
@@ -182,6 +186,11 @@ lk_status lk_calibration_apply(const lk_calibration *c, lk_executor *e)
                      op != LK_OP_TOKENS && e->fused[i].same_as < 0;
         if (ends && plain && !e->pinned[i] && readings[i].wanted && !readings[i].refused)
             codes[i] = codes_for(c, i, &e->types[i], &e->scales[i]);
+        /* What only a max pool reads takes its codes: whatever they cut off is never the largest. */
+        if (codes[i] && readings[i].count == 1 && readings[i].pool) {
+            e->types[i] = e->types[readings[i].pool];
+            e->scales[i] = e->scales[readings[i].pool];
+        }
         if (e->fused[i].same_as < 0) note_readers(e, i, readings, codes);
     }
     free(readings);

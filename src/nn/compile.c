@@ -372,6 +372,10 @@ static lk_status bind(lk_executor *e)
         lk_step *step = &e->steps[i];
         size_t need = step->dnn.scratch;
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
+        if (step->kind == LK_STEP_WINOGRAD) {
+            step->call.y = e->values[step->output].view;
+            need = lk_winograd_scratch(step);
+        }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;
             step->call.node = step->node;

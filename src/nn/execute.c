@@ -8,11 +8,32 @@ static lk_status run_step(lk_executor *e, lk_step *step)
     switch (step->kind) {
     case LK_STEP_DNN: return lk_dnn_op_run(&e->dnn, &step->dnn, step->node->name);
     case LK_STEP_OPERATOR: return step->operator->forward(&step->call);
+    case LK_STEP_WINOGRAD: lk_winograd_run(e, step); return LK_OK;
     case LK_STEP_COPY:
         lk_copy_strided(&e->team, &step->copy, &step->views[0], 0, &e->values[step->output].view, 0, false);
         return LK_OK;
     }
     return LK_OK;
+}
+
+lk_status lk_executor_run_step(lk_executor *e, size_t index)
+{
+    int before = lk_team_enter(e->team.threads);
+    lk_status s = run_step(e, &e->steps[index]);
+    lk_team_enter(before);
+    return s;
+}
+
+void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs)
+{
+    const lk_graph *graph = e->graph;
+    for (size_t i = 0; i < graph->input_count; i++) {
+        const lk_view *view = &e->values[e->value_of[graph->inputs[i]]].view;
+        size_t row = lk_view_bytes(view) / (size_t)view->dims[0];
+        memcpy(view->data, inputs[i], row * (size_t)batch);
+        /* the rest of the batch is not looked at, but must be valid ids and ordinary numbers */
+        memset((char *)view->data + row * (size_t)batch, 0, row * (size_t)(e->options.batch - batch));
+    }
 }
 
 lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
@@ -22,13 +43,7 @@ lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inpu
     if (batch < 1 || batch > e->options.batch)
         return lk_fail(LK_INVALID, "a batch of %" PRId64 " rows does not fit an executor of %" PRId64, batch,
                        e->options.batch);
-    for (size_t i = 0; i < graph->input_count; i++) {
-        const lk_view *view = &e->values[e->value_of[graph->inputs[i]]].view;
-        size_t row = lk_view_bytes(view) / (size_t)view->dims[0];
-        memcpy(view->data, inputs[i], row * (size_t)batch);
-        /* the rest of the batch is not looked at, but must be valid ids and ordinary numbers */
-        memset((char *)view->data + row * (size_t)batch, 0, row * (size_t)(e->options.batch - batch));
-    }
+    lk_executor_fill(e, batch, inputs);
     int before = lk_team_enter(e->team.threads);
     for (size_t i = 0; s == LK_OK && i < e->step_count; i++) s = run_step(e, &e->steps[i]);
     lk_team_enter(before);

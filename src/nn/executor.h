@@ -15,7 +15,15 @@ typedef struct lk_value {
     size_t offset;
 } lk_value;
 
-typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY } lk_step_kind;
+typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY, LK_STEP_WINOGRAD } lk_step_kind;
+
+/* A 3x3 convolution by Winograd's way: weights [36][out/64][in][64], and what follows it (others: number in
+ * step->views). */
+typedef struct lk_winograd {
+    const float *weights, *bias;
+    lk_post posts[LK_MAX_POSTS];
+    int post_count;
+} lk_winograd;
 
 typedef struct lk_step {
     lk_step_kind kind;
@@ -28,6 +36,7 @@ typedef struct lk_step {
     size_t scratch; /* bytes */
     /* LK_STEP_DNN */
     lk_dnn_op dnn;
+    lk_winograd winograd; /* LK_STEP_WINOGRAD */
     /* LK_STEP_COPY: the same elements in another layout or type */
     lk_strided copy;
 } lk_step;
@@ -75,6 +84,10 @@ struct lk_executor {
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
 
+/* lk_executor_run in pieces, for whoever times them: copies the inputs in, runs one step. */
+void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
+lk_status lk_executor_run_step(lk_executor *e, size_t index);
+
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);
 lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);
@@ -90,6 +103,14 @@ lk_status lk_executor_value_of(lk_executor *e, lk_node node, int *out);
 
 /* Turns a group of the graph (see fuse.h) into one primitive. */
 lk_status lk_lower_conv(lk_executor *e, lk_node anchor);
+/* Whether a convolution of f32 goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch.
+ */
+bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x);
+/* Weights [out][in][3][3] to what a step multiplies: 36 * in * out floats. */
+void lk_winograd_weights(const float *weights, size_t in, size_t out, float *packed);
+size_t lk_winograd_scratch(const lk_step *step);
+void lk_winograd_run(lk_executor *e, lk_step *step);
+
 lk_status lk_lower_linear(lk_executor *e, lk_node anchor);
 lk_status lk_lower_matmul(lk_executor *e, lk_node node);
 

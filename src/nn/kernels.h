@@ -10,6 +10,27 @@
 
 enum { LK_RUN = 1024 }; /* callers work in pieces of at most this many numbers when they need a buffer */
 
+/* Attention of one head: y = softmax(scale q k^T) v. Rows lie `step` elements apart. */
+typedef struct lk_head {
+    lk_type type; /* of q, k and v: f32 or bf16 */
+    lk_type y_type;
+    float y_scale;
+    const void *q, *k, *v;
+    void *y;
+    size_t q_step, k_step, v_step, y_step;
+    size_t queries, keys, width; /* width: a multiple of 16, at most LK_HEAD_WIDTH */
+    float scale;
+    bool causal;    /* row t of q sees rows 0..t of k */
+    float *saved;   /* [queries][keys] receives the probabilities; NULL = not wanted */
+    float *scratch; /* lk_head_scratch floats */
+} lk_head;
+enum { LK_HEAD_WIDTH = 128, LK_HEAD_ROWS = 6 };
+static inline size_t lk_head_scratch(size_t keys, size_t width)
+{
+    size_t columns = (keys + 63) / 64 * 64;
+    return columns * width * 2 + LK_HEAD_ROWS * (2 * columns + 2 * width) + 64;
+}
+
 typedef struct lk_nn_kernels {
     const char *name;
     /* dst [n] = src [n], times scale for the integers. */
@@ -24,11 +45,28 @@ typedef struct lk_nn_kernels {
     void (*softmax)(float *x, size_t n, float scale);
     /* gx += scale * y * (gy - y.gy) */
     void (*softmax_gradient)(const float *y, const float *gy, size_t n, float scale, float *gx);
+    void (*attention)(const lk_head *head);
     /* Mean, and 1/sqrt(variance + eps), two passes. */
     void (*moments)(const float *x, size_t n, float eps, float *mean, float *rstd);
     /* y = (x - mean) * rstd * weight + bias */
     void (*normalise)(const float *x, size_t n, float mean, float rstd, const float *weight, const float *bias,
                       float *y);
+
+    /* y [n] = sum (largest) of `count` rows of n stored numbers, `step` elements apart; or at the addresses in taps. */
+    void (*sum_rows)(lk_type type, float scale, const void *rows, size_t count, size_t step, size_t n, float *y);
+    void (*max_taps)(lk_type type, float scale, const void *const *taps, size_t count, size_t n, float *y);
+    /* The largest codes themselves: u8 or s8. */
+    void (*max_codes)(lk_type type, const void *const *taps, size_t count, size_t n, void *y);
+    /* y = x * gate for `rows` rows of n stored numbers that lie one after another; gate [n] f32. */
+    void (*gate_rows)(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
+                      lk_type y_type, float y_scale, void *y);
+
+    /* Winograd F(4x4, 3x3): a tile of 6x6 positions, each an address of `channels` numbers (a multiple of 16), to 36
+     * rows `step` apart; and 36 rows back to 4x4 positions plus bias, NULL = not wanted. */
+    void (*winograd_in)(const float *const taps[36], size_t channels, float *out, size_t step);
+    void (*winograd_out)(const float *in, size_t step, size_t channels, const float *bias, float *const out[16]);
+    /* y [rows][64] = a [rows][n] b [n][64]; every sum runs over n in order. */
+    void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step);
 
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
@@ -47,7 +85,7 @@ const lk_nn_kernels *lk_nn_kernels_for(lk_cpu_features features);
 
 extern const lk_nn_kernels lk_nn_plain;
 #if defined(__x86_64__)
-extern const lk_nn_kernels lk_nn_avx2, lk_nn_avx512;
+extern const lk_nn_kernels lk_nn_avx2, lk_nn_avx512, lk_nn_avx512_bf16;
 #endif
 
 #endif

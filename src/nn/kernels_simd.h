@@ -3,6 +3,9 @@
  * compiler's own kind say so in plain C. */
 #include "nn/kernels.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <string.h>
 
@@ -203,6 +206,134 @@ static void k_activate_gradient(lk_activation kind, const float *x, const float 
 }
 #undef EACH
 
+typedef uint32_t words __attribute__((vector_size(64)));
+typedef int32_t truths __attribute__((vector_size(64)));
+typedef uint16_t halves __attribute__((vector_size(32)));
+typedef uint8_t codes_u8 __attribute__((vector_size(16)));
+typedef int8_t codes_s8 __attribute__((vector_size(16)));
+
+/* 16 stored numbers. */
+#define GET16(type, scale, at, v)                                                                                      \
+    do {                                                                                                               \
+        if ((type) == LK_TYPE_BF16) {                                                                                  \
+            halves h_;                                                                                                 \
+            memcpy(&h_, (at), sizeof h_);                                                                              \
+            (v) = (lanes)(__builtin_convertvector(h_, words) << 16);                                                   \
+        } else if ((type) == LK_TYPE_U8) {                                                                             \
+            codes_u8 c_;                                                                                               \
+            memcpy(&c_, (at), sizeof c_);                                                                              \
+            (v) = __builtin_convertvector(c_, lanes) * (scale);                                                        \
+        } else if ((type) == LK_TYPE_I8) {                                                                             \
+            codes_s8 c_;                                                                                               \
+            memcpy(&c_, (at), sizeof c_);                                                                              \
+            (v) = __builtin_convertvector(c_, lanes) * (scale);                                                        \
+        } else {                                                                                                       \
+            memcpy(&(v), (at), sizeof(v));                                                                             \
+        }                                                                                                              \
+    } while (0)
+
+/* Stores 16 numbers as k_store does. */
+__attribute__((always_inline)) static inline void put16(lk_type type, float inverse, lanes v, void *to)
+{
+    if (type == LK_TYPE_BF16) {
+        words bits = (words)v, up = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+        words nan = (words)(v != v);
+        halves h = __builtin_convertvector((up & ~nan) | (((bits | 0x400000u) >> 16) & nan), halves);
+        memcpy(to, &h, sizeof h);
+    } else if (type == LK_TYPE_U8 || type == LK_TYPE_I8) {
+        float low = type == LK_TYPE_U8 ? 0 : -128, high = type == LK_TYPE_U8 ? 255 : 127;
+        v *= inverse;
+        words below = (words)(v < low), above;
+        v = (lanes)(((words)((lanes){0} + low) & below) | ((words)v & ~below));
+        above = (words)(v > high);
+        v = (lanes)(((words)((lanes){0} + high) & above) | ((words)v & ~above));
+        words code = (words)(v + 12582912.0f) - 0x4b400000u;
+        codes_u8 c = __builtin_convertvector(code & 0xffu, codes_u8);
+        memcpy(to, &c, sizeof c);
+    } else {
+        memcpy(to, &v, sizeof v);
+    }
+}
+
+static void k_sum_rows(lk_type type, float scale, const void *rows, size_t count, size_t step, size_t n, float *y)
+{
+    size_t bytes = lk_type_bytes(type), j = 0;
+    for (; j + 16 <= n; j += 16) {
+        lanes sum = {0}, v;
+        const char *at = (const char *)rows + j * bytes;
+        for (size_t r = 0; r < count; r++, at += step * bytes) {
+            GET16(type, scale, at, v);
+            sum += v;
+        }
+        memcpy(y + j, &sum, sizeof sum);
+    }
+    for (; j < n; j++) {
+        y[j] = 0;
+        for (size_t r = 0; r < count; r++) {
+            float v;
+            k_load(type, scale, (const char *)rows + (r * step + j) * bytes, 1, &v);
+            y[j] += v;
+        }
+    }
+}
+
+static void k_max_taps(lk_type type, float scale, const void *const *taps, size_t count, size_t n, float *y)
+{
+    size_t bytes = lk_type_bytes(type), j = 0;
+    for (; j + 16 <= n; j += 16) {
+        lanes top, v;
+        GET16(type, scale, (const char *)taps[0] + j * bytes, top);
+        for (size_t t = 1; t < count; t++) {
+            GET16(type, scale, (const char *)taps[t] + j * bytes, v);
+            truths larger = (v > top) | (v != v); /* NaN stays */
+            top = (lanes)(((words)v & (words)larger) | ((words)top & ~(words)larger));
+        }
+        memcpy(y + j, &top, sizeof top);
+    }
+    for (; j < n; j++) {
+        for (size_t t = 0; t < count; t++) {
+            float v;
+            k_load(type, scale, (const char *)taps[t] + j * bytes, 1, &v);
+            if (t == 0 || v > y[j] || v != v) y[j] = v;
+        }
+    }
+}
+
+static void k_max_codes(lk_type type, const void *const *taps, size_t count, size_t n, void *y)
+{
+    uint8_t *u8 = y;
+    int8_t *s8 = y;
+    memcpy(y, taps[0], n);
+    for (size_t t = 1; t < count; t++) {
+        const uint8_t *u = taps[t];
+        const int8_t *s = taps[t];
+        if (type == LK_TYPE_U8)
+            for (size_t j = 0; j < n; j++) u8[j] = u[j] > u8[j] ? u[j] : u8[j];
+        else
+            for (size_t j = 0; j < n; j++) s8[j] = s[j] > s8[j] ? s[j] : s8[j];
+    }
+}
+
+static void k_gate_rows(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
+                        lk_type y_type, float y_scale, void *y)
+{
+    size_t bytes = lk_type_bytes(type), y_bytes = lk_type_bytes(y_type);
+    for (size_t r = 0; r < rows; r++) {
+        size_t j = 0;
+        float v[16];
+        for (; j + 16 <= n; j += 16) {
+            lanes w;
+            GET16(type, scale, (const char *)x + (r * n + j) * bytes, w);
+            w *= load_lanes(gate + j);
+            put16(y_type, 1.0f / y_scale, w, (char *)y + (r * n + j) * y_bytes);
+        }
+        if (j == n) continue;
+        k_load(type, scale, (const char *)x + (r * n + j) * bytes, n - j, v);
+        for (size_t i = j; i < n; i++) v[i - j] *= gate[i];
+        k_store(y_type, y_scale, v, n - j, (char *)y + (r * n + j) * y_bytes);
+    }
+}
+
 static float k_sum(const float *x, size_t n)
 {
     lanes s = {0};
@@ -230,6 +361,45 @@ static float k_dot(const float *a, const float *b, size_t n)
     return total;
 }
 
+#if defined(__AVX512F__)
+
+static inline __m512 exp_lanes(__m512 x)
+{
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 8);
+    __m512 r =
+        _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x));
+    static const float series[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
+    __m512 p = _mm512_set1_ps(1.9841270e-4f);
+    for (int i = 0; i < 7; i++) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(series[i]));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* The same with instructions that C has no words for: 2^n by scalef, masks for the end. */
+static void k_softmax(float *x, size_t n, float scale)
+{
+    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps(), factor = _mm512_set1_ps(scale);
+    __mmask16 last = (__mmask16)((1u << (n % 16)) - 1);
+    size_t whole = n / 16 * 16;
+    for (size_t i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_loadu_ps(x + i));
+    if (last) top = _mm512_mask_max_ps(top, last, top, _mm512_maskz_loadu_ps(last, x + whole));
+    top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(top)), factor);
+    for (size_t i = 0; i < whole; i += 16) {
+        __m512 e = exp_lanes(_mm512_fmsub_ps(_mm512_loadu_ps(x + i), factor, top));
+        sum = _mm512_add_ps(sum, e);
+        _mm512_storeu_ps(x + i, e);
+    }
+    if (last) {
+        __m512 e = exp_lanes(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(last, x + whole), factor, top));
+        sum = _mm512_mask_add_ps(sum, last, sum, e);
+        _mm512_mask_storeu_ps(x + whole, last, e);
+    }
+    __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
+    for (size_t i = 0; i < whole; i += 16) _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
+    if (last) _mm512_mask_storeu_ps(x + whole, last, _mm512_mul_ps(_mm512_maskz_loadu_ps(last, x + whole), inverse));
+}
+
+#else
+
 static void k_softmax(float *x, size_t n, float scale)
 {
     float m[16], top = -INFINITY;
@@ -243,6 +413,11 @@ static void k_softmax(float *x, size_t n, float scale)
     float inverse = 1.0f / k_sum(x, n);
     for (i = 0; i < n; i++) x[i] *= inverse;
 }
+
+#endif
+
+#include "nn/kernels_attention.h"
+#include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
 {
@@ -315,8 +490,16 @@ const lk_nn_kernels NN_TABLE = {
     .activate_gradient = k_activate_gradient,
     .softmax = k_softmax,
     .softmax_gradient = k_softmax_gradient,
+    .attention = k_attention,
     .moments = k_moments,
     .normalise = k_normalise,
+    .winograd_in = k_winograd_in,
+    .winograd_out = k_winograd_out,
+    .product64 = k_product64,
+    .sum_rows = k_sum_rows,
+    .max_taps = k_max_taps,
+    .max_codes = k_max_codes,
+    .gate_rows = k_gate_rows,
     .sum = k_sum,
     .dot = k_dot,
     .add = k_add,

@@ -230,7 +230,7 @@ static lk_view result_view(const lk_executor *e, lk_node last, bool channels_las
     const lk_node_data *node = lk_at(e->graph, last);
     lk_view v = {.type = e->types[last], .scale = e->scales[last], .rank = node->shape.rank};
     memcpy(v.dims, node->shape.dims, sizeof v.dims);
-    v.dims[0] = e->options.batch;
+    if (lk_shape_batched(&node->shape)) v.dims[0] = e->options.batch;
     if (channels_last) v.block = v.dims[1];
     return v;
 }
@@ -349,6 +349,29 @@ static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, folde
     return lower_rows(e, anchor, gathered, dst, f);
 }
 
+static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, const lk_node_data *node, int source)
+{
+    lk_step *step = lk_executor_step(e, LK_STEP_WINOGRAD, node);
+    size_t in = f->k / 9;
+    bool fresh, fresh_bias;
+    float *weights = lk_weights_next(e, 36 * in * f->out * sizeof(float), &fresh);
+    float *bias = lk_weights_next(e, f->out * sizeof(float), &fresh_bias);
+    if (!step || !weights || !bias) return lk_fail_memory("weights");
+    if (fresh) lk_winograd_weights(f->weight, in, f->out, weights);
+    for (size_t i = 0; fresh_bias && i < f->out; i++) bias[i] = f->bias ? f->bias[i] : 0;
+    step->winograd = (lk_winograd){.weights = weights, .bias = bias, .post_count = p->post_count};
+    memcpy(step->winograd.posts, p->posts, sizeof p->posts);
+    step->inputs[0] = source;
+    step->input_count = 1;
+    for (int i = 0; i < p->post_count; i++) {
+        if (p->posts[i].kind == LK_POST_ACTIVATION) continue;
+        step->winograd.posts[i].value = step->input_count; /* number of the view */
+        step->inputs[step->input_count++] = p->inputs[0];  /* a group has one sum */
+    }
+    step->output = e->value_of[p->group.last] = p->output;
+    return LK_OK;
+}
+
 lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
@@ -374,6 +397,10 @@ lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
     LK_TRY(begin(e, &p, dst));
+    if (lk_winograd_fits(e, c, &x)) {
+        s = lower_winograd(e, &p, &f, node, source);
+        goto done;
+    }
     dnnl_data_type_t type = p.int8 ? dnnl_s8 : lk_dnn_type(x.type);
     LK_TRY(lk_dnn_desc(&x, false, &src));
     LK_TRY(lk_dnn_desc(&dst, false, &out));

@@ -52,6 +52,19 @@ typedef struct strided_job {
     bool add;
 } strided_job;
 
+/* n elements of 1, 2 or 4 bytes, strides in elements. */
+static void move(const char *from, int64_t step_from, char *to, int64_t step_to, size_t n, size_t bytes)
+{
+    if (bytes == 4)
+        for (size_t i = 0; i < n; i++)
+            ((uint32_t *)to)[(int64_t)i * step_to] = ((const uint32_t *)from)[(int64_t)i * step_from];
+    else if (bytes == 2)
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)to)[(int64_t)i * step_to] = ((const uint16_t *)from)[(int64_t)i * step_from];
+    else
+        for (size_t i = 0; i < n; i++) to[(int64_t)i * step_to] = from[(int64_t)i * step_from];
+}
+
 /* One run along the innermost dimension. */
 static void copy_run(const strided_job *job, size_t from, size_t to, size_t n, int64_t step_from, int64_t step_to)
 {
@@ -80,20 +93,23 @@ static void copy_run(const strided_job *job, size_t from, size_t to, size_t n, i
         }
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        const void *s = lk_view_at(&job->src, from + (size_t)((int64_t)i * step_from));
-        void *d = lk_view_at(&job->dst, to + (size_t)((int64_t)i * step_to));
-        float value;
-        if (alike && bytes == 4)
-            memcpy(d, s, 4);
-        else if (alike && bytes == 2)
-            memcpy(d, s, 2);
-        else if (alike && bytes == 1)
-            memcpy(d, s, 1);
-        else {
-            k->load(job->src.type, job->src.scale, s, 1, &value);
-            k->store(job->dst.type, job->dst.scale, &value, 1, d);
+    /* Through buffers: gather, convert, scatter. */
+    char gathered[LK_RUN * 4], converted[LK_RUN * 4];
+    float values[LK_RUN];
+    for (size_t i = 0; i < n; i += LK_RUN) {
+        size_t m = n - i < LK_RUN ? n - i : LK_RUN;
+        const char *source = lk_view_at(&job->src, from + (size_t)((int64_t)i * step_from));
+        char *target = lk_view_at(&job->dst, to + (size_t)((int64_t)i * step_to));
+        if (step_from != 1) {
+            move(source, step_from, gathered, 1, m, bytes);
+            source = gathered;
         }
+        if (!alike) {
+            k->load(job->src.type, job->src.scale, source, m, values);
+            k->store(job->dst.type, job->dst.scale, values, m, step_to == 1 ? target : converted);
+            source = converted;
+        }
+        if (alike || step_to != 1) move(source, 1, target, step_to, m, lk_type_bytes(job->dst.type));
     }
 }
 
@@ -114,19 +130,42 @@ static void copy_piece(void *arg, size_t begin, size_t end)
     }
 }
 
-void lk_copy_strided(const lk_team *team, const lk_strided *how, const lk_view *src, size_t src_at, const lk_view *dst,
-                     size_t dst_at, bool add)
+/* Inner dimensions that lie without gaps on both sides become one. */
+static void join(lk_strided *h)
 {
-    strided_job job = {team, *how, *src, *dst, src_at, dst_at, add};
-    /* Inner dimensions that lie without gaps on both sides become one. */
-    lk_strided *h = &job.how;
     while (h->rank > 1) {
         int a = h->rank - 2, b = h->rank - 1;
-        if (h->from[a] != h->from[b] * h->dims[b] || h->to[a] != h->to[b] * h->dims[b]) break;
+        if (h->from[a] != h->from[b] * h->dims[b] || h->to[a] != h->to[b] * h->dims[b]) return;
         h->dims[a] *= h->dims[b];
         h->from[a] = h->from[b];
         h->to[a] = h->to[b];
         h->rank--;
+    }
+}
+
+static void swap_dims(lk_strided *h, int a, int b)
+{
+    int64_t dim = h->dims[a], from = h->from[a], to = h->to[a];
+    h->dims[a] = h->dims[b];
+    h->from[a] = h->from[b];
+    h->to[a] = h->to[b];
+    h->dims[b] = dim;
+    h->from[b] = from;
+    h->to[b] = to;
+}
+
+void lk_copy_strided(const lk_team *team, const lk_strided *how, const lk_view *src, size_t src_at, const lk_view *dst,
+                     size_t dst_at, bool add)
+{
+    strided_job job = {team, *how, *src, *dst, src_at, dst_at, add};
+    lk_strided *h = &job.how;
+    join(h);
+    /* Few channels last (a picture on its way in): run along its rows instead, channel by channel. */
+    int last = h->rank - 1;
+    if (h->rank > 1 && h->dims[last] < 16 && h->dims[last - 1] > h->dims[last]) {
+        swap_dims(h, last, last - 1);
+        if (h->rank > 2) swap_dims(h, last - 1, last - 2); /* and put the channels outside of what joins the rows */
+        join(h);
     }
     size_t runs = 1;
     for (int i = 0; i < h->rank - 1; i++) runs *= (size_t)h->dims[i];

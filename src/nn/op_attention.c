@@ -74,38 +74,78 @@ static void get_rows(const lk_call *c, head from, size_t rows, size_t width, flo
     for (size_t r = 0; r < rows; r++) lk_get(c, from.view, from.at + r * from.step, width, out + r * width);
 }
 
-/* Floats one thread needs: k, v of a head, one row of q and of y, and scores of one row. */
+/* Floats one thread needs: for the kernel, or for the plain way below. */
 static size_t piece_floats(const heads *h)
 {
-    return 2 * h->keys * h->width + 2 * h->width + h->keys + 64;
+    size_t plain = 2 * h->keys * h->width + 2 * h->width + h->keys + 64, kernel = lk_head_scratch(h->keys, h->width);
+    return plain > kernel ? plain : kernel;
+}
+
+static bool kernel_fits(const lk_call *c, const heads *h)
+{
+    for (int i = 0; i < c->node->input_count; i++)
+        if (c->x[i].type != c->x[0].type) return false;
+    return h->width % 16 == 0 && h->width <= LK_HEAD_WIDTH &&
+           (c->x[0].type == LK_TYPE_F32 || c->x[0].type == LK_TYPE_BF16);
+}
+
+/* Widths that the kernel does not do, or inputs of several types: row by row. */
+static void plain_head(lk_call *c, const heads *h, size_t item, float *scratch)
+{
+    const lk_nn_kernels *kernels = c->team->kernels;
+    size_t out_width = h->count * h->width, to = item / h->count * h->queries * out_width + item % h->count * h->width;
+    float *k = scratch, *v = k + h->keys * h->width, *q = v + h->keys * h->width, *y = q + h->width,
+          *scores = y + h->width;
+    get_rows(c, head_of(c, h, item, 1), h->keys, h->width, k);
+    get_rows(c, head_of(c, h, item, 2), h->keys, h->width, v);
+    head from = head_of(c, h, item, 0);
+    for (size_t t = 0; t < h->queries; t++) {
+        size_t seen = h->causal ? t + 1 : h->keys;
+        float *p = c->saved ? (float *)c->saved + (item * h->queries + t) * h->keys : scores;
+        lk_get(c, from.view, from.at + t * from.step, h->width, q);
+        for (size_t s = 0; s < seen; s++) p[s] = kernels->dot(q, k + s * h->width, h->width);
+        kernels->softmax(p, seen, h->scale);
+        for (size_t s = seen; s < h->keys; s++) p[s] = 0;
+        memset(y, 0, h->width * sizeof *y);
+        for (size_t s = 0; s < seen; s++) kernels->axpy(p[s], v + s * h->width, h->width, y);
+        lk_set(c, &c->y, to + t * out_width, h->width, y);
+    }
 }
 
 static void attention_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     heads h = heads_of(c);
-    const lk_nn_kernels *kernels = c->team->kernels;
-    size_t all = (size_t)c->y.dims[0] * h.count, out_width = h.count * h.width;
+    size_t out_width = h.count * h.width;
     /* `begin` is different for every piece, so that each has scratch of its own */
-    float *k = c->scratch + begin * piece_floats(&h), *v = k + h.keys * h.width, *q = v + h.keys * h.width,
-          *y = q + h.width, *scores = y + h.width;
-    (void)all;
+    float *scratch = c->scratch + begin * piece_floats(&h);
+    bool kernel = kernel_fits(c, &h);
     for (size_t item = begin; item < end; item++) {
-        get_rows(c, head_of(c, &h, item, 1), h.keys, h.width, k);
-        get_rows(c, head_of(c, &h, item, 2), h.keys, h.width, v);
-        head from = head_of(c, &h, item, 0);
-        size_t to = item / h.count * h.queries * out_width + item % h.count * h.width;
-        for (size_t t = 0; t < h.queries; t++) {
-            size_t seen = h.causal ? t + 1 : h.keys;
-            float *p = c->saved ? (float *)c->saved + (item * h.queries + t) * h.keys : scores;
-            lk_get(c, from.view, from.at + t * from.step, h.width, q);
-            for (size_t s = 0; s < seen; s++) p[s] = kernels->dot(q, k + s * h.width, h.width);
-            kernels->softmax(p, seen, h.scale);
-            for (size_t s = seen; s < h.keys; s++) p[s] = 0;
-            memset(y, 0, h.width * sizeof *y);
-            for (size_t s = 0; s < seen; s++) kernels->axpy(p[s], v + s * h.width, h.width, y);
-            lk_set(c, &c->y, to + t * out_width, h.width, y);
+        if (!kernel) {
+            plain_head(c, &h, item, scratch);
+            continue;
         }
+        head q = head_of(c, &h, item, 0), k = head_of(c, &h, item, 1), v = head_of(c, &h, item, 2);
+        size_t to = item / h.count * h.queries * out_width + item % h.count * h.width;
+        lk_head job = {.type = c->x[0].type,
+                       .y_type = c->y.type,
+                       .y_scale = c->y.scale,
+                       .q = lk_view_at(q.view, q.at),
+                       .k = lk_view_at(k.view, k.at),
+                       .v = lk_view_at(v.view, v.at),
+                       .y = lk_view_at(&c->y, to),
+                       .q_step = q.step,
+                       .k_step = k.step,
+                       .v_step = v.step,
+                       .y_step = out_width,
+                       .queries = h.queries,
+                       .keys = h.keys,
+                       .width = h.width,
+                       .scale = h.scale,
+                       .causal = h.causal,
+                       .saved = c->saved ? (float *)c->saved + item * h.queries * h.keys : NULL,
+                       .scratch = scratch};
+        c->team->kernels->attention(&job);
     }
 }
 

@@ -117,6 +117,11 @@ static void binary_piece(void *arg, size_t begin, size_t end)
         for (size_t j = 0; j < g.block; j += LK_RUN) {
             size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
             lk_get(c, job->b, from + j, n, w);
+            if (job->multiply && n == g.block && n >= 16) {
+                c->team->kernels->gate_rows(job->a->type, job->a->scale, lk_view_at(job->a, at), w, g.positions, n,
+                                            c->y.type, c->y.scale, lk_view_at(&c->y, at));
+                continue;
+            }
             size_t rows = n == g.block ? LK_RUN / n : 1; /* short blocks: several positions in one run */
             if (rows > g.positions) rows = g.positions;
             for (size_t r = 1; r < rows; r++) memcpy(w + r * n, w, n * sizeof *w);

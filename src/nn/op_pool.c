@@ -37,6 +37,8 @@ static window window_at(const lk_call *c, int64_t oy, int64_t ox)
     return v;
 }
 
+enum { MAX_TAPS = 16 };
+
 static void pool_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
@@ -48,6 +50,21 @@ static void pool_piece(void *arg, size_t begin, size_t end)
     for (size_t item = begin; item < end; item++) {
         size_t plane = item / gy.positions, o = item % gy.positions;
         window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+        size_t values = (size_t)((at.y1 - at.y0) * (at.x1 - at.x0));
+        if (max && values <= MAX_TAPS && gy.block <= LK_RUN) {
+            const void *taps[MAX_TAPS];
+            size_t count = 0;
+            for (int64_t y = at.y0; y < at.y1; y++)
+                for (int64_t x = at.x0; x < at.x1; x++)
+                    taps[count++] = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + x)) * gx.block);
+            if (lk_type_bytes(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
+                k->max_codes(c->x->type, taps, count, gy.block, lk_view_at(&c->y, item * gy.block));
+                continue;
+            }
+            k->max_taps(c->x->type, c->x->scale, taps, count, gy.block, total);
+            lk_set(c, &c->y, item * gy.block, gy.block, total);
+            continue;
+        }
         for (size_t j = 0; j < gy.block; j += LK_RUN) {
             size_t n = gy.block - j < LK_RUN ? gy.block - j : LK_RUN;
             for (size_t i = 0; i < n; i++) total[i] = max ? -INFINITY : 0;
@@ -145,10 +162,13 @@ static void global_piece(void *arg, size_t begin, size_t end)
         for (size_t j = 0; j < g.block && first + j < channels; j += LK_RUN) {
             size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
             if (n > channels - first - j) n = channels - first - j;
-            for (size_t p = 0; p < g.positions; p++) {
+            if (!max) {
+                const void *rows = lk_view_at(c->x, item * g.positions * g.block + j);
+                k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
+            }
+            for (size_t p = 0; max && p < g.positions; p++) {
                 lk_get(c, c->x, (item * g.positions + p) * g.block + j, n, p ? v : total);
-                if (p && max) k->max(v, total, n, total);
-                if (p && !max) k->add(total, v, n, total);
+                if (p) k->max(v, total, n, total);
             }
             if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
             lk_set(c, &c->y, row * channels + first + j, n, total);

@@ -50,6 +50,26 @@ class Evaluation(unittest.TestCase):
         self.assertEqual(len(rows), 24)
         self.assertAlmostEqual(sum(float(r["mAP"]) for r in rows) / 24, own["mAP"], 12)
 
+    def test_what_searches_with_options_find_is_what_is_judged(self):
+        trec = self.path("reranked.trec")
+        out = run_json("eval", self.collection, "--rerank", "kreciprocal", "--expand", "aqe", "--depth", "20", "--write-run", trec)
+        ranked = {}
+        with open(trec) as f:
+            for line in f:
+                query, _, item, *_ = line.split()
+                ranked.setdefault(query, []).append(int(item))
+        self.assertEqual(len(ranked), 24)
+        changed = 0
+        for query in ("1", "9", "24"):
+            plain = run_json("search", self.collection, f"id:{query}", "-k", "20")
+            changed += ranked[query] != [r["id"] for r in plain["results"]]
+            found = run_json("search", self.collection, f"id:{query}", "-k", "20", "--rerank", "kreciprocal", "--expand", "aqe")
+            self.assertEqual(ranked[query], [r["id"] for r in found["results"]])
+        self.assertGreater(changed, 0)
+        self.assertGreater(out["mAP"], 0.5)
+        run("eval", self.collection, "--rerank", "magic", status=2)
+        run("eval", self.collection, "--rerank", "kreciprocal", "--gallery", "label=star", status=1)
+
     def worse_run(self):
         """The collection's own ranking with every query's first two results at the end."""
         trec, qrels, worse = self.path("a.trec"), self.path("a.qrels"), self.path("worse.trec")

@@ -302,9 +302,13 @@ static void files_that_do_not_fit_are_refused(void **state)
 }
 
 /* Worst first. */
-static lk_status turn_round(void *user, const lk_flat *index, const float *query, lk_hit *hits, size_t *count)
+static lk_status turn_round(void *user, const lk_flat *index, uint64_t id, const float *query, lk_hit *hits,
+                            size_t *count)
 {
-    (void)query;
+    float vector[64];
+    assert_true(lk_flat_dim(index) <= 64);
+    assert_int_equal(lk_flat_vector(index, id, vector), LK_OK);
+    assert_memory_equal(vector, query, lk_flat_dim(index) * sizeof(float));
     assert_ptr_not_equal(index, NULL);
     for (size_t i = 0; i < *count / 2; i++) {
         lk_hit hit = hits[i];

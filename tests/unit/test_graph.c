@@ -601,6 +601,11 @@ static void nonsense_is_refused(void **state)
     assert_int_equal(lk_graph_index_search(graph, NULL, 10, 1, vectors, 1, NULL, NULL, &hit, &count), LK_INVALID);
     assert_int_equal(lk_graph_index_add(graph, NULL, 1, ids, vectors), LK_INVALID);
     lk_graph_index_free(graph);
+    float zeros[8] = {0};
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_INNER_PRODUCT, 4, 2, NULL, zeros, &graph), LK_OK);
+    assert_int_equal(lk_graph_index_search(graph, NULL, 10, 1, vectors + 4, 1, NULL, NULL, &hit, &count), LK_OK);
+    assert_true(count == 1 && hit.score == 0);
+    lk_graph_index_free(graph);
 }
 
 int main(void)

@@ -202,6 +202,25 @@ static void local_form_is_the_full_form_for_any_shortlist(void **state)
     }
 }
 
+/* The query is then the item farthest from all others, which their own lists do not know. */
+static void query_from_afar_counts_as_the_farthest_item(void **state)
+{
+    (void)state;
+    float pool[300 * 8], out[299];
+    memcpy(pool, fixture_random, sizeof pool);
+    for (size_t d = 0; d < 8; d++) pool[d] *= 12;
+    world w = new_world(299, 8, pool, pool + 8, 21);
+    shortlist s = rank_all(&w, 299, LK_RANK_QUERY);
+    lk_neighbour_source source = {world_neighbours, world_distance, &w};
+    lk_kreciprocal_options options = {20, 6, 0};
+    float *expected = full(NULL, &options, 300, 1, 8, pool);
+    assert_int_equal(lk_kreciprocal_rerank(&options, &s.list, &source, out), LK_OK);
+    for (size_t i = 0; i < s.list.count; i++) assert_float_equal(out[i], expected[s.ids[i] - 1000], 1e-6f);
+    free(expected);
+    free_shortlist(&s);
+    lk_knn_free(w.knn);
+}
+
 static void picture_of_the_collection_as_the_query_is_not_counted_twice(void **state)
 {
     (void)state;
@@ -366,6 +385,7 @@ int main(void)
         cmocka_unit_test(full_form_does_not_depend_on_threads),
         cmocka_unit_test(failure_of_the_receiver_ends_the_full_form),
         cmocka_unit_test(local_form_is_the_full_form_for_any_shortlist),
+        cmocka_unit_test(query_from_afar_counts_as_the_farthest_item),
         cmocka_unit_test(picture_of_the_collection_as_the_query_is_not_counted_twice),
         cmocka_unit_test(local_form_asks_about_the_shortlist_and_its_surroundings_only),
         cmocka_unit_test(shortlists_that_are_none_are_refused),

@@ -134,8 +134,8 @@ static void ids_tell_pooling_precision_and_weights_apart(void **state)
     for (int i = 0; i < KINDS; i++) {
         strcpy(ids[i], lk_embedder_id(all[i]));
         assert_int_equal(lk_neural_same(all[0], all[i]), i == 0);
-        lk_embedder_free(all[i]);
     }
+    for (int i = 0; i < KINDS; i++) lk_embedder_free(all[i]);
     lk_embedder *e = open_with(*state, LK_POOL_GEM, 3, LK_PRECISION_F32); /* the default, said aloud */
     assert_string_equal(lk_embedder_id(e), ids[3]);
     lk_embedder_free(e);

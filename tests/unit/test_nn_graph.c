@@ -108,7 +108,7 @@ static lk_graph *network(lk_node *feature)
     lk_node t =
         lk_graph_add(g, NULL, lk_graph_tokens(g, NULL, x), lk_graph_parameter(g, "pos", 3, (int64_t[]){1, 64, 32}));
     lk_node q = lk_graph_linear(g, "qkv", lk_graph_layer_norm(g, "ln1", t, 1e-6f), 96, false);
-    q = lk_graph_linear(g, "proj", lk_graph_attention_qkv(g, NULL, q, &(lk_attention){.heads = 4}), 32, false);
+    q = lk_graph_linear(g, "proj", lk_graph_attention_qkv(g, NULL, q, &(lk_attention){.heads = 2}), 32, false);
     t = lk_graph_add(g, NULL, t, q);
     q = lk_graph_activation(g, NULL, lk_graph_linear(g, "fc1", lk_graph_layer_norm(g, "ln2", t, 1e-6f), 64, false),
                             LK_GELU);

@@ -91,13 +91,19 @@ static lk_node softmax(lk_graph *g, const lk_node *x)
 }
 static lk_node attention(lk_graph *g, const lk_node *x)
 {
-    return lk_graph_attention(g, NULL, x[0], lk_graph_find(g, "x1"), lk_graph_find(g, "x2"),
-                              &(lk_attention){.heads = 4});
+    return lk_graph_attention(g, NULL, x[0], x[1], x[2], &(lk_attention){.heads = 4});
 }
 static lk_node attention_causal(lk_graph *g, const lk_node *x)
 {
-    return lk_graph_attention(g, NULL, x[0], lk_graph_find(g, "x1"), lk_graph_find(g, "x2"),
-                              &(lk_attention){.heads = 2, .scale = 0.4f, .causal = true});
+    return lk_graph_attention(g, NULL, x[0], x[1], x[2], &(lk_attention){.heads = 2, .scale = 0.4f, .causal = true});
+}
+static lk_node attention_long(lk_graph *g, const lk_node *x)
+{
+    return lk_graph_attention(g, NULL, x[0], x[1], x[2], &(lk_attention){.heads = 2});
+}
+static lk_node attention_causal_wide(lk_graph *g, const lk_node *x)
+{
+    return lk_graph_attention_qkv(g, NULL, x[0], &(lk_attention){.heads = 2, .causal = true});
 }
 static lk_node attention_qkv(lk_graph *g, const lk_node *x)
 {
@@ -322,6 +328,8 @@ static const op_case cases[] = {
     {"attention", attention},
     {"attention_causal", attention_causal},
     {"attention_qkv", attention_qkv},
+    {"attention_long", attention_long},
+    {"attention_causal_wide", attention_causal_wide},
     {"attention_pool", attention_pool},
     {"act_relu", act_relu, .kinked = true},
     {"act_relu6", act_relu6, .kinked = true},
@@ -374,29 +382,30 @@ static const op_case cases[] = {
     {"block_transformer", block_transformer},
 };
 
-static lk_safetensors *files[2];
+static lk_safetensors *files[3];
 
 static int open_fixtures(void **state)
 {
     (void)state;
     return lk_safetensors_open(UNIT_FIXTURES "/nn/products.safetensors", &files[0]) != LK_OK ||
-           lk_safetensors_open(UNIT_FIXTURES "/nn/others.safetensors", &files[1]) != LK_OK;
+           lk_safetensors_open(UNIT_FIXTURES "/nn/blocks.safetensors", &files[1]) != LK_OK ||
+           lk_safetensors_open(UNIT_FIXTURES "/nn/others.safetensors", &files[2]) != LK_OK;
 }
 
 static int close_fixtures(void **state)
 {
     (void)state;
-    lk_safetensors_free(files[0]);
-    lk_safetensors_free(files[1]);
+    for (int i = 0; i < 3; i++) lk_safetensors_free(files[i]);
     return 0;
 }
 
 static const lk_safetensor *fixture(const op_case *c, const char *what)
 {
     char name[128];
+    const lk_safetensor *t = NULL;
     snprintf(name, sizeof name, "%s/%s", c->name, what);
-    const lk_safetensor *t = lk_safetensors_find(files[0], name);
-    return t ? t : lk_safetensors_find(files[1], name);
+    for (int i = 0; i < 3 && !t; i++) t = lk_safetensors_find(files[i], name);
+    return t;
 }
 
 static float *floats(const lk_safetensor *t)

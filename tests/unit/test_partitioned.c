@@ -331,7 +331,7 @@ static void a_file_whose_numbers_lie_is_refused_though_its_checksums_fit(void **
     char path[512];
     lk_partitioned *opened;
     snprintf(path, sizeof path, "%s/x.part", (char *)*state);
-    for (int lie = 0; lie < 9; lie++) {
+    for (int lie = 0; lie < 10; lie++) {
         lk_partitioned *index = build(NULL, LK_L2, (lk_partitioned_options){0});
         lk_partitioned_header *h = index->header;
         if (lie == 0) h->n *= 2;
@@ -343,6 +343,7 @@ static void a_file_whose_numbers_lie_is_refused_though_its_checksums_fit(void **
         if (lie == 6) index->lists[3].block += 1000000;
         if (lie == 7) index->lists[3].first = 0;
         if (lie == 8) index->lists[3].step = NAN;
+        if (lie == 9) index->centroids[5] = INFINITY;
         size_t size = index->size;
         if (lie < 5) { /* the sections' checksums are right as they are */
             lk_hash128 hash = lk_hash(h, offsetof(lk_partitioned_header, hash_low));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/nn/products.safetensors and others.safetensors: every operator forward and backward as PyTorch computes it, in float64.
+"""Makes tests/fixtures/nn/products.safetensors, blocks.safetensors and others.safetensors: every operator forward and backward as PyTorch computes it, in float64.
 
 Tensors of a case: CASE/x0, x1 (inputs), CASE/p/NAME (parameters), CASE/y, CASE/gy (the gradient given), CASE/gx0, gx1 and
 CASE/gp/NAME (gradients), CASE/after/NAME (running statistics after a training step). Needs torch 2.15.0, safetensors 0.8.0.
@@ -93,6 +93,8 @@ def attention(q, k, v, heads, causal=False, scale=None):
 
 case("attention", lambda xs, ps: attention(*xs, 4), [randn(2, 5, 32), randn(2, 7, 32), randn(2, 7, 32)])
 case("attention_causal", lambda xs, ps: attention(*xs, 2, True, 0.4), [randn(2, 6, 16), randn(2, 6, 16), randn(2, 6, 16)])
+case("attention_long", lambda xs, ps: attention(*xs, 2), [randn(1, 7, 32), randn(1, 70, 32), randn(1, 70, 32)])
+case("attention_causal_wide", lambda xs, ps: attention(*xs[0].chunk(3, -1), 2, True), [randn(2, 9, 3 * 64)])
 case("attention_qkv", lambda xs, ps: attention(*xs[0].chunk(3, -1), 3), [randn(2, 9, 3 * 24)])
 case("attention_pool", lambda xs, ps: attention(ps["q"].expand(2, -1, -1), xs[0], xs[1], 2), [randn(2, 6, 16), randn(2, 6, 16)], {"q": randn(1, 1, 16)})
 
@@ -109,7 +111,7 @@ case("avg_pool_no_pad", lambda xs, ps: F.avg_pool2d(xs[0], 3, 2, 1, ceil_mode=Tr
 case("avg_pool_ceil", lambda xs, ps: F.avg_pool2d(xs[0], 3, 2, 1, ceil_mode=True, count_include_pad=True), [randn(2, 5, 6, 8)])
 case("adaptive_pool", lambda xs, ps: F.adaptive_avg_pool2d(xs[0], (3, 4)), [randn(2, 5, 7, 9)])
 case("global_avg", lambda xs, ps: xs[0].mean((2, 3)), [randn(2, 20, 4, 5)])
-case("global_max", lambda xs, ps: xs[0].amax((2, 3)), [randn(2, 20, 4, 5)])
+case("global_max", lambda xs, ps: F.adaptive_max_pool2d(xs[0], 1).flatten(1), [randn(2, 20, 4, 5)])
 case("mean_tokens", lambda xs, ps: xs[0].mean(1), [randn(2, 6, 20)])
 
 case("add", lambda xs, ps: xs[0] + xs[1], [randn(2, 5, 3, 4), randn(2, 5, 3, 4)])
@@ -186,9 +188,10 @@ case("block_transformer", transformer, [randn(2, 7, 24)], vit)
 
 root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "fixtures", "nn")
 os.makedirs(root, exist_ok=True)
-products = ("conv", "linear", "matmul", "attention", "block")
-for file, wanted in (("products", True), ("others", False)):
-    tensors = {k: (v if v.dtype == torch.int32 else v.float()).contiguous() for k, v in out.items() if k.startswith(products) == wanted}
+kinds = {"products": ("conv", "linear", "matmul"), "blocks": ("attention", "block")}
+for file in ("products", "blocks", "others"):
+    named = kinds.get(file) or tuple(k for kind in kinds.values() for k in kind)
+    tensors = {k: (v if v.dtype == torch.int32 else v.float()).contiguous() for k, v in out.items() if k.startswith(named) == (file in kinds)}
     path = os.path.join(root, file + ".safetensors")
     save_file(tensors, path)
     os.chmod(path, 0o644)

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 
-#include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +176,20 @@ static lk_status check_lists(const char *path, const lk_partitioned *index)
                : lk_fail(LK_CORRUPT, "%s: its partitions do not make up the whole; build it again", path);
 }
 
+static lk_status check_numbers(const char *path, const lk_partitioned *index)
+{
+    static const int floats[] = {SECTION_CENTROIDS, SECTION_COARSE_WORDS, SECTION_WORDS, SECTION_REFINE_PLACE};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        const lk_partitioned_section *section = &index->header->sections[floats[i]];
+        const float *numbers = (const float *)(index->image + section->offset);
+        int finite = 1;
+        for (size_t j = 0; j < section->size / sizeof *numbers; j++) finite &= fabsf(numbers[j]) <= FLT_MAX;
+        if (!finite)
+            return lk_fail(LK_CORRUPT, "%s: section %d holds what is no number; build it again", path, floats[i]);
+    }
+    return LK_OK;
+}
+
 lk_status lk_partitioned_open(const char *path, lk_partitioned **out)
 {
     *out = NULL;
@@ -192,6 +206,7 @@ lk_status lk_partitioned_open(const char *path, lk_partitioned **out)
         lk_partitioned_bind(index, (uint8_t *)map.bytes, 1);
         s = check_sections(path, index, SECTIONS_CHECKED_ON_OPEN);
         if (s == LK_OK) s = check_lists(path, index);
+        if (s == LK_OK) s = check_numbers(path, index);
     }
     if (s != LK_OK) {
         free(index);

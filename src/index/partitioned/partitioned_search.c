@@ -172,8 +172,10 @@ static lk_status search_one(const search *s, workspace *w, size_t number)
     float scale, bias;
     lk_status status = take_query(index, w, s->queries + number * index->header->dim, number);
     if (status != LK_OK) return status;
-    size_t probes = s->effort.probes, cells = index->header->partitions;
-    lk_cells_find(&index->cells, &w->cells, w->query, s->filter ? cells : probes, w->probes, w->probe_keys);
+    size_t probes = s->effort.probes;
+    size_t cells = lk_cells_find(&index->cells, &w->cells, w->query, s->filter ? index->header->partitions : probes,
+                                 w->probes, w->probe_keys);
+    if (probes > cells) probes = cells;
     lk_pq_tables(&index->pq, w->query, w->products, w->tables, &scale, &bias);
     w->found.count = 0;
     w->found.threshold = -FLT_MAX;

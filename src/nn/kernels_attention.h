@@ -1,0 +1,180 @@
+/* Attention of one head, part of kernels_simd.h. Keys are turned once so that 64 of them are multiplied at a time with
+ * six rows of q (24 sums in registers), and the probabilities of six rows with whole rows of v. With bf16 instructions
+ * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
+
+/* sums [rows][4 x 16] over n of a[r][i] * b[i][64]; b's rows are `step` floats apart. */
+__attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
+                                                                const float *b, size_t step, size_t n,
+                                                                const int vectors, float *y, size_t y_step)
+{
+    lanes sums[LK_HEAD_ROWS][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = (lanes){0};
+    for (size_t i = 0; i < n; i++) {
+        lanes w[4];
+        for (int v = 0; v < vectors; v++) w[v] = load_lanes(b + i * step + 16 * (size_t)v);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) sums[r][v] += a[(size_t)r * a_step + i] * w[v];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) memcpy(y + (size_t)r * y_step + 16 * (size_t)v, &sums[r][v], sizeof(lanes));
+}
+
+#define EACH_ROWS(call, vectors)                                                                                       \
+    switch (rows) {                                                                                                    \
+    case 6: call(6, vectors); return;                                                                                  \
+    case 5: call(5, vectors); return;                                                                                  \
+    case 4: call(4, vectors); return;                                                                                  \
+    case 3: call(3, vectors); return;                                                                                  \
+    case 2: call(2, vectors); return;                                                                                  \
+    default: call(1, vectors); return;                                                                                 \
+    }
+#define EACH_SHAPE(call)                                                                                               \
+    switch (vectors) {                                                                                                 \
+    case 4: EACH_ROWS(call, 4)                                                                                         \
+    case 3: EACH_ROWS(call, 3)                                                                                         \
+    case 2: EACH_ROWS(call, 2)                                                                                         \
+    default: EACH_ROWS(call, 1)                                                                                        \
+    }
+
+static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
+                          float *y, size_t y_step)
+{
+#define CALL(r, v) multiply_rows(r, a, a_step, b, step, n, v, y, y_step)
+    EACH_SHAPE(CALL)
+#undef CALL
+}
+
+/* y [rows][width] = a [rows][n] b [n][width], width a multiple of 16. Every 64 columns of b begin `panel` floats after
+ * the ones before: columns that lie together keep to few cache lines. */
+static void multiply_all(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t panel, size_t n,
+                         size_t width, float *y, size_t y_step)
+{
+    for (size_t j = 0; j < width; j += 64, b += panel)
+        multiply_some(rows, a, a_step, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step);
+}
+
+/* Probabilities from scores [rows][step], in place; row r is row first + r of q. */
+static void probabilities(const lk_head *h, float *scores, size_t step, size_t first, int rows)
+{
+    for (int r = 0; r < rows; r++) {
+        float *row = scores + (size_t)r * step;
+        size_t seen = h->causal ? first + (size_t)r + 1 : h->keys;
+        k_softmax(row, seen, h->scale);
+        for (size_t s = seen; s < step; s++) row[s] = 0;
+        if (h->saved) memcpy(h->saved + (first + (size_t)r) * h->keys, row, h->keys * sizeof *row);
+    }
+}
+
+static void store_row(const lk_head *h, const float *y, size_t row)
+{
+    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_bytes(h->y_type));
+}
+
+static size_t to_16(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+static void attention_f32(const lk_head *h)
+{
+    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_bytes(h->type);
+    float *kt = h->scratch, *v = kt + columns * h->width, *scores = v + columns * h->width;
+    float *q = scores + LK_HEAD_ROWS * columns, *y = q + LK_HEAD_ROWS * h->width;
+    memset(kt, 0, columns * h->width * sizeof *kt);
+    for (size_t s = 0; s < h->keys; s++) {
+        k_load(h->type, 1, (const char *)h->k + s * h->k_step * bytes, h->width, q);
+        for (size_t i = 0; i < h->width; i++) kt[s / 64 * 64 * h->width + i * 64 + s % 64] = q[i];
+        k_load(h->type, 1, (const char *)h->v + s * h->v_step * bytes, h->width, v + s * h->width);
+    }
+    for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
+        int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
+        for (int r = 0; r < rows; r++)
+            k_load(h->type, 1, (const char *)h->q + (t + (size_t)r) * h->q_step * bytes, h->width,
+                   q + (size_t)r * h->width);
+        multiply_all(rows, q, h->width, kt, 64, 64 * h->width, h->width, to_16(h->keys), scores, columns);
+        probabilities(h, scores, columns, t, rows);
+        multiply_all(rows, scores, columns, v, h->width, 64, h->keys, h->width, y, h->width);
+        for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
+    }
+}
+
+#if defined(__AVX512BF16__)
+
+/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. */
+__attribute__((always_inline)) static inline void multiply_pairs(const int rows, const uint32_t *a, size_t a_step,
+                                                                 const uint32_t *b, size_t step, size_t pairs,
+                                                                 const int vectors, float *y, size_t y_step)
+{
+    __m512 sums[LK_HEAD_ROWS][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
+    for (size_t i = 0; i < pairs; i++) {
+        __m512i w[4];
+        for (int v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(b + i * step + 16 * (size_t)v);
+        for (int r = 0; r < rows; r++) {
+            __m512i x = _mm512_set1_epi32((int)a[(size_t)r * a_step + i]);
+            for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)x, (__m512bh)w[v]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_ps(y + (size_t)r * y_step + 16 * (size_t)v, sums[r][v]);
+}
+
+static void multiply_some_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step,
+                                size_t pairs, int vectors, float *y, size_t y_step)
+{
+#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step)
+    EACH_SHAPE(CALL)
+#undef CALL
+}
+
+static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step, size_t panel,
+                               size_t pairs, size_t width, float *y, size_t y_step)
+{
+    for (size_t j = 0; j < width; j += 64, b += panel)
+        multiply_some_pairs(rows, a, a_step, b, step, pairs, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j,
+                            y_step);
+}
+
+static void attention_bf16(const lk_head *h)
+{
+    size_t columns = (h->keys + 63) / 64 * 64, half = h->width / 2, pairs = columns / 2;
+    uint32_t *kt = (uint32_t *)h->scratch, *v = kt + half * columns, *q = v + pairs * h->width,
+             *p = q + LK_HEAD_ROWS * half;
+    float *scores = (float *)(p + LK_HEAD_ROWS * pairs), *y = scores + LK_HEAD_ROWS * columns;
+    /* kt [pair of components][key], v [pair of keys][component]: neighbours in one word */
+    memset(kt, 0, half * columns * sizeof *kt);
+    memset(v, 0, pairs * h->width * sizeof *v);
+    for (size_t s = 0; s < h->keys; s++) {
+        const uint16_t *row = (const uint16_t *)h->k + s * h->k_step;
+        for (size_t i = 0; i < half; i++) memcpy(kt + s / 64 * 64 * half + i * 64 + s % 64, row + 2 * i, 4);
+        row = (const uint16_t *)h->v + s * h->v_step;
+        uint16_t *to = (uint16_t *)(v + s / 2 * h->width) + s % 2;
+        for (size_t i = 0; i < h->width; i++) to[2 * i] = row[i];
+    }
+    for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
+        int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
+        for (int r = 0; r < rows; r++)
+            memcpy(q + (size_t)r * half, (const uint16_t *)h->q + (t + (size_t)r) * h->q_step, h->width * 2);
+        multiply_all_pairs(rows, q, half, kt, 64, 64 * half, half, to_16(h->keys), scores, columns);
+        probabilities(h, scores, columns, t, rows);
+        for (int r = 0; r < rows; r++)
+            store_bf16(scores + (size_t)r * columns, columns, (uint16_t *)(p + (size_t)r * pairs));
+        multiply_all_pairs(rows, p, pairs, v, h->width, 64, (h->keys + 1) / 2, h->width, y, h->width);
+        for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
+    }
+}
+
+#endif
+
+static void k_attention(const lk_head *h)
+{
+#if defined(__AVX512BF16__)
+    if (h->type == LK_TYPE_BF16) {
+        attention_bf16(h);
+        return;
+    }
+#endif
+    attention_f32(h);
+}
