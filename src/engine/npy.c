@@ -1,7 +1,7 @@
 #include "engine/npy.h"
 
 #include "base/error.h"
-#include "index/half.h"
+#include "base/half.h"
 
 #include <stdbool.h>
 #include <stdio.h>

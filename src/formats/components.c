@@ -1,6 +1,6 @@
 /* Components: sizes, names, to f32 and back. */
+#include "base/half.h"
 #include "formats/layout.h"
-#include "index/half.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The definition of every kernel, in plain C. Four partial sums keep the rounding error of long vectors small and let
  * the compiler overlap additions; nothing here depends on an instruction set. */
+#include "base/half.h"
 #include "index/distance.h"
-#include "index/half.h"
 
 static inline float component(lk_dtype dtype, const void *row, size_t i)
 {

@@ -1,8 +1,8 @@
 /* How vectors are stored: f32 as they are, f16 rounded to nearest even, int8 with one scale per vector. */
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/half.h"
 #include "index/distance.h"
-#include "index/half.h"
 
 #include <math.h>
 #include <string.h>

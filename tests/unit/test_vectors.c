@@ -1,6 +1,6 @@
 /* Storage types: f16 rounding, int8 scales, refusals. */
+#include "base/half.h"
 #include "base/random.h"
-#include "index/half.h"
 #include <likeness/index.h>
 
 #include "unit.h"

@@ -1,11 +1,11 @@
 /* Building: learn centroids and codewords from a sample, assign every row to its cell (first pass over the rows), lay
  * the image out, put every row into its place (second pass). */
 #include "base/error.h"
+#include "base/half.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
-#include "index/half.h"
 #include "index/kmeans.h"
 #include "index/partitioned/partitioned.h"
 

@@ -1,6 +1,6 @@
 /* IEEE 754 binary16 in plain C: conversion to and from f32, round to nearest even, as the hardware does it. */
-#ifndef LK_INDEX_HALF_H
-#define LK_INDEX_HALF_H
+#ifndef LK_BASE_HALF_H
+#define LK_BASE_HALF_H
 
 #include <stdint.h>
 #include <string.h>
