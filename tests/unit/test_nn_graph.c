@@ -398,6 +398,32 @@ static void winograd_agrees_with_direct_convolution(void **state)
     lk_graph_free(g);
 }
 
+static void layers_over_a_parameter_serve_every_row(void **state)
+{
+    (void)state;
+    enum { C = 32, T = 5, N = 3 };
+    lk_graph *g;
+    lk_executor *e;
+    lk_training *t;
+    float in[N * T * C], a[N * C], b[N * C];
+    for (int i = 0; i < N * T * C; i++) in[i] = (float)(i * 37 % 101) / 50 - 1;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 3, (int64_t[]){LK_BATCH, T, C});
+    lk_node probe = lk_graph_parameter(g, "probe", 3, (int64_t[]){1, 1, C});
+    lk_node q = lk_graph_activation(g, NULL, lk_graph_linear(g, "q", probe, C, false), LK_GELU);
+    lk_node y = lk_graph_attention(g, NULL, q, x, x, &(lk_attention){.heads = 2});
+    lk_graph_output(g, lk_graph_reshape(g, NULL, y, 2, (int64_t[]){LK_BATCH, 0}));
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    if (lk_graph_compile(g, &(lk_compile_options){.batch = N}, &e) != LK_OK) fail_msg("%s", lk_error_message());
+    assert_int_equal(lk_executor_run(e, N, (const void *[]){in}, (float *[]){a}), LK_OK);
+    assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = N}, &t), LK_OK);
+    assert_int_equal(lk_training_forward(t, false, (const void *[]){in}, (float *[]){b}), LK_OK);
+    for (int i = 0; i < N * C; i++) assert_true(fabsf(a[i] - b[i]) < 1e-6f);
+    lk_executor_free(e);
+    lk_training_free(t);
+    lk_graph_free(g);
+}
+
 static void ids_outside_of_the_vocabulary_are_refused(void **state)
 {
     (void)state;
@@ -619,6 +645,7 @@ int main(void)
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
         cmocka_unit_test(winograd_agrees_with_direct_convolution),
+        cmocka_unit_test(layers_over_a_parameter_serve_every_row),
         cmocka_unit_test(ids_outside_of_the_vocabulary_are_refused),
         cmocka_unit_test(training_on_two_threads_gives_the_gradients_of_one),
         cmocka_unit_test(frozen_parameters_get_no_gradient_and_keep_their_statistics),
