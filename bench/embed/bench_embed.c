@@ -57,10 +57,10 @@ static void fill(float *x, size_t n)
 
 static void profile(bench *b)
 {
-    lk_executor *e = b->executor;
+    lk_executor *e = b->executor->parts ? b->executor->parts[0] : b->executor;
     double *best = calloc(e->step_count, sizeof *best);
     for (int round = 0; round < 10; round++) {
-        lk_executor_fill(e, b->batch, (const void *[]){b->in});
+        lk_executor_fill(e, e->options.batch, (const void *[]){b->in});
         for (size_t i = 0; i < e->step_count; i++) {
             double t = seconds(CLOCK_THREAD_CPUTIME_ID);
             lk_executor_run_step(e, i);

@@ -322,19 +322,14 @@ static lk_status analysis_memory(lk_executor *e)
     return all ? LK_OK : lk_fail_memory("plan");
 }
 
+/* What only compiling needs; types stay for clones. */
 static void free_analysis(lk_executor *e)
 {
     free(e->memory_of);
     free(e->last_read);
     free(e->readers);
-    free(e->types);
-    free(e->in_types);
-    free(e->scales);
-    free(e->in_scales);
     e->memory_of = NULL;
     e->last_read = e->readers = NULL;
-    e->types = e->in_types = NULL;
-    e->scales = e->in_scales = NULL;
 }
 
 static void lifetimes(lk_executor *e)
@@ -401,28 +396,18 @@ static lk_status bind(lk_executor *e)
     return LK_OK;
 }
 
-static lk_status check_options(const lk_graph *graph, const lk_compile_options *options)
+/* What calibration chose for an executor of the same graph. */
+static void take_types(lk_executor *e, const lk_executor *like)
 {
-    if (options->batch < 0 || options->batch > 65536 || options->threads < 0)
-        return lk_fail(LK_INVALID, "a batch of %lld on %d threads makes no sense", (long long)options->batch,
-                       options->threads);
-    if (graph->output_count == 0) return lk_fail(LK_INVALID, "the graph has no output");
-    for (int i = 0; i < options->keep_count; i++)
-        if (options->keep[i] < 0 || (size_t)options->keep[i] >= graph->node_count)
-            return lk_fail(LK_INVALID, "keep names a node that is none of the graph's");
-    if (options->precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16))
-        return lk_fail(LK_UNSUPPORTED, "this processor has no bf16 arithmetic (it has %s): use f32",
-                       lk_cpu_names(lk_cpu_detect()));
-    if (options->precision == LK_PRECISION_INT8 && !(lk_cpu_detect() & LK_CPU_AVX512_VNNI))
-        return lk_fail(LK_UNSUPPORTED, "this processor has no int8 arithmetic (it has %s): use f32",
-                       lk_cpu_names(lk_cpu_detect()));
-    if (options->precision == LK_PRECISION_INT8 && !options->calibration)
-        return lk_fail(LK_INVALID, "int8 needs ranges: calibrate on samples first");
-    return LK_OK;
+    size_t n = e->graph->node_count;
+    memcpy(e->types, like->types, n * sizeof *e->types);
+    memcpy(e->in_types, like->in_types, n * sizeof *e->in_types);
+    memcpy(e->scales, like->scales, n * sizeof *e->scales);
+    memcpy(e->in_scales, like->in_scales, n * sizeof *e->in_scales);
 }
 
-static lk_status compile(const lk_graph *graph, const lk_compile_options *options, lk_weights *weights,
-                         lk_executor **out)
+lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *options, const lk_executor *like,
+                           lk_executor **out)
 {
     lk_status s;
     lk_executor *e = lk_alloc_zero(1, sizeof *e);
@@ -433,7 +418,8 @@ static lk_status compile(const lk_graph *graph, const lk_compile_options *option
     e->options.keep = NULL;
     e->team = lk_team_of(options->threads);
     if (e->options.batch == 0) e->options.batch = 1;
-    e->weights = weights ? weights : lk_alloc_zero(1, sizeof *e->weights);
+    e->options.calibration = NULL; /* borrowed for this call */
+    e->weights = like ? like->weights : lk_alloc_zero(1, sizeof *e->weights);
     lk_node *keep = lk_alloc((size_t)options->keep_count + 1, sizeof *keep);
     if (!e->weights || !keep) {
         free(keep);
@@ -447,7 +433,10 @@ static lk_status compile(const lk_graph *graph, const lk_compile_options *option
     LK_TRY(lk_dnn_open(&e->dnn));
     lk_fuse(graph, keep, options->keep_count, !options->no_fusion, e->fused);
     analyse(e);
-    if (options->precision == LK_PRECISION_INT8) LK_TRY(lk_calibration_apply(options->calibration, e));
+    if (like)
+        take_types(e, like);
+    else if (options->precision == LK_PRECISION_INT8)
+        LK_TRY(lk_calibration_apply(options->calibration, e));
     LK_TRY(lower(e));
     lifetimes(e);
     LK_TRY(lk_plan_memory(e));
@@ -456,25 +445,12 @@ static lk_status compile(const lk_graph *graph, const lk_compile_options *option
     *out = e;
     e = NULL;
 done:
-    lk_executor_free(e);
+    lk_executor_free_one(e);
     lk_team_enter(before);
     return s;
 }
 
-lk_status lk_graph_compile(const lk_graph *graph, const lk_compile_options *options, lk_executor **out)
-{
-    lk_status s = lk_graph_check(graph);
-    if (s == LK_OK) s = lk_graph_check_loaded(graph);
-    if (s == LK_OK) s = check_options(graph, options);
-    return s == LK_OK ? compile(graph, options, NULL, out) : s;
-}
-
-lk_status lk_executor_clone(const lk_executor *executor, lk_executor **out)
-{
-    return compile(executor->graph, &executor->options, executor->weights, out);
-}
-
-void lk_executor_free(lk_executor *e)
+void lk_executor_free_one(lk_executor *e)
 {
     if (!e) return;
     for (size_t i = 0; i < e->step_count; i++) lk_dnn_op_free(&e->steps[i].dnn);
@@ -485,6 +461,10 @@ void lk_executor_free(lk_executor *e)
         free(e->weights);
     }
     free_analysis(e);
+    free(e->types);
+    free(e->in_types);
+    free(e->scales);
+    free(e->in_scales);
     free(e->fused);
     free(e->value_of);
     free(e->pinned);

@@ -1,6 +1,5 @@
 #include "nn/executor.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 static lk_status run_step(lk_executor *e, lk_step *step)
@@ -36,29 +35,22 @@ void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs)
     }
 }
 
-lk_status lk_executor_run(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
+lk_status lk_executor_run_one(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs)
 {
     const lk_graph *graph = e->graph;
     lk_status s = LK_OK;
-    if (batch < 1 || batch > e->options.batch)
-        return lk_fail(LK_INVALID, "a batch of %" PRId64 " rows does not fit an executor of %" PRId64, batch,
-                       e->options.batch);
     lk_executor_fill(e, batch, inputs);
     int before = lk_team_enter(e->team.threads);
     for (size_t i = 0; s == LK_OK && i < e->step_count; i++) s = run_step(e, &e->steps[i]);
     lk_team_enter(before);
     e->ran = s == LK_OK ? batch : 0;
     for (size_t i = 0; s == LK_OK && outputs && i < graph->output_count; i++)
-        if (outputs[i]) s = lk_executor_read(e, graph->outputs[i], outputs[i]);
+        if (outputs[i]) s = lk_executor_read_one(e, graph->outputs[i], outputs[i]);
     return s;
 }
 
-lk_status lk_executor_read(const lk_executor *e, lk_node node, float *out)
+lk_status lk_executor_read_one(const lk_executor *e, lk_node node, float *out)
 {
-    if (node < 0 || (size_t)node >= e->graph->node_count || e->value_of[node] < 0 || !e->pinned[node])
-        return lk_fail(LK_INVALID, "%s is neither an output nor kept",
-                       node < 0 || (size_t)node >= e->graph->node_count ? "no node" : lk_at(e->graph, node)->name);
-    if (e->ran < 1) return lk_fail(LK_INVALID, "nothing was run");
     lk_view from = e->values[e->value_of[node]].view, to = from;
     if (lk_shape_batched(&lk_at(e->graph, node)->shape)) from.dims[0] = to.dims[0] = e->ran;
     to.type = LK_TYPE_F32;
@@ -71,15 +63,4 @@ lk_status lk_executor_read(const lk_executor *e, lk_node node, float *out)
     memcpy(how.dims, from.dims, sizeof from.dims);
     lk_copy_strided(&e->team, &how, &from, 0, &to, 0, false);
     return LK_OK;
-}
-
-lk_executor_stats lk_executor_stats_of(const lk_executor *e)
-{
-    lk_executor_stats stats = {.activation_bytes = e->memory_bytes,
-                               .scratch_bytes = e->scratch_bytes,
-                               .unplanned_bytes = e->unplanned_bytes,
-                               .steps = (int)e->step_count,
-                               .reorders = e->reorders};
-    for (size_t i = 0; i < e->weights->count; i++) stats.weight_bytes += e->weights->pieces[i].bytes;
-    return stats;
 }

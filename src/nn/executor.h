@@ -79,12 +79,26 @@ struct lk_executor {
     size_t scratch_bytes;
     int reorders;
     int64_t ran; /* rows of the last run */
+
+    /* A large batch is run in small parts, each by an executor of its own (batch.c); then nothing above but graph,
+     * options and team is used. */
+    lk_executor **parts;
+    int part_count;
+    float **results; /* per output of the graph: [batch, ...] */
 };
 
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
 
-/* lk_executor_run in pieces, for whoever times them: copies the inputs in, runs one step. */
+/* Compiles for exactly this batch. like: an executor whose weights and types are taken over; NULL = none. */
+lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *options, const lk_executor *like,
+                           lk_executor **out);
+void lk_executor_free_one(lk_executor *e);
+/* Runs and reads an executor without parts. */
+lk_status lk_executor_run_one(lk_executor *e, int64_t batch, const void *const *inputs, float *const *outputs);
+lk_status lk_executor_read_one(const lk_executor *e, lk_node node, float *out);
+
+/* lk_executor_run_one in pieces, for whoever times them: copies the inputs in, runs one step. */
 void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
 lk_status lk_executor_run_step(lk_executor *e, size_t index);
 

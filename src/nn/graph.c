@@ -215,6 +215,11 @@ void lk_graph_output(lk_graph *graph, lk_node node)
                          lk_at(graph, node)->name, lk_shape_text(&lk_at(graph, node)->shape));
         return;
     }
+    if (graph->output_count == LK_MAX_OUTPUTS) {
+        lk_graph_mistake(graph, LK_LIMIT, "%s: a graph has at most %d outputs", lk_at(graph, node)->name,
+                         LK_MAX_OUTPUTS);
+        return;
+    }
     if (!lk_grow((void **)&graph->outputs, &graph->output_capacity, graph->output_count + 1, sizeof *graph->outputs)) {
         lk_graph_mistake(graph, LK_NO_MEMORY, "out of memory (graph)");
         return;

@@ -42,7 +42,7 @@ typedef enum lk_op {
 } lk_op;
 const char *lk_op_name(lk_op op);
 
-enum { LK_MAX_PARAMETERS = 4, LK_MAX_INPUTS = 16 };
+enum { LK_MAX_PARAMETERS = 4, LK_MAX_INPUTS = 16, LK_MAX_OUTPUTS = 16 };
 
 typedef struct lk_node_data {
     lk_op op;

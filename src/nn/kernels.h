@@ -68,6 +68,14 @@ typedef struct lk_nn_kernels {
     /* y [rows][64] = a [rows][n] b [n][64]; every sum runs over n in order. */
     void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step);
 
+    /* Down the columns of [rows][step], the first n: sums of x or of (x - mean)^2; sums of gy and of gy (x - mean)
+     * rstd; and gx += a gy + b x + c. */
+    void (*column_sums)(const float *x, size_t rows, size_t step, size_t n, const float *mean, double *out);
+    void (*column_products)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *mean,
+                            const float *rstd, double *sum, double *product);
+    void (*column_update)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *a,
+                          const float *b, const float *c, float *gx);
+
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
     void (*add)(const float *a, const float *b, size_t n, float *y);          /* y = a + b */

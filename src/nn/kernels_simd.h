@@ -417,6 +417,7 @@ static void k_softmax(float *x, size_t n, float scale)
 #endif
 
 #include "nn/kernels_attention.h"
+#include "nn/kernels_columns.h"
 #include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
@@ -496,6 +497,9 @@ const lk_nn_kernels NN_TABLE = {
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
     .product64 = k_product64,
+    .column_sums = k_column_sums,
+    .column_products = k_column_products,
+    .column_update = k_column_update,
     .sum_rows = k_sum_rows,
     .max_taps = k_max_taps,
     .max_codes = k_max_codes,

@@ -32,42 +32,33 @@ static void batch_norm_piece(void *arg, size_t begin, size_t end)
     }
 }
 
-/* Items are channels: each is summed by one thread in one order, in double because the batch may be large. f32 only. */
+/* Items are groups of channels: each is summed by one thread in one order. f32, channels last. */
+enum { GROUP = 64 };
+
+static size_t group_width(size_t channels, size_t group)
+{
+    return channels - group * GROUP < GROUP ? channels - group * GROUP : GROUP;
+}
+
 static void batch_statistics_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     lk_grid g = lk_grid_of(&c->y);
-    float *mean = c->saved, *rstd = mean + channels_of(g);
-    double count = (double)(g.batch * g.positions);
-    enum { WIDTH = 16 };
-    for (size_t ch = begin; ch < end; ch += WIDTH) {
-        size_t width = end - ch < WIDTH ? end - ch : WIDTH;
-        double sum[WIDTH] = {0}, square[WIDTH] = {0};
-        for (int pass = 0; pass < 2; pass++) {
-            for (size_t b = 0; b < g.batch; b++) {
-                for (size_t p = 0; p < g.positions; p++) {
-                    for (size_t j = 0; j < width; j++) {
-                        size_t k = ch + j;
-                        double x =
-                            ((const float *)
-                                 c->x->data)[((b * g.blocks + k / g.block) * g.positions + p) * g.block + k % g.block];
-                        if (pass == 0)
-                            sum[j] += x;
-                        else
-                            square[j] += (x - sum[j]) * (x - sum[j]);
-                    }
-                }
-            }
-            for (size_t j = 0; j < width && pass == 0; j++) sum[j] /= count;
-        }
-        for (size_t j = 0; j < width; j++) {
-            double variance = square[j] / count;
-            mean[ch + j] = (float)sum[j];
-            rstd[ch + j] = (float)(1 / sqrt(variance + (double)c->node->eps));
+    size_t channels = channels_of(g), rows = g.batch * g.positions;
+    double sum[GROUP], square[GROUP];
+    for (size_t group = begin; group < end; group++) {
+        size_t first = group * GROUP, n = group_width(channels, group);
+        const float *x = (const float *)c->x->data + first;
+        float *mean = (float *)c->saved + first, *rstd = mean + channels;
+        c->team->kernels->column_sums(x, rows, channels, n, NULL, sum);
+        for (size_t i = 0; i < n; i++) mean[i] = (float)(sum[i] / (double)rows);
+        c->team->kernels->column_sums(x, rows, channels, n, mean, square);
+        for (size_t i = 0; i < n; i++) {
+            rstd[i] = (float)(1 / sqrt(square[i] / (double)rows + (double)c->node->eps));
             if (!c->statistics[0]) continue;
-            float m = c->node->momentum, unbiased = (float)(count > 1 ? square[j] / (count - 1) : variance);
-            c->statistics[0][ch + j] += m * ((float)sum[j] - c->statistics[0][ch + j]);
-            c->statistics[1][ch + j] += m * (unbiased - c->statistics[1][ch + j]);
+            float m = c->node->momentum, *running = c->statistics[0] + first, *variance = c->statistics[1] + first;
+            running[i] += m * (mean[i] - running[i]);
+            variance[i] += m * ((float)(square[i] / (double)(rows - 1)) - variance[i]);
         }
     }
 }
@@ -80,7 +71,7 @@ static lk_status batch_norm_forward(lk_call *c)
     if (c->train) {
         if (rows == 1)
             return lk_fail(LK_INVALID, "%s: one value per channel has no variance to train with", c->node->name);
-        lk_team_for(c->team, channels, 4 * rows, batch_statistics_piece, c);
+        lk_team_for(c->team, (channels + GROUP - 1) / GROUP, GROUP * rows, batch_statistics_piece, c);
     }
     for (size_t i = 0; i < channels; i++) {
         float m = c->train ? mean[i] : c->p[2][i], r = c->train ? rstd[i] : 1 / sqrtf(c->p[3][i] + c->node->eps);
@@ -95,48 +86,38 @@ static lk_status batch_norm_forward(lk_call *c)
     return LK_OK;
 }
 
-/* Items are channels; f32. */
+/* Items are groups of channels. gx += w r (gy - s - xh p) is a gy + b x + c with a = w r, b = -w r^2 p, c = -a s - b m.
+ */
 static void batch_norm_gradient_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     lk_grid g = lk_grid_of(&c->y);
-    const float *x = c->x->data, *mean = c->saved, *rstd = mean + channels_of(g);
-    double count = (double)(g.batch * g.positions);
-    enum { WIDTH = 16 };
-    for (size_t ch = begin; ch < end; ch += WIDTH) {
-        size_t width = end - ch < WIDTH ? end - ch : WIDTH;
-        double sum[WIDTH] = {0}, product[WIDTH] = {0};
-        for (int pass = 0; pass < 2; pass++) {
-            if (pass == 1 && !c->gx[0]) break;
-            for (size_t b = 0; b < g.batch; b++) {
-                for (size_t p = 0; p < g.positions; p++) {
-                    for (size_t j = 0; j < width; j++) {
-                        size_t k = ch + j,
-                               at = ((b * g.blocks + k / g.block) * g.positions + p) * g.block + k % g.block;
-                        float xh = (x[at] - mean[k]) * rstd[k], gy = c->gy[at];
-                        if (pass == 0) {
-                            sum[j] += (double)gy;
-                            product[j] += (double)gy * (double)xh;
-                        } else {
-                            c->gx[0][at] += c->p[0][k] * rstd[k] * (gy - (float)sum[j] - xh * (float)product[j]);
-                        }
-                    }
-                }
-            }
-            for (size_t j = 0; j < width && pass == 0; j++) {
-                if (c->gp[0]) c->gp[0][ch + j] += (float)product[j];
-                if (c->gp[1]) c->gp[1][ch + j] += (float)sum[j];
-                sum[j] *= c->train ? 1 / count : 0;
-                product[j] *= c->train ? 1 / count : 0;
-            }
+    size_t channels = channels_of(g), rows = g.batch * g.positions;
+    double sum[GROUP], product[GROUP];
+    float a[GROUP], b[GROUP], d[GROUP];
+    for (size_t group = begin; group < end; group++) {
+        size_t first = group * GROUP, n = group_width(channels, group);
+        const float *x = (const float *)c->x->data + first, *gy = c->gy + first;
+        const float *mean = (const float *)c->saved + first, *rstd = mean + channels, *weight = c->p[0] + first;
+        c->team->kernels->column_products(x, gy, rows, channels, n, mean, rstd, sum, product);
+        for (size_t i = 0; i < n; i++) {
+            if (c->gp[0]) c->gp[0][first + i] += (float)product[i];
+            if (c->gp[1]) c->gp[1][first + i] += (float)sum[i];
+            double scale = (double)weight[i] * (double)rstd[i], share = c->train ? 1 / (double)rows : 0;
+            double slope = -scale * (double)rstd[i] * product[i] * share;
+            a[i] = (float)scale;
+            b[i] = (float)slope;
+            d[i] = (float)(-scale * sum[i] * share - slope * (double)mean[i]);
         }
+        if (c->gx[0]) c->team->kernels->column_update(x, gy, rows, channels, n, a, b, d, c->gx[0] + first);
     }
 }
 
 static lk_status batch_norm_backward(lk_call *c)
 {
     lk_grid g = lk_grid_of(&c->y);
-    lk_team_for(c->team, channels_of(g), 8 * g.batch * g.positions, batch_norm_gradient_piece, c);
+    lk_team_for(c->team, (channels_of(g) + GROUP - 1) / GROUP, 8 * GROUP * g.batch * g.positions,
+                batch_norm_gradient_piece, c);
     return LK_OK;
 }
 

@@ -1,14 +1,50 @@
 #include "nn/team.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 /* The interface that GCC's own code for `#pragma omp parallel` calls; stable since GCC 4.9. */
 extern void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags);
 extern int omp_get_thread_num(void);
 extern int omp_get_num_threads(void);
 extern int omp_get_max_threads(void);
+extern int omp_get_num_procs(void);
 extern void omp_set_num_threads(int);
+
+/* libgomp's threads spin for about a millisecond where they wait for each other. On a machine that does anything else
+ * beside, the one waited for does not run just then, and a network of a hundred operators takes seconds. libgomp itself
+ * spins for microseconds only when it manages more threads than there are processors; its settings are read from the
+ * environment before any code of ours runs. So a sleeping team is made that is one larger than the machine, once per
+ * process. */
+
+static void nothing(void *data)
+{
+    (void)data;
+}
+
+static void *sleep_in_a_crowd(void *unused)
+{
+    GOMP_parallel(nothing, NULL, (unsigned)omp_get_num_procs() + 1, 0);
+    for (;;) pause(); /* the team lives as long as the thread that made it */
+    return unused;
+}
+
+static void make_crowd(void)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all); /* signals are for the program's own threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&thread, NULL, sleep_in_a_crowd, NULL) == 0) pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
 
 lk_team lk_team_of(int threads)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (threads > 1 && !getenv("OMP_WAIT_POLICY")) pthread_once(&once, make_crowd);
     return (lk_team){.threads = threads < 1 ? 1 : threads, .kernels = lk_nn_kernels_for(lk_cpu_detect())};
 }
 

@@ -266,9 +266,22 @@ static void calibrated_int8_stays_close_to_f32_and_survives_saving(void **state)
         options.threads = 2;
         embed(g, options, x, ROWS, c, NULL);
         assert_memory_equal(b, c, sizeof b);
-        test_free(ranges);
         lk_calibration_free(calibration);
         lk_calibration_free(again);
+        /* a clone needs no ranges any more */
+        lk_executor *clone;
+        options.threads = 1;
+        assert_int_equal(lk_calibration_new(g, &calibration), LK_OK);
+        assert_int_equal(lk_calibration_set(calibration, ranges, n), LK_OK);
+        options.calibration = calibration;
+        assert_int_equal(lk_graph_compile(g, &options, &e), LK_OK);
+        lk_calibration_free(calibration);
+        assert_int_equal(lk_executor_clone(e, &clone), LK_OK);
+        lk_executor_free(e);
+        assert_int_equal(lk_executor_run(clone, ROWS, (const void *[]){x}, (float *[]){c}), LK_OK);
+        assert_memory_equal(b, c, sizeof b);
+        lk_executor_free(clone);
+        test_free(ranges);
     }
     test_free(x);
     lk_graph_free(g);
@@ -343,6 +356,71 @@ static void parameters_load_from_every_float_type_and_nothing_else(void **state)
     bad[2] = 3;
     assert_int_equal(lk_graph_load_borrowed(g, "f.weight", &t), LK_OK);
     assert_ptr_equal(lk_graph_values(g, 0), bad);
+    lk_graph_free(g);
+}
+
+/* 3x3 convolutions of f32 go Winograd's way here: against the direct ones of training. Sides that are not multiples of
+ * 4, more tiles than one block holds, a sum before the activation. */
+static void winograd_agrees_with_direct_convolution(void **state)
+{
+    (void)state;
+    enum { C = 64, H = 14, W = 19, N = 3, SIZE = N * C * H * W };
+    lk_graph *g;
+    lk_executor *e;
+    lk_training *t;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, C, H, W});
+    lk_node first = lk_graph_activation(g, NULL, x, LK_SILU);
+    lk_node y = lk_graph_conv(g, "c", first, &(lk_conv){.out = C, .kernel = {3, 3}, .pad = {1, 1, 1, 1}});
+    y = lk_graph_activation(g, NULL, lk_graph_add(g, NULL, y, first), LK_RELU);
+    y = lk_graph_conv(g, "d", y, &(lk_conv){.out = C, .kernel = {3, 3}, .pad = {0, 1, 1, 0}, .no_bias = true});
+    lk_graph_output(g, y);
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    lk_random random;
+    lk_random_seed(&random, 4);
+    float *in = test_malloc(SIZE * sizeof *in), *a = test_malloc(SIZE * sizeof *a), *b = test_malloc(SIZE * sizeof *b);
+    for (int i = 0; i < SIZE; i++) in[i] = (float)lk_random_normal(&random);
+    assert_int_equal(lk_graph_compile(g, &(lk_compile_options){.batch = N, .threads = 2}, &e), LK_OK);
+    assert_int_equal(lk_executor_run(e, N, (const void *[]){in}, (float *[]){a}), LK_OK);
+    assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = N}, &t), LK_OK);
+    assert_int_equal(lk_training_forward(t, false, (const void *[]){in}, (float *[]){b}), LK_OK);
+    double largest = 0, difference = 0;
+    for (int i = 0; i < N * C * (H - 1) * (W - 1); i++) {
+        largest = fmax(largest, fabs((double)b[i]));
+        difference = fmax(difference, fabs((double)a[i] - (double)b[i]));
+    }
+    assert_true(largest > 1 && difference > 0 && difference <= 1e-5 * largest); /* another way, the same values */
+    lk_executor_free(e);
+    lk_training_free(t);
+    test_free(in);
+    test_free(a);
+    test_free(b);
+    lk_graph_free(g);
+}
+
+static void layers_over_a_parameter_serve_every_row(void **state)
+{
+    (void)state;
+    enum { C = 32, T = 5, N = 3 };
+    lk_graph *g;
+    lk_executor *e;
+    lk_training *t;
+    float in[N * T * C], a[N * C], b[N * C];
+    for (int i = 0; i < N * T * C; i++) in[i] = (float)(i * 37 % 101) / 50 - 1;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 3, (int64_t[]){LK_BATCH, T, C});
+    lk_node probe = lk_graph_parameter(g, "probe", 3, (int64_t[]){1, 1, C});
+    lk_node q = lk_graph_activation(g, NULL, lk_graph_linear(g, "q", probe, C, false), LK_GELU);
+    lk_node y = lk_graph_attention(g, NULL, q, x, x, &(lk_attention){.heads = 2});
+    lk_graph_output(g, lk_graph_reshape(g, NULL, y, 2, (int64_t[]){LK_BATCH, 0}));
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    if (lk_graph_compile(g, &(lk_compile_options){.batch = N}, &e) != LK_OK) fail_msg("%s", lk_error_message());
+    assert_int_equal(lk_executor_run(e, N, (const void *[]){in}, (float *[]){a}), LK_OK);
+    assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = N}, &t), LK_OK);
+    assert_int_equal(lk_training_forward(t, false, (const void *[]){in}, (float *[]){b}), LK_OK);
+    for (int i = 0; i < N * C; i++) assert_true(fabsf(a[i] - b[i]) < 1e-6f);
+    lk_executor_free(e);
+    lk_training_free(t);
     lk_graph_free(g);
 }
 
@@ -566,6 +644,8 @@ int main(void)
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
+        cmocka_unit_test(winograd_agrees_with_direct_convolution),
+        cmocka_unit_test(layers_over_a_parameter_serve_every_row),
         cmocka_unit_test(ids_outside_of_the_vocabulary_are_refused),
         cmocka_unit_test(training_on_two_threads_gives_the_gradients_of_one),
         cmocka_unit_test(frozen_parameters_get_no_gradient_and_keep_their_statistics),
