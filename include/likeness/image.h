@@ -52,6 +52,11 @@ LK_API void lk_image_free(lk_image *image);
 LK_API lk_status lk_image_crop(const lk_image *image, uint32_t left, uint32_t top, uint32_t width, uint32_t height,
                                lk_image *out);
 
+/* What is left of a picture when the even border around it is cut off: box receives left, top, width, height; ground
+ * the border's colour (the commonest of the corners). Transparent pixels count as white. A picture of one colour, or
+ * without an even border, keeps its whole size. Not for an empty picture. */
+LK_API void lk_image_content(const lk_image *image, uint32_t box[4], uint8_t ground[3]);
+
 typedef enum lk_image_format { LK_FORMAT_JPEG, LK_FORMAT_PNG, LK_FORMAT_WEBP } lk_image_format;
 
 /* Encodes a picture (thumbnails, reports). quality 1..100, ignored for PNG. *bytes is allocated with malloc; the caller

@@ -17,6 +17,7 @@
 #include <likeness/rank.h>
 #include <likeness/server.h>
 #include <likeness/status.h>
+#include <likeness/train.h>
 #include <likeness/vectors.h>
 
 #ifdef __cplusplus

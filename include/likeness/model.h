@@ -37,8 +37,9 @@ typedef struct lk_model lk_model;
  * file and tensor. What a classifier adds (fc.*, head.*, classifier.*) is left out without a word. */
 LK_API lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **out);
 
-/* An architecture by its timm name without weights, for pictures of height x width: to be trained from nothing (see
- * lk_graph_initialise), or given weights with lk_graph_load. LK_UNSUPPORTED when it is not known. */
+/* An architecture by its timm name, or by a config.json (a path that ends so) with its model_args, without weights, for
+ * pictures of height x width: to be trained from nothing (see lk_graph_initialise), or given weights with
+ * lk_graph_load. LK_UNSUPPORTED when it is not known. */
 LK_API lk_status lk_model_new(const char *architecture, int64_t height, int64_t width, lk_model **out);
 LK_API void lk_model_free(lk_model *model); /* after every executor of its graph; NULL allowed */
 

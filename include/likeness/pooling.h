@@ -21,6 +21,9 @@ typedef struct lk_map_shape {
     bool tokens; /* positions before channels; take a class token out first by passing x + channels, batch 1 */
 } lk_map_shape;
 
+/* What a model's head pools with; R-MAC of three levels. */
+typedef enum lk_head_pool { LK_HEAD_AVG, LK_HEAD_MAX, LK_HEAD_GEM, LK_HEAD_RMAC } lk_head_pool;
+
 /* Average over positions (SPoC, Babenko & Lempitsky, 2015, without the centre prior). out [batch][channels]. */
 LK_API lk_status lk_average_forward(lk_map_shape shape, const float *x, float *out);
 LK_API lk_status lk_average_backward(lk_map_shape shape, const float *grad_out, float *grad_x);

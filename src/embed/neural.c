@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "embed/embedder.h"
+#include "embed/head.h"
 #include "embed/neural_files.h"
 #include "embed/neural_pool.h"
 #include "embed/neural_run.h"
@@ -25,6 +26,8 @@ typedef struct neural {
     char *directory; /* the model's files */
     lk_model *model;
     lk_node output; /* embedding, or features to be pooled */
+    bool has_head;  /* of our own training: pools and projects where the model's own head is asked for */
+    lk_head head;
     lk_hash128 files;
     float *ranges; /* [n_ranges] of int8, NULL before they were measured */
     size_t n_ranges;
@@ -46,6 +49,7 @@ static void neural_free(lk_embedder *embedder)
     lk_model_free(e->text);
     lk_tokenizer_free(e->tokenizer);
     pthread_mutex_destroy(&e->text_mutex);
+    lk_head_free(&e->head);
     free(e->ranges);
     free(e->directory);
     free(e);
@@ -116,8 +120,11 @@ lk_status lk_neural_open(const char *directory, const lk_neural_options *options
     LK_TRY(lk_neural_files_hash(directory, &e->files));
     lk_model_info info = lk_model_info_of(e->model);
     bool own = e->options.pool == LK_POOL_MODEL;
+    if (own) LK_TRY(lk_head_open(directory, e->model, &e->head, &e->has_head));
+    if (e->has_head) own = false;
     e->output = own ? lk_model_embedding(e->model) : lk_model_features(e->model);
     e->base.dim = (size_t)(own ? info.dim : info.channels);
+    if (e->has_head) e->base.dim = e->head.dim;
     e->base.decoding = lk_model_image_options(e->model);
     lk_graph_output(lk_model_graph(e->model), e->output);
     identify(e);
@@ -154,10 +161,16 @@ static size_t input_size(const neural *e)
     return (size_t)(3 * info.height * info.width);
 }
 
-static void pool_one(const neural *e, const float *from, float *out)
+/* pooled [channels]: scratch. */
+static lk_status pool_one(const neural *e, const float *from, float *pooled, float *out)
 {
     lk_model_info info = lk_model_info_of(e->model);
     size_t channels = (size_t)info.channels;
+    if (e->has_head) {
+        lk_shape shape = lk_graph_shape(lk_model_graph(e->model), e->output);
+        return lk_head_apply(&e->head, &info, info.tokens ? 1 : (uint32_t)shape.dims[2],
+                             (uint32_t)(info.tokens ? info.places : shape.dims[3]), from, pooled, out);
+    }
     if (e->options.pool == LK_POOL_MODEL)
         memcpy(out, from, e->base.dim * sizeof *out);
     else if (e->options.pool == LK_POOL_CLS)
@@ -165,6 +178,7 @@ static void pool_one(const neural *e, const float *from, float *out)
     else
         lk_neural_pool(info.tokens ? from + (size_t)info.leading * channels : from, (size_t)info.places, channels,
                        !info.tokens, e->options.pool, e->options.gem_p, out);
+    return LK_OK;
 }
 
 static lk_status set_ranges(const neural *e, lk_calibration **out)
@@ -198,8 +212,8 @@ static lk_status embed_some(neural *e, lk_executor *executor, const lk_image *im
     lk_status s = lk_executor_run(executor, (int64_t)n, (const void *const[]){input}, (float *const[]){output});
     for (size_t i = 0; s == LK_OK && i < n; i++) {
         float *row = out + (first + i) * e->base.dim;
-        pool_one(e, output + i * raw, row);
-        s = lk_neural_normalise(row, e->base.dim);
+        s = pool_one(e, output + i * raw, input, row); /* the pictures are not needed any more */
+        if (s == LK_OK) s = lk_neural_normalise(row, e->base.dim);
         if (total > 1) lk_fail_in(s, "picture %zu", first + i + 1);
     }
     return s;
@@ -217,7 +231,7 @@ static lk_status neural_embed(const lk_embedder *embedder, const lk_image *image
         return lk_fail(LK_INVALID, "%s: its int8 ranges were never measured (lk_neural_calibrate)", e->directory);
     LK_TRY(take(e, n, &run, &executor));
     size_t batch = (size_t)run->batch;
-    input = lk_alloc_aligned(batch * input_size(e), sizeof *input);
+    input = lk_alloc_aligned(batch * input_size(e) + (size_t)lk_model_info_of(e->model).channels, sizeof *input);
     output = lk_alloc_aligned(batch * output_size(e), sizeof *output);
     if (!input || !output) {
         s = lk_fail_memory("pictures");

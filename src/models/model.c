@@ -1,9 +1,8 @@
-#include <likeness/model.h>
+#include "models/model.h"
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "models/preprocess.h"
 #include "models/registry.h"
 
 #include <stdio.h>
@@ -14,6 +13,7 @@ struct lk_model {
     lk_safetensors *weights; /* mapped as long as the graph may read it */
     lk_graph *graph;
     lk_preprocess prepare;
+    json_t *config;
     char architecture[64];
     lk_model_info info;
     lk_node features, embedding;
@@ -161,19 +161,10 @@ static bool ends(const char *name, const char *suffix)
 /* What published files carry besides: classifiers, counters, what was used in training alone, the other tower. */
 static bool may_be_left_out(const char *name, const char *wrapper, bool text)
 {
-    static const char *const heads[] = {"fc.",
-                                        "head.",
-                                        "head_dist.",
-                                        "classifier.",
-                                        "pooler.",
-                                        "logit_scale",
-                                        "logit_bias",
-                                        "embeddings.mask_token",
-                                        "mask_token",
-                                        "text_model.",
-                                        "text_projection",
-                                        "vision_model.",
-                                        "visual_projection"};
+    static const char *const heads[] = {
+        "fc.",         "head.",           "head_dist.",    "classifier.",           LK_HEAD_PREFIX,
+        "pooler.",     "logit_scale",     "logit_bias",    "embeddings.mask_token", "mask_token",
+        "text_model.", "text_projection", "vision_model.", "visual_projection"};
     if (ends(name, ".num_batches_tracked") || ends(name, ".position_ids")) return true;
     if (wrapper && begins(name, wrapper)) name += strlen(wrapper);
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
@@ -263,7 +254,7 @@ static lk_status build(lk_model *m, const lk_registry_row *row, const json_t *co
     return LK_OK;
 }
 
-lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **out)
+static lk_status open_model(const char *directory, lk_model_part part, uint32_t side, lk_model **out)
 {
     json_t *config = NULL, *preprocessor = NULL;
     lk_status s = LK_OK;
@@ -296,9 +287,14 @@ lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **ou
     if (has(directory, "preprocessor_config.json"))
         LK_TRY(read_json(directory, "preprocessor_config.json", &preprocessor));
     if (part == LK_MODEL_VISION) LK_TRY(lk_preprocess_parse(config, preprocessor, directory, &m->prepare));
+    for (int i = 0; side && i < 2; i++) {
+        m->prepare.resize[i] = (uint32_t)((uint64_t)m->prepare.resize[i] * side / m->prepare.size[i]);
+        m->prepare.size[i] = side;
+    }
     LK_TRY(open_weights(directory, &m->weights));
     LK_TRY(build(m, row, config, directory, part == LK_MODEL_TEXT));
     LK_TRY(load_all(m, row));
+    m->config = json_incref(config);
     *out = m;
     m = NULL;
 done:
@@ -308,15 +304,39 @@ done:
     return s;
 }
 
+lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **out)
+{
+    return open_model(directory, part, 0, out);
+}
+
+lk_status lk_model_open_at(const char *directory, uint32_t side, lk_model **out)
+{
+    return open_model(directory, LK_MODEL_VISION, side, out);
+}
+
+/* {"architecture": name}, or the file of that name. */
+static lk_status make_config(const char *architecture, json_t **out)
+{
+    if (ends(architecture, ".json")) {
+        lk_status s = read_json("", architecture, out);
+        if (s == LK_OK && !json_is_string(json_object_get(*out, "architecture")))
+            s = lk_fail(LK_INVALID, "%s: names no architecture", architecture);
+        return s;
+    }
+    *out = json_pack("{s:s}", "architecture", architecture);
+    return *out ? LK_OK : lk_fail(LK_INVALID, "the name of the architecture is not text");
+}
+
 lk_status lk_model_new(const char *architecture, int64_t height, int64_t width, lk_model **out)
 {
     *out = NULL;
     if (height < 1 || width < 1 || height > 4096 || width > 4096)
         return lk_fail(LK_INVALID, "pictures of %lldx%lld make no sense", (long long)width, (long long)height);
     lk_model *m = lk_alloc_zero(1, sizeof *m);
-    json_t *config = json_pack("{s:s}", "architecture", architecture);
-    lk_status s = m && config ? LK_OK : lk_fail_memory("model");
+    json_t *config = NULL;
+    lk_status s = m ? LK_OK : lk_fail_memory("model");
     if (s != LK_OK) goto done;
+    LK_TRY(make_config(architecture, &config));
     const lk_registry_row *row = lk_registry_find(config);
     if (!row) {
         s = lk_fail(LK_UNSUPPORTED, "the architecture %.64s is not known; `likeness model list` shows those that are",
@@ -333,6 +353,7 @@ lk_status lk_model_new(const char *architecture, int64_t height, int64_t width, 
                                  .mean = {0.485f, 0.456f, 0.406f},
                                  .std = {0.229f, 0.224f, 0.225f}};
     LK_TRY(build(m, row, config, architecture, false));
+    m->config = json_incref(config);
     *out = m;
     m = NULL;
 done:
@@ -346,7 +367,18 @@ void lk_model_free(lk_model *model)
     if (!model) return;
     lk_graph_free(model->graph);
     lk_safetensors_free(model->weights);
+    json_decref(model->config);
     free(model);
+}
+
+const json_t *lk_model_config(const lk_model *model)
+{
+    return model->config;
+}
+
+lk_preprocess *lk_model_preparation(lk_model *model)
+{
+    return &model->prepare;
 }
 
 lk_model_info lk_model_info_of(const lk_model *model)
@@ -381,6 +413,6 @@ lk_image_options lk_model_image_options(const lk_model *model)
     lk_image_options options = lk_image_default_options();
     uint32_t side =
         model->prepare.resize[0] > model->prepare.resize[1] ? model->prepare.resize[0] : model->prepare.resize[1];
-    options.max_side = model->prepare.fit == LK_FIT_NONE ? 0 : 6 * side;
+    options.max_side = model->prepare.fit == LK_FIT_NONE ? 0 : (model->prepare.fit == LK_FIT_TRIM ? 3 : 6) * side;
     return options;
 }

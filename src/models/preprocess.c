@@ -146,6 +146,8 @@ static lk_status read_timm_size(const json_t *config, const char *name, lk_prepr
         out->fit = out->resize[0] == out->resize[1] ? LK_FIT_SHORTER : LK_FIT_COVER;
     else if (strcmp(mode, "squash") == 0)
         out->fit = LK_FIT_SQUASH;
+    else if (strcmp(mode, "trim") == 0)
+        out->fit = LK_FIT_TRIM;
     else if (strcmp(mode, "border") == 0)
         out->fit = LK_FIT_INSIDE;
     else
@@ -205,6 +207,7 @@ static void fit_size(const lk_preprocess *how, const lk_image *image, uint32_t o
         out[longer] = (uint32_t)((double)((uint64_t)how->resize[0] * from[longer]) / from[1 - longer]);
         break;
     }
+    case LK_FIT_TRIM:
     case LK_FIT_COVER:
     case LK_FIT_INSIDE: {
         double r = how->fit == LK_FIT_COVER ? fmin(ratio[0], ratio[1]) : fmax(ratio[0], ratio[1]);
@@ -227,10 +230,24 @@ static void place(const lk_preprocess *how, uint32_t from, uint32_t to, uint32_t
         *begin = how->crop_rounds_down ? (from - to) / 2 : (uint32_t)nearbyint((from - to) / 2.0);
 }
 
+static lk_status trimmed(const lk_preprocess *how, const lk_image *image, float *out)
+{
+    uint32_t box[4];
+    lk_image part;
+    lk_preprocess inside = *how;
+    lk_image_content(image, box, inside.fill);
+    inside.fit = LK_FIT_INSIDE;
+    lk_status s = lk_image_crop(image, box[0], box[1], box[2], box[3], &part);
+    if (s == LK_OK) s = lk_preprocess_run(&inside, &part, out);
+    lk_image_free(&part);
+    return s;
+}
+
 lk_status lk_preprocess_run(const lk_preprocess *how, const lk_image *image, float *out)
 {
     if (image->channels != 3)
         return lk_fail(LK_INVALID, "a picture of %u channels was handed to a network that wants RGB", image->channels);
+    if (how->fit == LK_FIT_TRIM) return trimmed(how, image, out);
     uint32_t resized[2], begin[2], count[2], at[2];
     fit_size(how, image, resized);
     for (int i = 0; i < 2; i++) place(how, resized[i], how->size[i], &begin[i], &count[i], &at[i]);

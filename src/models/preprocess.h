@@ -14,7 +14,8 @@ typedef enum lk_fit {
     LK_FIT_SHORTER, /* the shorter side becomes resize[0] (of a square), the proportions stay */
     LK_FIT_COVER,   /* the smallest of these proportions that covers resize */
     LK_FIT_INSIDE,  /* the largest of these proportions that fits into resize */
-    LK_FIT_SQUASH   /* exactly resize */
+    LK_FIT_SQUASH,  /* exactly resize */
+    LK_FIT_TRIM     /* as INSIDE, after an even border was cut off; what is missing is filled with its colour */
 } lk_fit;
 
 typedef struct lk_preprocess {

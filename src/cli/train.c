@@ -1,0 +1,273 @@
+/* likeness train: an embedding model from pictures and their labels. */
+#include "base/error.h"
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int run(int argc, char **argv);
+const cli_command cli_train = {"train", "FOLDER|LABELS.csv [--into MODEL_DIR] [options]",
+                               "Train an embedding model on class folders, or on a CSV (path, label or labels, split)",
+                               run};
+
+/* Options as they are typed. */
+typedef struct typed {
+    cli_common common;
+    const char *into, *backbone, *pool, *loss, *miner, *sampler, *optimiser, *schedule, *frame, *augment, *precision;
+    const char *rate, *decay, *clip, *ema, *warmup, *margin, *scale, *loss_rate, *layer_decay, *freeze, *temperature;
+    uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm;
+    bool no_neck, resume, half, json;
+} typed;
+
+static lk_status number(const char *option, const char *text, double least, double most, double *out)
+{
+    char *end;
+    if (!text) return LK_OK;
+    *out = strtod(text, &end);
+    if (end == text || *end || !(*out >= least && *out <= most))
+        return lk_fail(LK_INVALID, "%s %s: a number from %g to %g is wanted", option, text, least, most);
+    return LK_OK;
+}
+
+static lk_status word(const char *option, const char *text, const char *const *words, int count, int *out)
+{
+    char list[256] = "";
+    if (!text) return LK_OK;
+    for (int i = 0; i < count; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *out = i;
+            return LK_OK;
+        }
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", words[i]);
+    }
+    return lk_fail(LK_INVALID, "%s %s: one of %s is wanted", option, text, list);
+}
+
+static lk_status read_head(const typed *in, lk_train_options *o)
+{
+    static const char *const pools[] = {"avg", "max", "gem", "rmac"};
+    char name[16];
+    int pool = LK_HEAD_GEM;
+    double p = 3;
+    lk_status s = LK_OK;
+    const char *colon = in->pool ? strchr(in->pool, ':') : NULL;
+    if (in->pool) {
+        snprintf(name, sizeof name, "%.*s", (int)(colon ? colon - in->pool : 15), in->pool);
+        LK_TRY(word("--pool", name, pools, 4, &pool));
+        if (colon) LK_TRY(number("--pool gem", colon + 1, 1, 100, &p));
+    }
+    o->head.pool = (lk_head_pool)pool;
+    o->head.p = (float)p;
+    o->head.fixed_p = colon != NULL;
+    o->head.dim = (size_t)in->dim;
+    o->head.neck = !in->no_neck;
+done:
+    return s;
+}
+
+static lk_status read_loss(const typed *in, lk_train_options *o)
+{
+    static const char *const samplers[] = {"plain", "pk", "balanced", "hard-class"};
+    int sampler = 0;
+    lk_status s = LK_OK;
+    if (!in->loss && (in->margin || in->scale || in->temperature || in->xbm))
+        return lk_fail(LK_INVALID, "--margin, --scale, --temperature and --memory-bank belong to a --loss");
+    if (in->loss && strcmp(in->loss, "auto") != 0) {
+        lk_loss_kind kind;
+        LK_TRY(lk_loss_kind_of(in->loss, &kind));
+        o->loss = lk_loss_defaults(kind);
+        o->loss_given = true;
+        LK_TRY(number("--margin", in->margin, 0, 100, &o->loss.margin));
+        LK_TRY(number("--scale", in->scale, 1e-3, 1e4, &o->loss.scale));
+        LK_TRY(number("--temperature", in->temperature, 1e-3, 100, &o->loss.temperature));
+        o->loss.memory = (size_t)in->xbm;
+    }
+    if (in->miner) {
+        lk_miner_kind kind;
+        LK_TRY(lk_miner_kind_of(in->miner, &kind));
+        o->miner = lk_miner_defaults(kind);
+        o->miner_given = true;
+    }
+    LK_TRY(word("--sampler", in->sampler, samplers, 4, &sampler));
+    o->sampler_given = in->sampler != NULL;
+    o->sampler = (lk_sampler_kind)sampler;
+done:
+    return s;
+}
+
+static lk_status read_optimiser(const typed *in, lk_train_options *o)
+{
+    static const char *const optimisers[] = {"sgd", "adamw", "lamb"};
+    static const char *const schedules[] = {"constant", "cosine", "step", "onecycle"};
+    static const char *const precisions[] = {"f32", "bf16"};
+    int kind = LK_ADAMW, schedule = LK_RATE_COSINE, precision = 0;
+    lk_status s = LK_OK;
+    LK_TRY(word("--optimiser", in->optimiser, optimisers, 3, &kind));
+    LK_TRY(word("--schedule", in->schedule, schedules, 4, &schedule));
+    LK_TRY(word("--precision", in->precision, precisions, 2, &precision));
+    o->optimiser.kind = (lk_optimiser_kind)kind;
+    o->schedule = (lk_schedule_kind)schedule;
+    o->bf16 = precision == 1;
+    if (kind == LK_SGD) o->optimiser.weight_decay = 1e-4;
+    o->optimiser.nesterov = kind == LK_SGD;
+    LK_TRY(number("--rate", in->rate, 0, 1e30, &o->optimiser.rate));
+    LK_TRY(number("--decay", in->decay, 0, 10, &o->optimiser.weight_decay));
+    LK_TRY(number("--clip", in->clip, 0, 1e6, &o->optimiser.clip_norm));
+    LK_TRY(number("--ema", in->ema, 0, 0.99999, &o->optimiser.ema));
+    LK_TRY(number("--warmup", in->warmup, 0, 1, &o->warmup));
+    if (in->warmup && o->warmup == 0) o->warmup = -1;
+    LK_TRY(number("--loss-rate", in->loss_rate, 1e-6, 1e6, &o->loss_rate));
+    LK_TRY(number("--layer-decay", in->layer_decay, 1e-3, 1, &o->layer_decay));
+done:
+    return s;
+}
+
+static lk_status read_options(const typed *in, lk_train_options *o)
+{
+    static const char *const frames[] = {"auto", "squash", "border", "trim"};
+    static const char *const augments[] = {"auto", "photo", "logo", "none"};
+    int frame = 0, augment = 0;
+    lk_status s;
+    *o = lk_train_defaults();
+    LK_TRY(read_head(in, o));
+    LK_TRY(read_loss(in, o));
+    LK_TRY(read_optimiser(in, o));
+    LK_TRY(word("--frame", in->frame, frames, 4, &frame));
+    LK_TRY(word("--augment", in->augment, augments, 4, &augment));
+    o->frame = (lk_frame)frame;
+    o->augment = (lk_augment_kind)augment;
+    o->backbone = in->backbone;
+    o->freeze = in->freeze;
+    o->size = (uint32_t)in->size;
+    o->epochs = (uint32_t)in->epochs;
+    o->batch = (size_t)in->batch;
+    o->batches = (size_t)in->batches;
+    o->per_class = (size_t)in->per_class;
+    o->accumulate = (uint32_t)in->accumulate;
+    o->seed = in->seed;
+    o->patience = (uint32_t)in->patience;
+    o->checkpoint_every = (uint32_t)in->checkpoint;
+    o->seconds = 60.0 * (double)in->minutes;
+    o->memory = in->memory << 20;
+    o->resume = in->resume;
+    o->half = in->half;
+done:
+    return s;
+}
+
+static void print_epoch(void *user, const lk_train_epoch *e)
+{
+    const typed *in = user;
+    if (in->common.quiet || in->json) return;
+    if (e->epoch == 1) printf("epoch       loss      rate  images/s     mAP  recall@1  recall@10  nDCG@10\n");
+    printf("%5u  %9.4f  %8.2e  %8.1f  %6.4f  %8.4f  %9.4f  %7.4f%s\n", e->epoch, e->loss, e->rate, e->images_per_second,
+           e->map, e->hit1, e->hit10, e->ndcg10, e->best ? "  best" : "");
+    fflush(stdout);
+}
+
+static int finish(const typed *in, const lk_train_report *r, lk_status s)
+{
+    if (s == LK_CANCELLED && !in->common.quiet) fprintf(stderr, "likeness: train: %s\n", lk_error_message());
+    if (s != LK_OK && s != LK_CANCELLED) return cli_fail("train");
+    if (in->json)
+        return cli_print_json(json_pack("{s:i, s:i, s:f, s:I, s:I, s:b, s:s, s:s}", "epochs", (int)r->epochs,
+                                        "best_epoch", (int)r->best_epoch, "mAP", r->best_map, "steps",
+                                        (json_int_t)r->steps, "unreadable", (json_int_t)r->unreadable, "stopped_early",
+                                        (int)r->stopped_early, "model", in->into, "reason", r->reason));
+    if (!in->common.quiet && r->best_epoch)
+        printf("%s: the model of epoch %u, mAP %.4f%s; %s/report.html shows curves and confusions\n", in->into,
+               r->best_epoch, r->best_map, r->stopped_early ? " (no better one for long enough)" : "", in->into);
+    if (s == LK_CANCELLED) return EXIT_FAILED;
+    return r->unreadable ? EXIT_SKIPPED : EXIT_DONE;
+}
+
+static int train(typed *in, const char *path)
+{
+    lk_train_options options;
+    lk_train_data *data = NULL;
+    lk_train_report report = {0};
+    if (read_options(in, &options) != LK_OK) return cli_usage(&cli_train, "%s", lk_error_message());
+    lk_context *context = cli_context(&in->common);
+    if (!context) return EXIT_FAILED;
+    lk_status s = lk_train_data_open(context, path, &data);
+    if (s == LK_OK) {
+        lk_train_data_info i = lk_train_data_info_of(data);
+        if (!in->common.quiet && !in->json) {
+            printf("%zu pictures of %zu classes to train on, %zu", i.training, i.classes, i.validation);
+            if (i.held_out) printf(" of %zu other classes", i.held_out);
+            printf(" to validate with");
+            if (i.labels.singletons) printf("; %zu classes have one picture only", i.labels.singletons);
+            printf("\n");
+            fflush(stdout);
+        }
+        s = lk_train(context, data, &options, in->into, print_epoch, in, &report);
+    }
+    int status = finish(in, &report, s);
+    if (status == EXIT_DONE && data && lk_train_data_info_of(data).missing) status = EXIT_SKIPPED;
+    lk_train_data_free(data);
+    cli_context_free(context);
+    return status;
+}
+
+#define TEXT(option, what, said, where)                                                                                \
+    {                                                                                                                  \
+        .name = option, .value = what, .help = said, .text = &in.where                                                 \
+    }
+#define WHOLE(option, said, where, from, to)                                                                           \
+    {                                                                                                                  \
+        .name = option, .value = "N", .help = said, .number = &in.where, .least = from, .most = to                     \
+    }
+
+static int run(int argc, char **argv)
+{
+    typed in = {.into = "model", .dim = 128};
+    const cli_option options[] = {
+        TEXT("--into", "DIR", "the model's directory (default: model)", into),
+        TEXT("--backbone", "NAME", "an architecture, a config.json, or a model to start from (resnet18)", backbone),
+        TEXT("--pool", "P", "gem (exponent learnt; gem:3 fixed), avg, max or rmac", pool),
+        WHOLE("--dim", "width of the embedding; 0 = what is pooled (default 128)", dim, 0, 8192),
+        {.name = "--no-neck", .help = "no batch normalisation behind the projection", .flag = &in.no_neck},
+        TEXT("--loss", "NAME", "arcface, multi-similarity, triplet, ... (default: what the labels advise)", loss),
+        TEXT("--margin", "X", "of the loss", margin),
+        TEXT("--scale", "X", "of the loss", scale),
+        TEXT("--temperature", "X", "of the loss", temperature),
+        WHOLE("--memory-bank", "cross-batch memory of so many embeddings", xbm, 0, 10000000),
+        TEXT("--miner", "NAME", "batch-hard, semi-hard, multi-similarity, ... (default: advised)", miner),
+        TEXT("--sampler", "NAME", "plain, pk, balanced or hard-class (default: advised)", sampler),
+        WHOLE("--per-class", "pictures of a class in a batch", per_class, 1, 1024),
+        WHOLE("--size", "side of the pictures, pixels (default 128)", size, 16, 1024),
+        TEXT("--frame", "F", "trim, border or squash (default: trim for drawings, else squash)", frame),
+        TEXT("--augment", "A", "logo, photo or none (default: logo for drawings, else photo)", augment),
+        WHOLE("--epochs", "(default 30)", epochs, 1, 100000),
+        WHOLE("--batch", "pictures a batch (default 64)", batch, 2, 4096),
+        WHOLE("--batches", "batches an epoch (default: about every picture once)", batches, 1, 1000000000),
+        WHOLE("--accumulate", "batches per step (default 1)", accumulate, 1, 1024),
+        TEXT("--precision", "F", "f32 (default) or bf16", precision),
+        TEXT("--optimiser", "NAME", "adamw (default), sgd or lamb", optimiser),
+        TEXT("--rate", "X", "highest learning rate (default 1e-3; sgd 0.05, lamb 4e-3)", rate),
+        TEXT("--decay", "X", "weight decay (default 0.01; sgd 1e-4)", decay),
+        TEXT("--clip", "X", "largest norm of the gradients (default 5; 0 = off)", clip),
+        TEXT("--ema", "X", "decay of a moving average of the weights (default 0 = none)", ema),
+        TEXT("--schedule", "NAME", "cosine (default), step, onecycle or constant", schedule),
+        TEXT("--warmup", "X", "share of the steps that rise (default 0.05)", warmup),
+        TEXT("--loss-rate", "X", "rate of class weights or proxies over the network's", loss_rate),
+        TEXT("--layer-decay", "X", "rate of each block over that of the next (default 1)", layer_decay),
+        TEXT("--freeze", "NAMES", "beginnings of parameters' names that stay as they are: conv1,bn1,layer1", freeze),
+        WHOLE("--patience", "stop after so many epochs without a better one", patience, 1, 100000),
+        WHOLE("--checkpoint-every", "steps between checkpoints within an epoch", checkpoint, 1, 1000000000),
+        WHOLE("--minutes", "stop after so many; --resume goes on", minutes, 1, 1000000),
+        WHOLE("--memory", "MiB of decoded pictures kept (default 1024)", memory, 1, 1 << 30),
+        WHOLE("--seed", "of all chance", seed, 0, UINT64_MAX),
+        {.name = "--resume", .help = "go on from the last checkpoint in the directory", .flag = &in.resume},
+        {.name = "--half", .help = "write the weights as f16", .flag = &in.half},
+        {.name = "--json", .help = "print the result as JSON", .flag = &in.json},
+        CLI_COMMON_OPTIONS(in.common),
+    };
+    int count, status = cli_parse(&cli_train, options, sizeof options / sizeof *options, argc, argv, &count);
+    if (status) return status < 0 ? EXIT_DONE : status;
+    if (count != 1) return cli_usage(&cli_train, "a folder of class folders, or a CSV, is wanted");
+    return cli_finish(train(&in, argv[0]));
+}

@@ -1,0 +1,127 @@
+/* The trained model as a directory that lk_embedder_open reads. */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "embed/head.h"
+#include "train/files.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const float EPS_NECK = 1e-5f;
+
+static const char *crop_mode(lk_fit fit)
+{
+    return fit == LK_FIT_TRIM ? "trim" : fit == LK_FIT_INSIDE ? "border" : "squash";
+}
+
+static const char *const filters[] = {"nearest", "box", "bilinear", "bicubic", "lanczos"};
+
+static lk_status write_config(const char *directory, const lk_network *net)
+{
+    const lk_preprocess *how = lk_model_preparation(net->model);
+    json_t *config = json_deep_copy(lk_model_config(net->model));
+    /* Reading rounds size / share down: the half keeps it from losing one. */
+    double share = how->fit == LK_FIT_SQUASH ? 1 : how->size[0] / (how->resize[0] + 0.5);
+    json_t *prepare =
+        json_pack("{s:[i,i,i], s:f, s:s, s:s, s:[f,f,f], s:[f,f,f]}", "input_size", 3, (int)how->size[0],
+                  (int)how->size[1], "crop_pct", share, "crop_mode", crop_mode(how->fit), "interpolation",
+                  filters[how->filter], "mean", (double)how->mean[0], (double)how->mean[1], (double)how->mean[2], "std",
+                  (double)how->std[0], (double)how->std[1], (double)how->std[2]);
+    bool projects = net->weight || net->scale;
+    json_t *head = json_pack("{s:s, s:f, s:I}", "pool", lk_head_pool_names[net->head.pool], "p", (double)net->p, "dim",
+                             (json_int_t)(projects ? net->dim : 0));
+    char *text = NULL, *path = lk_path_join(directory, "config.json");
+    lk_status s = config && prepare && head && path ? LK_OK : lk_fail_memory("config.json");
+    if (s == LK_OK) {
+        json_object_set(config, "pretrained_cfg", prepare);
+        json_object_set(config, "likeness_head", head);
+        text = json_dumps(config, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+        s = text ? lk_file_write_atomic(path, text, strlen(text)) : lk_fail_memory("config.json");
+    }
+    json_decref(config);
+    json_decref(prepare);
+    json_decref(head);
+    free(text);
+    free(path);
+    return s;
+}
+
+/* Projection and neck as one affine map: y = k (W x + b - mean), k = scale / sqrt(variance + eps). */
+static lk_status fold_head(const lk_network *net, float **weight, float **bias)
+{
+    size_t dim = net->dim, channels = net->channels;
+    *weight = lk_alloc_zero(dim * channels, sizeof(float));
+    *bias = lk_alloc_zero(dim, sizeof(float));
+    if (!*weight || !*bias) return lk_fail_memory("head");
+    for (size_t i = 0; i < dim; i++) {
+        double k = net->scale ? (double)net->scale[i] / sqrt((double)net->running_variance[i] + (double)EPS_NECK) : 1;
+        double shift = net->scale ? (double)net->running_mean[i] : 0;
+        for (size_t c = 0; net->weight && c < channels; c++)
+            (*weight)[i * channels + c] = (float)(k * (double)net->weight[i * channels + c]);
+        if (!net->weight) (*weight)[i * channels + i] = (float)k;
+        (*bias)[i] = (float)(k * ((net->bias ? (double)net->bias[i] : 0) - shift));
+    }
+    return LK_OK;
+}
+
+/* Matrices as f16; vectors (norms, biases) are few and stay. */
+static lk_status halve(lk_safetensor *t, uint16_t **owned)
+{
+    size_t n = 1;
+    for (uint32_t k = 0; k < t->rank; k++) n *= (size_t)t->shape[k];
+    *owned = NULL;
+    if (t->rank < 2) return LK_OK;
+    *owned = lk_alloc(n, sizeof **owned);
+    if (!*owned) return lk_fail_memory("weights");
+    for (size_t i = 0; i < n; i++) (*owned)[i] = lk_float_to_half(((const float *)t->data)[i]);
+    t->data = *owned;
+    t->dtype = LK_ST_F16;
+    return LK_OK;
+}
+
+static lk_status write_weights(const char *directory, const lk_network *net, bool half)
+{
+    size_t n = 0, most = net->tensor_count + 2;
+    float *weight = NULL, *bias = NULL;
+    lk_safetensor *tensors = lk_alloc_zero(most, sizeof *tensors);
+    uint16_t **halves = lk_alloc_zero(most, sizeof *halves);
+    char *path = lk_path_join(directory, "model.safetensors");
+    lk_status s = tensors && halves && path ? LK_OK : lk_fail_memory("weights");
+    if (s != LK_OK) goto done;
+    for (size_t i = 0; i < net->tensor_count; i++) {
+        const lk_net_tensor *t = &net->tensors[i];
+        if (!t->backbone) continue;
+        tensors[n] = (lk_safetensor){.name = t->name, .dtype = LK_ST_F32, .rank = (uint32_t)t->rank, .data = t->values};
+        for (int k = 0; k < t->rank; k++) tensors[n].shape[k] = (uint64_t)t->dims[k];
+        n++;
+    }
+    if (net->weight || net->scale) {
+        LK_TRY(fold_head(net, &weight, &bias));
+        tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "weight",
+                                       .dtype = LK_ST_F32,
+                                       .rank = 2,
+                                       .shape = {net->dim, net->channels},
+                                       .data = weight};
+        tensors[n++] = (lk_safetensor){
+            .name = LK_HEAD_PREFIX "bias", .dtype = LK_ST_F32, .rank = 1, .shape = {net->dim}, .data = bias};
+    }
+    for (size_t i = 0; half && i < n; i++) LK_TRY(halve(&tensors[i], &halves[i]));
+    s = lk_safetensors_write(path, tensors, n, (const char *const[]){"format", "pt", NULL});
+done:
+    for (size_t i = 0; halves && i < most; i++) free(halves[i]);
+    free(halves);
+    free(tensors);
+    free(weight);
+    free(bias);
+    free(path);
+    return s;
+}
+
+lk_status lk_train_export(const char *directory, const lk_network *net, bool half)
+{
+    lk_status s = write_config(directory, net);
+    return s == LK_OK ? write_weights(directory, net, half) : s;
+}
