@@ -58,7 +58,7 @@ static void batch_statistics_piece(void *arg, size_t begin, size_t end)
             if (!c->statistics[0]) continue;
             float m = c->node->momentum, *running = c->statistics[0] + first, *variance = c->statistics[1] + first;
             running[i] += m * (mean[i] - running[i]);
-            variance[i] += m * ((float)(square[i] / (double)(rows - 1)) - variance[i]);
+            variance[i] += m * ((float)(square[i] / (double)(rows > 1 ? rows - 1 : 1)) - variance[i]);
         }
     }
 }

@@ -33,6 +33,7 @@ lk_status lk_history_read(const char *directory, lk_train_epoch *epochs, size_t 
 {
     uint8_t *text = NULL;
     size_t size, n = 0;
+    if (count == 0) return LK_OK; /* killed before the first epoch was over */
     char *path = lk_path_join(directory, "history.csv");
     if (!path) return lk_fail_memory("history");
     lk_status s = lk_file_read(path, 64 << 20, &text, &size);

@@ -342,8 +342,14 @@ done:
     return s;
 }
 
+/* Weights that are not finite must not take the place of good ones. */
 static lk_status checkpoint(run *r)
 {
+    for (size_t i = 0; i < r->net.tensor_count; i++) {
+        float sum = 0;
+        for (size_t k = 0; k < r->net.tensors[i].n; k++) sum += r->net.tensors[i].values[k] * 0;
+        if (sum != 0) return not_finite(r, LK_CORRUPT, "a weight is not a number");
+    }
     return lk_checkpoint_write(r->directory, &r->net, &r->state, r->fingerprint);
 }
 
