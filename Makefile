@@ -1,5 +1,5 @@
 # The front door. Everything is built by Meson into build/; `make help` lists what there is.
-.PHONY: all build help demo check check-unit check-reference bench install fuzz fmt lint clean
+.PHONY: all build help demo train-logo check check-unit check-reference bench install fuzz fmt lint clean
 
 BUILD ?= build/release
 PREFIX ?= /usr/local
@@ -10,6 +10,7 @@ all: build
 help:
 	@echo "make            install what is missing and build: $(BUILD)/src/cli/likeness"
 	@echo "make demo       fetch real logos, index them, evaluate, show results (DEMO_SERVE=0: do not serve)"
+	@echo "make train-logo train the logo model of models/logo anew, into build/logo-model"
 	@echo "make check      build and run every test"
 	@echo "make check-unit run the unit tests alone"
 	@echo "make bench      measure beside the peers"
@@ -25,6 +26,10 @@ build:
 demo: build
 	@tools/setup demo
 	@tools/demo $(BUILD)/src/cli/likeness
+
+train-logo: build
+	@tools/setup demo
+	@tools/logos/train $(BUILD)/src/cli/likeness build/logo-model
 
 check:
 	@tools/setup check

@@ -3,7 +3,9 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const cli_command *const commands[] = {
     &cli_index,   &cli_search_command, &cli_eval,    &cli_serve,  &cli_info,    &cli_embed, &cli_match, &cli_neighbours,
@@ -24,10 +26,21 @@ static int print_help(FILE *stream)
     return 0;
 }
 
+/* While a network trains, threads that decode and threads that multiply take turns on the same processors. OpenMP's
+ * threads wait by spinning unless its runtime is told otherwise before it starts, which then takes most of the time: so
+ * this program starts once more with that said. */
+static void wait_without_spinning(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", argv); /* where that is not possible it goes on, slower */
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN); /* `likeness search ... | head` ends by an error of write, not by a signal */
     const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "train") == 0) wait_without_spinning(argv);
     if (strcmp(name, "--version") == 0) {
         printf("likeness %s\n", lk_version());
         return cli_finish(EXIT_DONE);
