@@ -51,7 +51,7 @@ static lk_status read_head(const typed *in, lk_train_options *o)
     static const char *const pools[] = {"avg", "max", "gem", "rmac"};
     char name[16];
     int pool = LK_HEAD_GEM;
-    double p = 3;
+    double p = 0;
     lk_status s = LK_OK;
     const char *colon = in->pool ? strchr(in->pool, ':') : NULL;
     if (in->pool) {

@@ -178,7 +178,7 @@ static lk_status number_classes(table *t)
     for (size_t i = 0; s == LK_OK && i < data->count; i++) s = each_label(data, data->names[i], add_name, &list);
     t->classes = list.names;
     if (s != LK_OK) return s;
-    qsort(list.names, list.count, sizeof *list.names, compare_names);
+    if (list.count) qsort(list.names, list.count, sizeof *list.names, compare_names);
     for (size_t i = 0; i < list.count; i++)
         if (i == 0 || strcmp(list.names[i], t->classes[t->class_count - 1]) != 0)
             t->classes[t->class_count++] = list.names[i];

@@ -104,18 +104,38 @@ done:
     return s;
 }
 
+/* A model of our own that is trained on goes on with its projection (the neck is folded in) and its exponent. */
+static lk_status take_head(lk_network *net, const char *directory)
+{
+    lk_head head;
+    bool there;
+    lk_status s = lk_head_open(directory, net->model, &head, &there);
+    if (s != LK_OK || !there) return s;
+    if (head.pool == net->head.pool && head.pool == LK_HEAD_GEM && net->head.p <= 0) net->p = head.p;
+    if (head.weight && net->weight && head.dim == net->dim && head.channels == net->channels) {
+        memcpy(net->weight, head.weight, net->dim * net->channels * sizeof(float));
+        memcpy(net->bias, head.bias, net->dim * sizeof(float));
+    }
+    lk_head_free(&head);
+    return LK_OK;
+}
+
 /* ---- opening ---- */
+
+static bool is_model(const char *name)
+{
+    char *config = lk_path_join(name, "config.json");
+    bool yes = config && lk_path_exists(config);
+    free(config);
+    return yes;
+}
 
 static lk_status open_backbone(lk_network *net, const lk_train_options *options)
 {
     const char *name = options->backbone ? options->backbone : "resnet18";
     uint32_t side = options->size;
-    char *config = lk_path_join(name, "config.json");
-    if (!config) return lk_fail_memory("backbone");
-    bool directory = lk_path_exists(config);
-    free(config);
     lk_status s;
-    if (directory)
+    if (is_model(name))
         s = lk_model_open_at(name, side, &net->model);
     else
         s = lk_model_new(name, side ? side : DEFAULT_SIDE, side ? side : DEFAULT_SIDE, &net->model);
@@ -176,6 +196,7 @@ lk_status lk_network_open(const lk_train_options *options, const lk_loss_options
     LK_TRY(lk_graph_compile_training(lk_model_graph(net->model), &how, &net->training));
     LK_TRY(backbone_tensors(net, options->freeze));
     LK_TRY(start_head(net, options->seed));
+    if (options->backbone && is_model(options->backbone)) LK_TRY(take_head(net, options->backbone));
     LK_TRY(lk_loss_new(loss, net->dim, options->seed ^ 0x6c6f7373u, &net->loss));
     float *weights = lk_loss_parameters(net->loss, &net->loss_count);
     if (weights && net->loss_count) {

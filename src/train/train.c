@@ -41,7 +41,7 @@ typedef struct run {
 lk_train_options lk_train_defaults(void)
 {
     return (lk_train_options){
-        .head = {.pool = LK_HEAD_GEM, .p = 3, .dim = DEFAULT_DIM, .neck = true},
+        .head = {.pool = LK_HEAD_GEM, .dim = DEFAULT_DIM, .neck = true},
         .optimiser = {.kind = LK_ADAMW, .momentum = 0.9, .weight_decay = 0.01, .clip_norm = 5},
         .schedule = LK_RATE_COSINE,
     };
