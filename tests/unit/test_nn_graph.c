@@ -389,7 +389,9 @@ static void winograd_agrees_with_direct_convolution(void **state)
         largest = fmax(largest, fabs((double)b[i]));
         difference = fmax(difference, fabs((double)a[i] - (double)b[i]));
     }
-    assert_true(largest > 1 && difference > 0 && difference <= 1e-5 * largest); /* another way, the same values */
+    assert_true(largest > 1 && difference <= 1e-5 * largest);
+    /* another way, so other roundings: without wide registers both are direct */
+    if (lk_cpu_detect() & (LK_CPU_AVX512 | LK_CPU_AVX2)) assert_true(difference > 0);
     lk_executor_free(e);
     lk_training_free(t);
     test_free(in);
