@@ -56,7 +56,11 @@ static void tables(const float *query, size_t dim, size_t groups, const float *c
     /* 8 bits an entry, and 16 a sum: 32000 leaves room for the rounding of 65536 groups. */
     float step = widest / 255 > total / 32000 ? widest / 255 : total / 32000;
     float inverse = step > 0 ? 1 / step : 0;
-    for (size_t i = 0; i < groups * LK_SCAN_CODEWORDS; i++) out[i] = (uint8_t)(int)(scratch[i] * inverse + 0.5f);
+    for (size_t i = 0; i < groups * LK_SCAN_CODEWORDS; i++) {
+        float entry =
+            scratch[i] * inverse + 0.5f; /* below 256, unless a damaged file holds codewords that are not finite */
+        out[i] = (uint8_t)(int)(entry < 256 ? entry > 0 ? entry : 0 : 0);
+    }
     *scale = step;
     *bias = sum;
 }
