@@ -79,6 +79,7 @@ typedef struct lk_conv {
     int64_t pad[4];      /* top, left, bottom, right */
     int64_t groups;      /* 0 = 1; the number of input channels makes it depthwise */
     bool no_bias;        /* no parameter <name>.bias */
+    float deviation;     /* of the weights that lk_graph_initialise draws; 0 = He's over the outputs of a group */
 } lk_conv;
 /* Convolution. <name>.weight [out, in/groups, kh, kw], <name>.bias [out]. */
 LK_API lk_node lk_graph_conv(lk_graph *graph, const char *name, lk_node x, const lk_conv *conv);
@@ -236,7 +237,7 @@ LK_API const float *lk_graph_values(const lk_graph *graph, size_t index);
 /* The same for changing; copies what was borrowed. LK_INVALID before loading. */
 LK_API lk_status lk_graph_values_writable(lk_graph *graph, size_t index, float **values);
 /* Random starting values for what was not loaded yet: convolutions He-normal over the outputs (He et al., 2015), linear
- * and embedding weights truncated normal 0.02, norms 1 and 0. The same seed gives the same values. */
+ * and embedding weights normal with deviation 0.02, norms 1 and 0. The same seed gives the same values. */
 LK_API lk_status lk_graph_initialise(lk_graph *graph, uint64_t seed);
 
 /* Inference ------------------------------------------------------------------------------------------------------- */
