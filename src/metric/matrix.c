@@ -140,7 +140,7 @@ static void through_norm(const lk_matrix *s, const double *y, const double *norm
 }
 
 /* Distances: d |x-r|^2 / dx = 2 (x-r), d |x-r| / dx = (x-r) / |x-r|. The factor of (x-r) replaces the slope. */
-void lk_matrix_pulls(const lk_matrix *s, double *slope)
+static void to_pulls(const lk_matrix *s, double *slope)
 {
     size_t count = s->n * s->m;
     if (s->distance.kind == LK_DISTANCE_SQUARED_L2)
@@ -198,7 +198,7 @@ lk_status lk_matrix_backward(const lk_matrix *s, double *slope, const double *no
     double *g = lk_alloc_aligned(s->n > s->m ? s->n : s->m, s->dim * sizeof *g);
     if (!g) return lk_fail_memory("gradient");
     openblas_set_num_threads(1);
-    if (!lk_is_similarity(s->distance.kind)) lk_matrix_pulls(s, slope);
+    if (!lk_is_similarity(s->distance.kind)) to_pulls(s, slope);
     if (s->self) { /* entry (i, j) pulls on both rows */
         enum { BLOCK = 32 };
         for (size_t i0 = 0; i0 < s->n; i0 += BLOCK)

@@ -23,7 +23,7 @@ typedef struct lk_matrix {
 lk_status lk_matrix_new(lk_distance distance, const float *x, size_t n, const float *references, size_t m, size_t dim,
                         lk_matrix *out);
 /* The same for class weights and proxies, whose matrix is wide: products are f32, summed in f64 piece by piece; pairs
- * that are close, where losses and distances magnify an error, are computed in f64. Entries are within 2e-7 of |x||r|.
+ * that are close, where losses and distances magnify an error, are computed in f64. Entries are within 5e-7 of |x||r|.
  * Both arrays must outlive the matrix. */
 lk_status lk_matrix_new_weights(lk_distance distance, const float *x, size_t n, const float *references, size_t m,
                                 size_t dim, lk_matrix *out);
@@ -39,7 +39,6 @@ lk_status lk_matrix_backward(const lk_matrix *matrix, double *slope, const doubl
  * factor of (x - r). */
 lk_status lk_matrix_backward_weights(const lk_matrix *matrix, double *slope, const double *norm_slope, float *grad_x,
                                      float *grad_r);
-void lk_matrix_pulls(const lk_matrix *matrix, double *slope);
 /* Shorter embeddings have no direction: they are divided by this and get no gradient. */
 #define LK_SHORTEST 1e-12
 

@@ -1,5 +1,5 @@
 /* The matrix between a batch and class weights: most of the time of a softmax or proxy loss is its three products, so
- * they are f32, with sums in f64 over pieces short enough that what f32 rounds away stays below 2e-7. */
+ * they are f32, with sums in f64 over pieces short enough that what f32 rounds away stays below 5e-7. */
 #include "metric/matrix.h"
 
 #include "base/error.h"
@@ -63,7 +63,7 @@ static lk_status prepare(const lk_matrix *s, const float *x, size_t n, float *un
 /* Inner products to entries, close ones anew. */
 static void finish_row(lk_matrix *s, size_t i)
 {
-    bool similar = lk_is_similarity(s->distance.kind), root = s->distance.kind == LK_DISTANCE_L2;
+    bool similar = lk_is_similarity(s->distance.kind);
     double *row = s->value + i * s->m, p = factor_of(s, s->x_norm[i]), length = p * s->x_norm[i];
     for (size_t j = 0; j < s->m; j++) {
         double q = factor_of(s, s->r_norm[j]), other = q * s->r_norm[j];
@@ -74,7 +74,6 @@ static void finish_row(lk_matrix *s, size_t i)
             continue;
         }
         row[j] = near ? squared_difference(a, p, b, q, s->dim) : length * length + other * other - 2 * row[j];
-        if (root) row[j] = sqrt(row[j]);
     }
 }
 
@@ -100,7 +99,9 @@ lk_status lk_matrix_new_weights(lk_distance distance, const float *x, size_t n, 
                                 size_t dim, lk_matrix *out)
 {
     lk_status s = LK_OK;
-    if (dim < LEAST_DIM || !n) return lk_matrix_new(distance, x, n, references, m, dim, out);
+    /* The slope of plain L2 grows without bound where rows meet, and with it the error of f32. */
+    if (dim < LEAST_DIM || !n || distance.kind == LK_DISTANCE_L2)
+        return lk_matrix_new(distance, x, n, references, m, dim, out);
     if (distance.kind == LK_DISTANCE_COSINE) distance.raw = false;
     *out = (lk_matrix){.distance = distance, .n = n, .m = m, .dim = dim, .x_given = x, .r_given = references};
     out->x_unit = lk_alloc_aligned(n, dim * sizeof *out->x_unit);
@@ -166,9 +167,9 @@ lk_status lk_matrix_backward_weights(const lk_matrix *s, double *slope, const do
     }
     openblas_set_num_threads(1);
     if (!lk_is_similarity(s->distance.kind)) {
-        lk_matrix_pulls(s, slope);
         for (size_t i = 0; i < s->n; i++)
             for (size_t j = 0; j < s->m; j++) {
+                slope[i * s->m + j] *= 2;
                 sums[i] += slope[i * s->m + j];
                 sums[s->n + j] += slope[i * s->m + j];
             }
