@@ -300,11 +300,21 @@ LK_API lk_status lk_calibration_set(lk_calibration *calibration, const float *va
 
 /* Training -------------------------------------------------------------------------------------------------------- */
 
+/* Processes that train one network, each on its part of a batch. Batch normalisation then takes the statistics of the
+ * whole batch; gradients of parameters stay those of the part, for the caller to add up. */
+typedef struct lk_together {
+    int processes;
+    /* Replaces n values by their sums over all processes, which call it in the same order. */
+    lk_status (*sum)(void *user, double *values, size_t n);
+    void *user;
+} lk_together;
+
 typedef struct lk_training_options {
-    int64_t batch; /* rows of every step */
-    int threads;   /* 0 = 1 */
-    bool bf16;     /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
-    uint64_t seed; /* of dropout */
+    int64_t batch;               /* rows of every step */
+    int threads;                 /* 0 = 1 */
+    bool bf16;                   /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
+    uint64_t seed;               /* of dropout */
+    const lk_together *together; /* borrowed; NULL = alone */
 } lk_training_options;
 
 typedef struct lk_training lk_training;

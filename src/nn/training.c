@@ -95,6 +95,7 @@ static lk_status make_node(lk_training *t, lk_node at)
     lk_status s;
     n->call.node = node;
     n->call.team = &t->team;
+    n->call.together = t->options.together;
     n->call.x = n->x;
     if (node->input_count > LK_MAX_INPUTS)
         return lk_fail(LK_LIMIT, "%s: more than %d inputs", node->name, LK_MAX_INPUTS);
