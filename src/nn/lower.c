@@ -287,7 +287,34 @@ done:
     return s;
 }
 
-lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+/* Not every combination of types has a primitive (depthwise convolutions that give codes have none): what is refused
+ * runs again with a result that is no code, then with an input that is none, then in f32. Readers convert. */
+static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lower)(lk_executor *, lk_node))
+{
+    lk_node last = e->fused[anchor].last;
+    lk_type wide = lk_executor_type(e);
+    for (;;) {
+        size_t steps = e->step_count;
+        int reorders = e->reorders;
+        lk_status s = lower(e, anchor);
+        if (s != LK_UNSUPPORTED) return s;
+        if (is_int(e->types[last])) {
+            e->types[last] = wide;
+            e->scales[last] = 1;
+        } else if (is_int(e->in_types[anchor])) {
+            e->in_types[anchor] = wide;
+            e->in_scales[anchor] = 1;
+        } else if (e->in_types[anchor] == LK_TYPE_BF16) {
+            e->in_types[anchor] = e->types[last] = LK_TYPE_F32;
+        } else {
+            return s;
+        }
+        while (e->step_count > steps) lk_dnn_op_free(&e->steps[--e->step_count].dnn);
+        e->reorders = reorders;
+    }
+}
+
+static lk_status lower_linear(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     lk_node from = node->inputs[0];
@@ -372,7 +399,12 @@ static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, con
     return LK_OK;
 }
 
-lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_linear);
+}
+
+static lk_status lower_conv(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     const lk_conv *c = &node->u.conv;
@@ -429,6 +461,11 @@ done:
     if (attr) dnnl_primitive_attr_destroy(attr);
     if (pd) dnnl_primitive_desc_destroy(pd);
     return s;
+}
+
+lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_conv);
 }
 
 /* Batches of products of activations, or activations times a parameter [k][n]. */
