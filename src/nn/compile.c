@@ -356,6 +356,23 @@ static void *value_data(const lk_executor *e, int value)
     return v->constant ? v->view.data : e->memory + v->offset;
 }
 
+static size_t scratch_room(const lk_dnn_op *op)
+{
+    return (op->scratch + 127) / 128 * 128;
+}
+
+static lk_status bind_primitive(lk_executor *e, lk_dnn_op *op, size_t scratch, const char *name)
+{
+    for (int i = 0; i < op->count; i++) {
+        int value = op->values[i];
+        if (value == LK_DNN_FIXED) continue;
+        char *data = value == LK_DNN_SCRATCH ? e->scratch + scratch : e->values[value].view.data;
+        lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(op->args[i].memory, data + op->offsets[i]), name);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
 /* Gives every step its addresses, and the executor memory and scratch. */
 static lk_status bind(lk_executor *e)
 {
@@ -365,7 +382,8 @@ static lk_status bind(lk_executor *e)
     for (size_t i = 0; i < e->value_count; i++) e->values[i].view.data = value_data(e, (int)i);
     for (size_t i = 0; i < e->step_count; i++) {
         lk_step *step = &e->steps[i];
-        size_t need = step->dnn.scratch;
+        size_t need = 0;
+        for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
         if (step->kind == LK_STEP_WINOGRAD) {
             step->call.y = e->values[step->output].view;
@@ -385,12 +403,11 @@ static lk_status bind(lk_executor *e)
     for (size_t i = 0; i < e->step_count; i++) {
         lk_step *step = &e->steps[i];
         step->call.scratch = (float *)e->scratch;
-        for (int k = 0; k < step->dnn.count; k++) {
-            int value = step->dnn.values[k];
-            if (value == LK_DNN_FIXED) continue;
-            void *data = value == LK_DNN_SCRATCH ? e->scratch : e->values[value].view.data;
-            lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(step->dnn.args[k].memory, data), step->node->name);
+        size_t scratch = 0;
+        for (int k = 0; k < step->dnn_count; k++) {
+            lk_status s = bind_primitive(e, &step->dnn[k], scratch, step->node->name);
             if (s != LK_OK) return s;
+            scratch += scratch_room(&step->dnn[k]);
         }
     }
     return LK_OK;
@@ -412,7 +429,7 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
     lk_status s;
     lk_executor *e = lk_alloc_zero(1, sizeof *e);
     if (!e) return lk_fail_memory("executor");
-    int before = lk_team_enter(options->threads > 0 ? options->threads : 1);
+    int before = lk_team_enter(1); /* a primitive is run by one thread; there are several where there are threads */
     e->graph = graph;
     e->options = *options;
     e->options.keep = NULL;
@@ -453,7 +470,10 @@ done:
 void lk_executor_free_one(lk_executor *e)
 {
     if (!e) return;
-    for (size_t i = 0; i < e->step_count; i++) lk_dnn_op_free(&e->steps[i].dnn);
+    for (size_t i = 0; i < e->step_count; i++) {
+        for (int k = 0; k < e->steps[i].dnn_count; k++) lk_dnn_op_free(&e->steps[i].dnn[k]);
+        free(e->steps[i].dnn);
+    }
     lk_dnn_close(&e->dnn);
     if (e->weights && --e->weights->owners == 0) {
         for (size_t i = 0; i < e->weights->count; i++) free(e->weights->pieces[i].data);

@@ -34,8 +34,9 @@ typedef struct lk_step {
     lk_view views[LK_MAX_INPUTS];
     const lk_operator *operator;
     size_t scratch; /* bytes */
-    /* LK_STEP_DNN */
-    lk_dnn_op dnn;
+    /* LK_STEP_DNN: primitives that do not depend on each other, one for each thread that there is work for */
+    lk_dnn_op *dnn;
+    int dnn_count;
     lk_winograd winograd; /* LK_STEP_WINOGRAD */
     /* LK_STEP_COPY: the same elements in another layout or type */
     lk_strided copy;
