@@ -387,7 +387,7 @@ static lk_status bind(lk_executor *e)
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
         if (step->kind == LK_STEP_WINOGRAD) {
             step->call.y = e->values[step->output].view;
-            need = lk_winograd_scratch(step);
+            need = lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;

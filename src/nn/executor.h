@@ -17,10 +17,11 @@ typedef struct lk_value {
 
 typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY, LK_STEP_WINOGRAD } lk_step_kind;
 
-/* A 3x3 convolution by Winograd's way: weights [36][out/64][in][64], and what follows it (others: number in
- * step->views). */
+/* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights [36][out/64][in][64]
+ * f32, or [16][out/64][in/2][64][2] bf16. */
 typedef struct lk_winograd {
-    const float *weights, *bias;
+    const void *weights;
+    const float *bias;
     lk_post posts[LK_MAX_POSTS];
     int post_count;
 } lk_winograd;
@@ -118,12 +119,13 @@ lk_status lk_executor_value_of(lk_executor *e, lk_node node, int *out);
 
 /* Turns a group of the graph (see fuse.h) into one primitive. */
 lk_status lk_lower_conv(lk_executor *e, lk_node anchor);
-/* Whether a convolution of f32 goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch.
- */
-bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x);
-/* Weights [out][in][3][3] to what a step multiplies: 36 * in * out floats. */
-void lk_winograd_weights(const float *weights, size_t in, size_t out, float *packed);
-size_t lk_winograd_scratch(const lk_step *step);
+/* Whether a convolution goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch. */
+bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x, const lk_view *y);
+/* Weights [out][in][3][3] to what a step multiplies, and how many bytes that takes. */
+size_t lk_winograd_bytes(lk_type type, size_t in, size_t out);
+void lk_winograd_weights(const lk_nn_kernels *kernels, lk_type type, const float *weights, size_t in, size_t out,
+                         void *packed);
+size_t lk_winograd_scratch(const lk_executor *e, const lk_step *step);
 void lk_winograd_run(lk_executor *e, lk_step *step);
 
 lk_status lk_lower_linear(lk_executor *e, lk_node anchor);

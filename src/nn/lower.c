@@ -438,10 +438,11 @@ static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, con
     lk_step *step = lk_executor_step(e, LK_STEP_WINOGRAD, node);
     size_t in = f->k / 9;
     bool fresh, fresh_bias;
-    float *weights = lk_weights_next(e, 36 * in * f->out * sizeof(float), &fresh);
+    lk_type type = e->values[source].view.type;
+    void *weights = lk_weights_next(e, lk_winograd_bytes(type, in, f->out), &fresh);
     float *bias = lk_weights_next(e, f->out * sizeof(float), &fresh_bias);
     if (!step || !weights || !bias) return lk_fail_memory("weights");
-    if (fresh) lk_winograd_weights(f->weight, in, f->out, weights);
+    if (fresh) lk_winograd_weights(e->team.kernels, type, f->weight, in, f->out, weights);
     for (size_t i = 0; fresh_bias && i < f->out; i++) bias[i] = f->bias ? f->bias[i] : 0;
     step->winograd = (lk_winograd){.weights = weights, .bias = bias, .post_count = p->post_count};
     memcpy(step->winograd.posts, p->posts, sizeof p->posts);
@@ -562,7 +563,7 @@ lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
     LK_TRY(begin(e, &p, dst));
-    if (lk_winograd_fits(e, c, &x)) {
+    if (lk_winograd_fits(e, c, &x, &dst)) {
         s = lower_winograd(e, &p, &f, node, source);
         goto done;
     }
