@@ -136,6 +136,7 @@ static void transform_in(const winograd_job *j)
     const lk_nn_kernels *k = j->e->team.kernels;
     int64_t h = v->dims[2], w = v->dims[3];
     int span = (int)j->way.side + 2;
+    size_t line = j->in * j->way.bytes; /* of a position */
     for (size_t tile = 0; tile < j->tiles; tile++) {
         size_t n;
         int64_t ty, tx;
@@ -143,11 +144,12 @@ static void transform_in(const winograd_job *j)
         tile_place(j, tile, &n, &ty, &tx);
         ty -= conv->pad[0];
         tx -= conv->pad[1];
-        for (int i = 0; i < span * span; i++) {
-            int64_t y = ty + i / span, x = tx + i % span;
-            bool inside = y >= 0 && y < h && x >= 0 && x < w;
-            taps[i] =
-                inside ? lk_view_at(v, ((n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * j->in) : j->zeros;
+        const char *picture = (const char *)v->data + n * (size_t)(h * w) * line;
+        for (int r = 0; r < span; r++) {
+            bool row = ty + r >= 0 && ty + r < h;
+            const char *at = picture + ((ty + r) * w + tx) * (int64_t)line;
+            for (int i = 0; i < span; i++, at += line)
+                taps[r * span + i] = row && tx + i >= 0 && tx + i < w ? at : j->zeros;
         }
         void *to = j->inputs + tile * j->in * j->way.bytes;
         if (j->way.side == 2)
@@ -208,11 +210,12 @@ static void transform_out(const winograd_job *j)
         bool inside[16];
         void *out[16];
         tile_place(j, tile, &n, &ty, &tx);
-        for (int64_t i = 0; i < side * side; i++) {
-            int64_t y = ty + i / side, x = tx + i % side;
-            inside[i] = y < h && x < w;
-            at[i] = ((n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * j->out;
-            out[i] = !inside[i] ? NULL : direct ? lk_view_at(v, at[i]) : rows[i];
+        for (int64_t r = 0, i = 0; r < side; r++) {
+            for (int64_t q = 0; q < side; q++, i++) {
+                inside[i] = ty + r < h && tx + q < w;
+                at[i] = ((n * (size_t)h + (size_t)(ty + r)) * (size_t)w + (size_t)(tx + q)) * j->out;
+                out[i] = !inside[i] ? NULL : direct ? (char *)v->data + at[i] * j->way.bytes : (char *)rows[i];
+            }
         }
         const float *from = j->products + tile * j->out;
         if (direct) {
