@@ -226,7 +226,7 @@ static int run(int argc, char **argv)
          .most = 1000000},
         {.name = "--index",
          .value = "KIND",
-         .help = "flat (exact), graph, partitioned, or auto: from 50,000 vectors on (default: as it is, else auto)",
+         .help = "flat (exact), graph, partitioned, or auto: by count, width and memory (default: as it is, else auto)",
          .text = &o.index},
         {.name = "--recall",
          .value = "SHARE",
