@@ -20,7 +20,7 @@ typedef struct index_options {
     cli_common common;
     const char *into, *kind, *dtype, *csv, *model, *pool, *precision, *index, *recall;
     lk_neural_options network;
-    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory;
+    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory, features;
     bool retry, rebuild, json;
 } index_options;
 
@@ -127,6 +127,18 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
 done:
     free(model);
     free(trimmed);
+    return s;
+}
+
+/* --local-features: those of every picture, up to the limit. */
+static lk_status describe(lk_context *context, const index_options *o)
+{
+    lk_searcher *searcher = NULL;
+    uint64_t pictures;
+    if (!o->features) return LK_OK;
+    lk_status s = lk_searcher_open(context, o->into, &searcher);
+    if (s == LK_OK) s = lk_searcher_build_local_features(searcher, o->features << 20, &pictures);
+    lk_searcher_free(searcher);
     return s;
 }
 
@@ -238,6 +250,12 @@ static int run(int argc, char **argv)
          .number = &o.memory,
          .least = 1,
          .most = UINT64_MAX >> 20},
+        {.name = "--local-features",
+         .value = "MIB",
+         .help = "compute what geometric re-ranking compares now, and keep at most so much of it (else 1024)",
+         .number = &o.features,
+         .least = 1,
+         .most = UINT64_MAX >> 20},
         {.name = "--rebuild", .help = "build the index even if few pictures changed", .flag = &o.rebuild},
         {.name = "--json", .help = "report as JSON", .flag = &o.json},
         CLI_COMMON_OPTIONS(o.common),
@@ -285,6 +303,7 @@ static int run(int argc, char **argv)
     }
     LK_TRY(lk_ingest(context, collection, embedder, list, &ingest, &r));
     LK_TRY(lk_collection_build_index(context, collection, &index));
+    LK_TRY(describe(context, &o));
     LK_TRY(lk_collection_stats_of(collection, &stats));
     report(&o, &r, &stats);
     status = r.skipped ? EXIT_SKIPPED : EXIT_DONE;
