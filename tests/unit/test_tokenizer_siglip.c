@@ -2,6 +2,7 @@
  * LIKENESS_SIGLIP_CASES for more (tools/reference/tokenizer_siglip.py makes both). Ids must be equal. */
 #include "unit.h"
 
+#include "base/file.h"
 #include "models/sentencepiece.h"
 #include "models/tokenizer.h"
 
@@ -68,6 +69,36 @@ static void a_unigram_tokenizer_json_gives_the_ids_of_tokenizers(void **state)
     assert_int_equal(lk_tokenizer_open(*state, &tokenizer), LK_OK);
     compare_all(tokenizer, "fast");
     lk_tokenizer_free(tokenizer);
+}
+
+static void bytes_and_fixed_pieces_are_those_of_sentencepiece(void **state)
+{
+    (void)state;
+    char path[512];
+    size_t i, size, count;
+    uint8_t *bytes;
+    json_t *item;
+    lk_sentencepiece *model;
+    snprintf(path, sizeof path, "%s/bytes.model", folder());
+    assert_int_equal(lk_file_read(path, 1 << 20, &bytes, &size), LK_OK);
+    assert_int_equal(lk_sentencepiece_parse(bytes, size, path, &model), LK_OK);
+    snprintf(path, sizeof path, "%s/bytes.json", folder());
+    json_t *cases = json_load_file(path, 0, NULL);
+    assert_true(json_array_size(cases) > 40);
+    json_array_foreach(cases, i, item)
+    {
+        int32_t *ids;
+        const char *text = json_string_value(json_object_get(item, "text"));
+        const json_t *wanted = json_object_get(item, "ids");
+        assert_int_equal(lk_sentencepiece_encode(model, text, strlen(text), &ids, &count), LK_OK);
+        if (count != json_array_size(wanted)) fail_msg("%s: %zu ids", text, count);
+        for (size_t j = 0; j < count; j++)
+            if (ids[j] != json_integer_value(json_array_get(wanted, j))) fail_msg("%s: id %zu is %d", text, j, ids[j]);
+        free(ids);
+    }
+    json_decref(cases);
+    lk_sentencepiece_free(model);
+    free(bytes);
 }
 
 static void long_texts_keep_their_end_token(void **state)
@@ -228,6 +259,7 @@ int main(void)
         cmocka_unit_test(ids_equal_those_of_transformers),
         cmocka_unit_test_setup_teardown(a_unigram_tokenizer_json_gives_the_ids_of_tokenizers, unit_folder,
                                         unit_folder_remove),
+        cmocka_unit_test(bytes_and_fixed_pieces_are_those_of_sentencepiece),
         cmocka_unit_test(long_texts_keep_their_end_token),
         cmocka_unit_test(broken_models_are_refused),
         cmocka_unit_test(ways_of_cleaning_that_are_not_known_are_refused),

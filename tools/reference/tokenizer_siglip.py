@@ -58,6 +58,19 @@ def converted(path):
     return fast
 
 
+def with_bytes(out):
+    """What SigLIP's own vocabulary does not use: bytes for unknown characters, pieces that are always taken, identity."""
+    model = io.BytesIO()
+    texts = ["a photo of a cat", "the cat sat on the mat", "red lion on a golden shield"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=300, hard_vocab_limit=False, normalization_rule_name="identity",
+        byte_fallback=True, user_defined_symbols=["cat", "lion s"], pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    (out / "bytes.model").write_bytes(model.getvalue())
+    made = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    cases = [{"text": t, "ids": made.encode(t)} for t in ["the cat é sat catcat ﷺ", "", "  ", " a  b ", "ca cat scatter", "a golden lion shield", "🦁", "\u2581x\u2581", *TEXTS[:40]]]
+    (out / "bytes.json").write_text("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
+
+
 def main():
     full = len(sys.argv) == 3 and sys.argv[1] == "--full"
     root = pathlib.Path(__file__).resolve().parents[2]
@@ -70,6 +83,7 @@ def main():
         seeds += [canonical(line) for name in ("re", "argparse", "decimal", "typing", "unittest.mock", "statistics") for line in (__import__(name, fromlist=["x"]).__file__ and open(__import__(name, fromlist=["x"]).__file__, encoding="utf-8"))]
     (out / "spiece.model").write_bytes(train(8000 if full else 700, [s for s in seeds if s]))
     (out / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, "model_max_length": 64, "pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}))
+    with_bytes(out)
     slow = SiglipTokenizer(vocab_file=str(out / "spiece.model"))
     fast = converted(out / "spiece.model")
     fast.save(str(out / "tokenizer.json"), pretty=False)
