@@ -369,6 +369,7 @@ static lk_status bind_primitive(lk_executor *e, lk_dnn_op *op, size_t scratch, c
         char *data = value == LK_DNN_SCRATCH ? e->scratch + scratch : e->values[value].view.data;
         lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(op->args[i].memory, data + op->offsets[i]), name);
         if (s != LK_OK) return s;
+        if (op->args[i].arg == DNNL_ARG_DST) op->swish.data = data + op->offsets[i];
     }
     return LK_OK;
 }

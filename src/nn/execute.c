@@ -16,6 +16,8 @@ static void run_primitives(void *arg, size_t begin, size_t end)
         const lk_dnn_op *op = &job->step->dnn[i];
         dnnl_status_t s = dnnl_primitive_execute(primitive, job->e->dnn.stream, op->count, op->args);
         if (s != dnnl_success) job->status = (int)s;
+        if (op->swish.numbers)
+            job->e->team.kernels->swish(op->swish.type, op->swish.factor, op->swish.data, op->swish.numbers);
     }
 }
 

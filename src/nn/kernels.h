@@ -39,6 +39,8 @@ typedef struct lk_nn_kernels {
     void (*store)(lk_type type, float scale, const float *src, size_t n, void *dst);
 
     void (*activate)(lk_activation kind, float *x, size_t n);
+    /* x = x sigmoid(factor x) for n stored numbers, f32 or bf16, in place. */
+    void (*swish)(lk_type type, float factor, void *x, size_t n);
     /* gx += gy * f'(x) */
     void (*activate_gradient)(lk_activation kind, const float *x, const float *gy, size_t n, float *gx);
     /* x = exp(x * scale - max) / sum, in place. */
