@@ -386,9 +386,9 @@ static lk_status bind(lk_executor *e)
         size_t need = 0;
         for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
-        if (step->kind == LK_STEP_WINOGRAD) {
+        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT) {
             step->call.y = e->values[step->output].view;
-            need = lk_winograd_scratch(e, step);
+            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e) : lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;

@@ -441,6 +441,7 @@ static void k_softmax(float *x, size_t n, float scale)
 
 #include "nn/kernels_attention.h"
 #include "nn/kernels_columns.h"
+#include "nn/kernels_finish.h"
 #include "nn/kernels_swish.h"
 #include "nn/kernels_winograd.h"
 
@@ -522,6 +523,7 @@ const lk_nn_kernels NN_TABLE = {
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
     .product64 = k_product64,
+    .finish64 = k_finish64,
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,
     .product64_bf16 = k_product64_bf16,

@@ -3,18 +3,23 @@
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
-/* 2^f for |f| <= 1/2 by the polynomial of least relative error: 7.5e-8 (fine), 7.5e-5. */
-__attribute__((always_inline)) static inline __m512 swish_lanes(__m512 x, __m512 minus, const bool fine)
+/* 2^t: 2^f for |f| <= 1/2 by the polynomial of least relative error, 7.5e-8 (fine) or 7.5e-5, times a power of two. */
+__attribute__((always_inline)) static inline __m512 exp2_lanes(__m512 t, const bool fine)
 {
     static const float exact[] = {0.00132764690f, 0.00967554096f, 0.0555071346f,
                                   0.240221202f,   0.693146944f,   1.00000012f};
     static const float rough[] = {0.0551716425f, 0.242611125f, 0.693260968f, 0.999928057f};
     const float *series = fine ? exact : rough;
-    __m512 t = _mm512_mul_ps(x, minus);
-    if (fine) t = _mm512_min_ps(_mm512_set1_ps(126), t); /* NaN stays */
     __m512 f = _mm512_reduce_ps(t, 8), p = _mm512_set1_ps(series[0]);
     for (int i = 1; i < (fine ? 6 : 4); i++) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(series[i]));
-    __m512 d = _mm512_add_ps(_mm512_scalef_ps(p, _mm512_sub_ps(t, f)), _mm512_set1_ps(1)), r = _mm512_rcp14_ps(d);
+    return _mm512_scalef_ps(p, _mm512_sub_ps(t, f));
+}
+
+__attribute__((always_inline)) static inline __m512 swish_lanes(__m512 x, __m512 minus, const bool fine)
+{
+    __m512 t = _mm512_mul_ps(x, minus);
+    if (fine) t = _mm512_min_ps(_mm512_set1_ps(126), t); /* NaN stays */
+    __m512 d = _mm512_add_ps(exp2_lanes(t, fine), _mm512_set1_ps(1)), r = _mm512_rcp14_ps(d);
     if (fine) r = _mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2)));
     return _mm512_mul_ps(x, r);
 }

@@ -90,7 +90,7 @@ typedef struct product {
     int post_count;
     int inputs[LK_MAX_INPUTS], input_count; /* values read */
     int output;
-    bool int8, winograd;
+    bool int8, own; /* own: by kernels of our own */
     float in_scale;
     float swish; /* factor of a last x sigmoid(factor x) that is not left to the primitive; 0 = none */
     /* What the pieces share: quantised weights, and vectors among the weights. */
@@ -124,7 +124,7 @@ static float own_swish(const lk_executor *e, const product *p, lk_type type)
 {
     const lk_node_data *last = p->group.chain_count ? lk_at(e->graph, p->group.chain[p->group.chain_count - 1]) : NULL;
     bool narrow = type == LK_TYPE_BF16 && (lk_cpu_detect() & LK_CPU_AVX512_BF16);
-    if (!last || last->op != LK_OP_ACTIVATION || p->winograd || !(lk_cpu_detect() & LK_CPU_AVX512) ||
+    if (!last || last->op != LK_OP_ACTIVATION || p->own || !(lk_cpu_detect() & LK_CPU_AVX512) ||
         !(narrow || type == LK_TYPE_F32))
         return 0;
     return last->u.activation == LK_SILU ? 1 : last->u.activation == LK_QUICK_GELU ? 1.702f : 0;
@@ -366,6 +366,43 @@ done:
     return s;
 }
 
+/* Whether a group is of the form that our own product knows: before, sum, after. */
+static bool own_product(const lk_executor *e, const product *p, const folded *f, const lk_view *x, const lk_view *dst)
+{
+    int sums = 0, activations = 0;
+    for (int i = 0; i < p->group.chain_count; i++)
+        (lk_at(e->graph, p->group.chain[i])->op == LK_OP_ACTIVATION ? activations++ : sums++);
+    bool order = activations < 2 || (activations == 2 && sums == 1 && p->group.chain_count == 3 &&
+                                     lk_at(e->graph, p->group.chain[1])->op != LK_OP_ACTIVATION);
+    return order && sums < 2 && dst->rank > 2 && lk_product_fits(e, x->type, f->k, f->out);
+}
+
+static lk_status lower_product(lk_executor *e, product *p, const folded *f, lk_node anchor, int source)
+{
+    lk_type type = e->values[source].view.type;
+    lk_step *step = lk_executor_step(e, LK_STEP_PRODUCT, lk_at(e->graph, anchor));
+    bool fresh;
+    void *weights = lk_weights_next(e, f->k * f->out * lk_type_bytes(type), &fresh);
+    const float *bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    if (!step || !weights || (f->bias && !bias)) return lk_fail_memory("weights");
+    if (fresh) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
+    step->product = (lk_product){.weights = weights, .bias = bias, .k = f->k, .out = f->out, .before = -1, .after = -1};
+    step->inputs[0] = source;
+    step->input_count = 1;
+    for (int i = 0; i < p->post_count; i++) {
+        if (p->posts[i].kind != LK_POST_ACTIVATION) {
+            step->product.other = step->input_count;
+            step->inputs[step->input_count++] = p->inputs[0]; /* a group has one sum */
+        } else if (step->product.other) {
+            step->product.after = (int)p->posts[i].activation;
+        } else {
+            step->product.before = (int)p->posts[i].activation;
+        }
+    }
+    step->output = e->value_of[p->group.last] = p->output;
+    return LK_OK;
+}
+
 /* y [rows][out] = x [rows][k] W^T: a linear layer, or a convolution that was made one. */
 static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, folded *f)
 {
@@ -373,8 +410,14 @@ static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view 
                  .int8 = is_int(e->values[source].view.type),
                  .in_scale = e->values[source].view.scale};
     lk_status s;
-    LK_TRY(begin(e, &p, dst));
     lk_view x = e->values[source].view;
+    p.own = own_product(e, &p, f, &x, &dst);
+    LK_TRY(begin(e, &p, dst));
+    x = e->values[source].view;
+    if (p.own) {
+        s = lower_product(e, &p, f, anchor, source);
+        goto done;
+    }
     int64_t rows = (int64_t)lk_view_elements(&dst) / (int64_t)f->out;
     int count = piece_count(e, (double)rows * (double)f->out * (double)f->k);
     if (count > rows) count = (int)rows;
@@ -587,9 +630,9 @@ lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
     lk_view x = e->values[source].view, dst = result_view(e, last, true);
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
-    p.winograd = lk_winograd_fits(e, c, &x, &dst);
+    p.own = lk_winograd_fits(e, c, &x, &dst);
     LK_TRY(begin(e, &p, dst));
-    if (p.winograd) {
+    if (p.own) {
         s = lower_winograd(e, &p, &f, node, source);
         goto done;
     }
