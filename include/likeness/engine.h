@@ -108,6 +108,11 @@ typedef struct lk_search_options {
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     bool exact;         /* read every vector, though the collection has an approximate index */
     const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    bool range;         /* all results whose score is `bound` or better, but at most k */
+    float bound;
+    lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
+    lk_fusion fuse; /* of several queries: LK_FUSE_MEAN (their mean is searched for) or LK_FUSE_BEST (each is, and a
+                       picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
     size_t expand_k;         /* how many of them; 0 = 3 */
