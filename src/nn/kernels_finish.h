@@ -1,4 +1,5 @@
 /* What follows a product, part of kernels_simd.h. */
+#include "nn/kernels_swish.h"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 /* x (1 + erf(x / sqrt 2)) / 2 with erf by Abramowitz & Stegun 7.1.26: for negative x it is the small term itself, for

@@ -442,7 +442,6 @@ static void k_softmax(float *x, size_t n, float scale)
 #include "nn/kernels_attention.h"
 #include "nn/kernels_columns.h"
 #include "nn/kernels_finish.h"
-#include "nn/kernels_swish.h"
 #include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)

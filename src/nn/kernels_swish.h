@@ -1,6 +1,9 @@
 /* x sigmoid(factor x) = x / (1 + 2^t), t = -factor log2(e) x, part of kernels_simd.h. Networks of SiLU take a third of
  * their time for it when e^x is made to the last bit where bf16 is stored. */
 
+#ifndef LK_NN_KERNELS_SWISH_H
+#define LK_NN_KERNELS_SWISH_H
+
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
 /* 2^t: 2^f for |f| <= 1/2 by the polynomial of least relative error, 7.5e-8 (fine) or 7.5e-5, times a power of two. */
@@ -78,3 +81,5 @@ static void k_swish(lk_type type, float factor, void *x, size_t n)
         k_store(type, 1, v, some, at);
     }
 }
+
+#endif
