@@ -47,7 +47,7 @@ class Bench:
     def ranking(self, name, collection, *args):
         """Writes a ranking of the best DEPTH of every query."""
         out, started = os.path.join(self.folder, name), time.perf_counter()
-        self.run("eval", collection, "--query", self.query, "--depth", DEPTH, "--resamples", 1, "--write-run", out, "-q", *args)
+        self.run("eval", collection, "--query", self.query, "--depth", DEPTH, "--resamples", 100, "--write-run", out, "-q", *args)
         self.seconds[name] = time.perf_counter() - started
         return out
 
@@ -85,7 +85,7 @@ class Bench:
         plain = self.ranking("none", self.collection)
         runs = [self.method(m) for m in methods]
         qrels = os.path.join(self.folder, "qrels")
-        self.run("eval", self.collection, "--query", self.query, "--depth", DEPTH, "--resamples", 1, "--write-qrels", qrels, "-q")
+        self.run("eval", self.collection, "--query", self.query, "--depth", DEPTH, "--resamples", 100, "--write-qrels", qrels, "-q")
         arguments = [a for r in [plain, *runs] for a in ("--run", r)]
         return json.loads(self.run("eval", *arguments, "--qrels", qrels, "--json", "-q"))
 
