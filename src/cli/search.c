@@ -301,12 +301,13 @@ static int run(int argc, char **argv)
          .most = 1000},
         {.name = "--rerank",
          .value = "KIND",
-         .help = "kreciprocal[:K1:K2:LAMBDA], diffusion[:K:KQ:GAMMA:ALPHA], superglobal[:K:BETA], geometric[:LEAST] or "
+         .help = "kreciprocal[:K1:K2:LAMBDA], diffusion[:K:KQ:GAMMA:ALPHA], superglobal[:K:BETA], "
+                 "geometric[:LEAST:WEIGHT] or "
                  "none",
          .text = &in.rerank},
         {.name = "--shortlist",
          .value = "N",
-         .help = "how many are re-ranked (default 200, geometric 50)",
+         .help = "how many are re-ranked (default 200, geometric 100)",
          .number = &in.shortlist,
          .least = 1,
          .most = 10000},

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 50, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
-enum { GEOMETRIC_LEAST = 7 }; /* fewer agree on some affine map in pictures that have nothing in common */
+enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 100, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+enum { GEOMETRIC_LEAST = 4 };
+#define GEOMETRIC_WEIGHT 0.02f
 
 typedef struct search {
     lk_searcher *searcher;
@@ -70,6 +71,7 @@ static lk_status check(search *q)
     if (o->diffusion.k == 0) o->diffusion = lk_diffusion_defaults();
     if (o->superglobal.k == 0) o->superglobal = lk_superglobal_defaults();
     if (o->geometric_least == 0) o->geometric_least = GEOMETRIC_LEAST;
+    if (o->geometric_weight == 0) o->geometric_weight = GEOMETRIC_WEIGHT;
     if (o->shortlist == 0) o->shortlist = o->rerank == LK_RERANK_GEOMETRIC ? SHORTLIST_GEOMETRIC : SHORTLIST;
     return LK_OK;
 }
@@ -314,6 +316,9 @@ static lk_status rerank(search *q)
     switch (q->options.rerank) {
     case LK_RERANK_GEOMETRIC:
         s = lk_geometric_scores(q->searcher, q->query, q->options.geometric_least, q->hits, n, values);
+        if (lk_flat_metric(q->view.index) != LK_COSINE) break; /* a distance has no scale to add to */
+        for (size_t i = 0; s == LK_OK && i < n; i++)
+            values[i] = q->hits[i].score + q->options.geometric_weight * values[i];
         break;
     case LK_RERANK_SUPERGLOBAL:
         LK_TRY(fetch(q, n));
