@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static int run(int argc, char **argv);
 const cli_command cli_index = {
@@ -114,7 +115,10 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
         s = lk_fail_memory("path");
         goto done;
     }
-    LK_TRY(make_embedder(context, o, list, embedder));
+    LK_TRY(lk_make_dirs(model)); /* before the work, not after: one that cannot be made is no surprise to keep */
+    s = make_embedder(context, o, list, embedder);
+    if (s != LK_OK) rmdir(model);
+    LK_TRY(s);
     LK_TRY(lk_embedder_save(*embedder, model));
     lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
                                    .metric = LK_COSINE,
@@ -154,6 +158,7 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
         printf("%" PRIu64
                " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
                r->skipped_before);
+    if (stats->skipped) printf("`likeness info --skipped %s` says why\n", o->into);
 }
 
 static int run(int argc, char **argv)

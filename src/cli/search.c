@@ -12,7 +12,7 @@
 
 static int run(int argc, char **argv);
 const cli_command cli_search_command = {
-    "search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json | --html FILE] [options]",
+    "search", "COLLECTION.lk QUERY...|--text WORDS [-k N] [--json] [--html FILE] [options]",
     "Find the pictures most like a picture file, a picture of the collection (its path or "
     "id:NUMBER), or like what a text says",
     run};
@@ -172,18 +172,11 @@ done:
     return s;
 }
 
-static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts, size_t count, query *queries,
-                            lk_results *results)
+static lk_status search_all(lk_searcher *searcher, const typed *in, lk_search_options options, const uint32_t crop[4],
+                            char **texts, size_t count, query *queries, lk_results *results)
 {
-    uint32_t crop[4];
-    int64_t *yes = NULL, *no = NULL;
-    lk_search_options options;
-    lk_status s;
-    LK_TRY(read_options(in, &options, crop, &yes, &no));
-    if (in->text) {
-        s = lk_search_text(searcher, in->text, &options, &results[0]);
-        goto done;
-    }
+    lk_status s = LK_OK;
+    if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
         LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, &queries[i], &exclude));
@@ -192,9 +185,20 @@ static lk_status search_all(lk_searcher *searcher, const typed *in, char **texts
     }
     if (in->together) s = search_with(searcher, queries, count, &options, &results[0]);
 done:
-    free(yes);
-    free(no);
     return s;
+}
+
+/* One query's list by itself; of several, each with what was asked for. */
+static int print_json(char **texts, const lk_results *results, size_t rows)
+{
+    if (rows == 1) return cli_print_json(json_pack("{s:o}", "results", results_json(&results[0])));
+    json_t *all = json_array();
+    for (size_t i = 0; i < rows; i++) {
+        json_t *name = json_string(texts[i]); /* NULL: not UTF-8 */
+        json_array_append_new(
+            all, json_pack("{s:o, s:o}", "query", name ? name : json_null(), "results", results_json(&results[i])));
+    }
+    return cli_print_json(json_pack("{s:o}", "queries", all));
 }
 
 static int run(int argc, char **argv)
@@ -251,7 +255,9 @@ static int run(int argc, char **argv)
          .number = &in.shortlist,
          .least = 1,
          .most = 10000},
-        {.name = "--json", .help = "print {\"results\":[...]}", .flag = &in.json},
+        {.name = "--json",
+         .help = "print {\"results\":[...]}, of several queries {\"queries\":[...]}",
+         .flag = &in.json},
         {.name = "--html", .value = "FILE", .help = "write a page with the pictures", .text = &in.html},
         CLI_COMMON_OPTIONS(common),
     };
@@ -262,10 +268,20 @@ static int run(int argc, char **argv)
                          "--text goes with a collection alone: no picture, --crop, --together or --html");
     if (!in.text && count < 2)
         return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
-    if (count > 2 && !in.html && !in.together)
-        return cli_usage(&cli_search_command, "several queries go with --together (as one) or --html (a row for each)");
-    lk_context *context = cli_context(&common);
-    if (!context) return EXIT_FAILED;
+    if (count > 2 && !in.html && !in.json && !in.together)
+        return cli_usage(&cli_search_command,
+                         "several queries go with --together (as one), or with --html or --json (each by itself)");
+    uint32_t crop[4];
+    int64_t *yes = NULL, *no = NULL;
+    lk_search_options how;
+    bool sensible = read_options(&in, &how, crop, &yes, &no) == LK_OK;
+    if (!sensible) cli_usage(&cli_search_command, "%s", lk_error_message());
+    lk_context *context = sensible ? cli_context(&common) : NULL;
+    if (!context) {
+        free(yes);
+        free(no);
+        return sensible ? EXIT_FAILED : EXIT_USAGE;
+    }
     size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
     lk_searcher *searcher = NULL;
     query *queries = lk_alloc_zero(n, sizeof *queries);
@@ -273,19 +289,24 @@ static int run(int argc, char **argv)
     lk_results *results = lk_alloc_zero(n, sizeof *results);
     lk_status s = queries && page && results ? LK_OK : lk_fail_memory("results");
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
-    if (s == LK_OK) s = search_all(searcher, &in, argv + 1, n, queries, results);
+    if (s == LK_OK) s = search_all(searcher, &in, how, crop, argv + 1, n, queries, results);
     for (size_t i = 0; s == LK_OK && i < rows; i++) page[i] = (cli_page_row){queries[i].shown, &results[i]};
     if (s == LK_OK && in.html) s = cli_write_page(in.html, argv[0], page, rows);
     if (s != LK_OK)
         status = cli_fail("search");
     else if (in.json)
-        status = cli_print_json(json_pack("{s:o}", "results", results_json(&results[0])));
+        status = print_json(argv + 1, results, rows);
     else if (!in.html)
         print_table(&results[0]);
+    if (s == LK_OK && rows == 1 && results[0].count == 0 && !common.quiet)
+        fprintf(stderr, "likeness: search: %s\n",
+                in.where ? "no picture satisfies the filter" : "the collection has no other pictures");
     for (size_t i = 0; i < n && queries && results; i++) {
         free_query(&queries[i]);
         lk_results_free(&results[i]);
     }
+    free(yes);
+    free(no);
     free(queries);
     free(page);
     free(results);
