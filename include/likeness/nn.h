@@ -79,6 +79,7 @@ typedef struct lk_conv {
     int64_t pad[4];      /* top, left, bottom, right */
     int64_t groups;      /* 0 = 1; the number of input channels makes it depthwise */
     bool no_bias;        /* no parameter <name>.bias */
+    float deviation;     /* of the weights that lk_graph_initialise draws; 0 = He's over the outputs of a group */
 } lk_conv;
 /* Convolution. <name>.weight [out, in/groups, kh, kw], <name>.bias [out]. */
 LK_API lk_node lk_graph_conv(lk_graph *graph, const char *name, lk_node x, const lk_conv *conv);
@@ -236,7 +237,7 @@ LK_API const float *lk_graph_values(const lk_graph *graph, size_t index);
 /* The same for changing; copies what was borrowed. LK_INVALID before loading. */
 LK_API lk_status lk_graph_values_writable(lk_graph *graph, size_t index, float **values);
 /* Random starting values for what was not loaded yet: convolutions He-normal over the outputs (He et al., 2015), linear
- * and embedding weights truncated normal 0.02, norms 1 and 0. The same seed gives the same values. */
+ * and embedding weights normal with deviation 0.02, norms 1 and 0. The same seed gives the same values. */
 LK_API lk_status lk_graph_initialise(lk_graph *graph, uint64_t seed);
 
 /* Inference ------------------------------------------------------------------------------------------------------- */
@@ -299,11 +300,21 @@ LK_API lk_status lk_calibration_set(lk_calibration *calibration, const float *va
 
 /* Training -------------------------------------------------------------------------------------------------------- */
 
+/* Processes that train one network, each on its part of a batch. Batch normalisation then takes the statistics of the
+ * whole batch; gradients of parameters stay those of the part, for the caller to add up. */
+typedef struct lk_together {
+    int processes;
+    /* Replaces n values by their sums over all processes, which call it in the same order. */
+    lk_status (*sum)(void *user, double *values, size_t n);
+    void *user;
+} lk_together;
+
 typedef struct lk_training_options {
-    int64_t batch; /* rows of every step */
-    int threads;   /* 0 = 1 */
-    bool bf16;     /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
-    uint64_t seed; /* of dropout */
+    int64_t batch;               /* rows of every step */
+    int threads;                 /* 0 = 1 */
+    bool bf16;                   /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
+    uint64_t seed;               /* of dropout */
+    const lk_together *together; /* borrowed; NULL = alone */
 } lk_training_options;
 
 typedef struct lk_training lk_training;

@@ -21,7 +21,7 @@ typedef struct index_options {
     cli_common common;
     const char *into, *kind, *dtype, *csv, *model, *pool, *precision, *index, *recall;
     lk_neural_options network;
-    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory;
+    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory, features;
     bool retry, rebuild, json;
 } index_options;
 
@@ -134,6 +134,18 @@ done:
     return s;
 }
 
+/* --local-features: those of every picture, up to the limit. */
+static lk_status describe(lk_context *context, const index_options *o)
+{
+    lk_searcher *searcher = NULL;
+    uint64_t pictures;
+    if (!o->features) return LK_OK;
+    lk_status s = lk_searcher_open(context, o->into, &searcher);
+    if (s == LK_OK) s = lk_searcher_build_local_features(searcher, o->features << 20, &pictures);
+    lk_searcher_free(searcher);
+    return s;
+}
+
 static void report(const index_options *o, const lk_ingest_report *r, const lk_collection_stats *stats)
 {
     uint64_t indexed = r->added + r->updated + r->unchanged + r->moved;
@@ -231,7 +243,7 @@ static int run(int argc, char **argv)
          .most = 1000000},
         {.name = "--index",
          .value = "KIND",
-         .help = "flat (exact), graph, partitioned, or auto: from 50,000 vectors on (default: as it is, else auto)",
+         .help = "flat (exact), graph, partitioned, or auto: by count, width and memory (default: as it is, else auto)",
          .text = &o.index},
         {.name = "--recall",
          .value = "SHARE",
@@ -241,6 +253,12 @@ static int run(int argc, char **argv)
          .value = "MIB",
          .help = "that searching may take for the index (default: no limit)",
          .number = &o.memory,
+         .least = 1,
+         .most = UINT64_MAX >> 20},
+        {.name = "--local-features",
+         .value = "MIB",
+         .help = "compute what geometric re-ranking compares now, and keep at most so much of it (else 1024)",
+         .number = &o.features,
          .least = 1,
          .most = UINT64_MAX >> 20},
         {.name = "--rebuild", .help = "build the index even if few pictures changed", .flag = &o.rebuild},
@@ -290,6 +308,7 @@ static int run(int argc, char **argv)
     }
     LK_TRY(lk_ingest(context, collection, embedder, list, &ingest, &r));
     LK_TRY(lk_collection_build_index(context, collection, &index));
+    LK_TRY(describe(context, &o));
     LK_TRY(lk_collection_stats_of(collection, &stats));
     report(&o, &r, &stats);
     status = r.skipped ? EXIT_SKIPPED : EXIT_DONE;

@@ -49,17 +49,24 @@ static int run(int argc, char **argv)
     }
     LK_TRY(lk_collection_stats_of(collection, &stats));
     lk_index_info index;
-    LK_TRY(lk_collection_index_info(collection, &index));
+    s = lk_collection_index_info(collection, &index);
+    bool unusable = s == LK_CORRUPT || s == LK_UNSUPPORTED || s == LK_NOT_FOUND; /* searches are exact then */
+    if (unusable) {
+        index = (lk_index_info){.kind = "unusable"};
+        snprintf(index.why, sizeof index.why, "%s", lk_error_message());
+        s = LK_OK;
+    }
+    if (s != LK_OK) goto done;
     lk_collection_config config = lk_collection_config_of(collection);
     if (json) {
         status = cli_print_json(
-            json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:I, s:I, s:f}}",
+            json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:I, s:I, s:I, s:f}}",
                       "path", lk_collection_path(collection), "indexed", (json_int_t)stats.indexed, "skipped",
                       (json_int_t)stats.skipped, "dim", (json_int_t)config.dim, "dtype", dtypes[config.dtype], "metric",
                       cli_score_name(config.metric), "model", config.embedder_name, "model_id", config.embedder_id,
                       "segments", (json_int_t)stats.segments, "vector_bytes", (json_int_t)stats.vector_bytes,
                       "catalog_bytes", (json_int_t)stats.catalog_bytes, "dead_vectors", (json_int_t)stats.dead_vectors,
-                      "index", "kind", index.kind, "vectors", (json_int_t)index.vectors, "bytes",
+                      "index", "kind", index.kind, "why", index.why, "vectors", (json_int_t)index.vectors, "bytes",
                       (json_int_t)index.bytes, "effort", (json_int_t)index.effort, "recall", index.recall));
     } else {
         printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64
@@ -73,7 +80,8 @@ static int run(int argc, char **argv)
             printf("  index      %s (%s) of %" PRIu64 " vectors, %.1f MiB; finds %.1f%% of the ten best\n", index.kind,
                    index.description, index.vectors, (double)index.bytes / 1048576, index.recall * 100);
         else
-            printf("  index      flat: every search is exact\n");
+            printf("  index      %s: every search is exact\n", index.kind);
+        if (*index.why) printf("             %s%s\n", unusable ? "" : "chosen because ", index.why);
         if (stats.dead_vectors)
             printf("  dead       %" PRIu64 " vectors of changed or removed pictures; `likeness compact` drops them\n",
                    stats.dead_vectors);

@@ -19,7 +19,7 @@ const cli_command cli_search_command = {
 
 /* What the pictures named on the command line become: files decoded, pictures of the collection by their id. */
 typedef struct query {
-    lk_image image;
+    lk_image image, detail; /* detail: for geometric re-ranking */
     int64_t id;
     char *shown; /* the file */
 } query;
@@ -27,12 +27,14 @@ typedef struct query {
 static void free_query(query *q)
 {
     lk_image_free(&q->image);
+    lk_image_free(&q->detail);
     free(q->shown);
 }
 
 /* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own.
  */
-static lk_status read_query(lk_searcher *searcher, const char *text, const uint32_t *crop, query *out, int64_t *exclude)
+static lk_status read_query(lk_searcher *searcher, const char *text, const uint32_t *crop, bool geometric, query *out,
+                            int64_t *exclude)
 {
     lk_record record = {0};
     char *absolute = NULL, *end;
@@ -59,6 +61,7 @@ static lk_status read_query(lk_searcher *searcher, const char *text, const uint3
     }
     if (record.id) *exclude = record.id;
     s = lk_query_image_load(searcher, out->shown, crop, NULL, &out->image);
+    if (s == LK_OK && geometric) s = lk_query_image_load(NULL, out->shown, crop, NULL, &out->detail);
 done:
     lk_record_free(&record);
     free(absolute);
@@ -69,18 +72,22 @@ done:
 static lk_status search_with(lk_searcher *searcher, const query *queries, size_t n, const lk_search_options *options,
                              lk_results *out)
 {
-    lk_image *images = lk_alloc(n, sizeof *images);
+    lk_image *images = lk_alloc(n, sizeof *images), *details = lk_alloc(n, sizeof *details);
     int64_t *ids = lk_alloc(n, sizeof *ids);
     lk_query all = {.images = images, .ids = ids};
-    lk_status s = images && ids ? LK_OK : lk_fail_memory("query");
+    if (options->rerank == LK_RERANK_GEOMETRIC) all.details = details;
+    lk_status s = images && details && ids ? LK_OK : lk_fail_memory("query");
     for (size_t i = 0; s == LK_OK && i < n; i++) {
-        if (queries[i].id)
+        if (queries[i].id) {
             ids[all.n_ids++] = queries[i].id;
-        else
-            images[all.n_images++] = queries[i].image; /* borrowed */
+        } else {
+            details[all.n_images] = queries[i].detail; /* borrowed */
+            images[all.n_images++] = queries[i].image;
+        }
     }
     if (s == LK_OK) s = lk_search(searcher, &all, options, out);
     free(images);
+    free(details);
     free(ids);
     return s;
 }
@@ -162,8 +169,8 @@ static lk_status read_options(const typed *in, lk_search_options *out, uint32_t 
     *out = (lk_search_options){
         .k = in->k, .exact = in->exact, .where = in->where, .shortlist = in->shortlist, .expand_k = in->expand_k};
     if (in->crop) LK_TRY(read_crop(in->crop, crop));
-    if (in->rerank) LK_TRY(lk_rerank_named(in->rerank, &out->rerank));
-    if (in->expand) LK_TRY(lk_expansion_named(in->expand, &out->expand));
+    if (in->rerank) LK_TRY(lk_rerank_parse(in->rerank, out));
+    if (in->expand) LK_TRY(lk_expansion_parse(in->expand, out));
     LK_TRY(read_ids("--yes", in->yes, yes, &out->n_yes));
     LK_TRY(read_ids("--no", in->no, no, &out->n_no));
     out->yes = *yes;
@@ -179,7 +186,8 @@ static lk_status search_all(lk_searcher *searcher, const typed *in, lk_search_op
     if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
-        LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, &queries[i], &exclude));
+        LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, options.rerank == LK_RERANK_GEOMETRIC,
+                          &queries[i], &exclude));
         if (exclude || !in->together) options.exclude_id = exclude;
         if (!in->together) LK_TRY(search_with(searcher, &queries[i], 1, &options, &results[i]));
     }
@@ -237,7 +245,7 @@ static int run(int argc, char **argv)
          .text = &in.no},
         {.name = "--expand",
          .value = "KIND",
-         .help = "search again, joined by the nearest: aqe, rank, alpha or none",
+         .help = "search again, joined by the nearest: aqe[:N], rank[:N], alpha[:N[:ALPHA]] or none",
          .text = &in.expand},
         {.name = "--expand-count",
          .value = "N",
@@ -247,7 +255,8 @@ static int run(int argc, char **argv)
          .most = 1000},
         {.name = "--rerank",
          .value = "KIND",
-         .help = "kreciprocal, diffusion, superglobal, geometric or none",
+         .help = "kreciprocal[:K1:K2:LAMBDA], diffusion[:K:KQ:GAMMA:ALPHA], superglobal[:K:BETA], geometric[:LEAST] or "
+                 "none",
          .text = &in.rerank},
         {.name = "--shortlist",
          .value = "N",

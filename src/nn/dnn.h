@@ -31,7 +31,8 @@ typedef struct lk_post {
 typedef struct lk_dnn_op {
     dnnl_primitive_t primitive;
     dnnl_exec_arg_t args[LK_DNN_ARGS];
-    int values[LK_DNN_ARGS]; /* number of the value whose memory it is; LK_DNN_FIXED, LK_DNN_SCRATCH */
+    int values[LK_DNN_ARGS];     /* number of the value whose memory it is; LK_DNN_FIXED, LK_DNN_SCRATCH */
+    size_t offsets[LK_DNN_ARGS]; /* bytes into that memory; 0 unless set afterwards */
     int count;
     size_t scratch; /* bytes */
 } lk_dnn_op;

@@ -17,10 +17,11 @@ typedef struct lk_value {
 
 typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY, LK_STEP_WINOGRAD } lk_step_kind;
 
-/* A 3x3 convolution by Winograd's way: weights [36][out/64][in][64], and what follows it (others: number in
- * step->views). */
+/* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights [36][out/64][in][64]
+ * f32, or [16][out/64][in/2][64][2] bf16. */
 typedef struct lk_winograd {
-    const float *weights, *bias;
+    const void *weights;
+    const float *bias;
     lk_post posts[LK_MAX_POSTS];
     int post_count;
 } lk_winograd;
@@ -34,8 +35,9 @@ typedef struct lk_step {
     lk_view views[LK_MAX_INPUTS];
     const lk_operator *operator;
     size_t scratch; /* bytes */
-    /* LK_STEP_DNN */
-    lk_dnn_op dnn;
+    /* LK_STEP_DNN: primitives that do not depend on each other, one for each thread that there is work for */
+    lk_dnn_op *dnn;
+    int dnn_count;
     lk_winograd winograd; /* LK_STEP_WINOGRAD */
     /* LK_STEP_COPY: the same elements in another layout or type */
     lk_strided copy;
@@ -47,6 +49,7 @@ typedef struct lk_weights {
     struct lk_piece {
         void *data;
         size_t bytes;
+        dnnl_memory_desc_t layout; /* of what is packed for a primitive; NULL = numbers in a row */
     } * pieces;
     size_t count, capacity;
 } lk_weights;
@@ -89,6 +92,8 @@ struct lk_executor {
 
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
+/* Takes back the pieces from number `first` on: what asked for them is compiled anew. Those of other executors stay. */
+void lk_weights_rewind(lk_executor *e, size_t first);
 
 /* Compiles for exactly this batch. like: an executor whose weights and types are taken over; NULL = none. */
 lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *options, const lk_executor *like,
@@ -105,6 +110,7 @@ lk_status lk_executor_run_step(lk_executor *e, size_t index);
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);
 lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);
+void lk_step_free(lk_step *step);
 
 /* Value of a node, made into the layout and type that an operator wants (a copy is inserted where it differs). */
 typedef enum lk_layout { LK_LAYOUT_ANY, LK_LAYOUT_PLAIN, LK_LAYOUT_LAST } lk_layout;
@@ -117,12 +123,13 @@ lk_status lk_executor_value_of(lk_executor *e, lk_node node, int *out);
 
 /* Turns a group of the graph (see fuse.h) into one primitive. */
 lk_status lk_lower_conv(lk_executor *e, lk_node anchor);
-/* Whether a convolution of f32 goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch.
- */
-bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x);
-/* Weights [out][in][3][3] to what a step multiplies: 36 * in * out floats. */
-void lk_winograd_weights(const float *weights, size_t in, size_t out, float *packed);
-size_t lk_winograd_scratch(const lk_step *step);
+/* Whether a convolution goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch. */
+bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x, const lk_view *y);
+/* Weights [out][in][3][3] to what a step multiplies, and how many bytes that takes. */
+size_t lk_winograd_bytes(lk_type type, size_t in, size_t out);
+void lk_winograd_weights(const lk_nn_kernels *kernels, lk_type type, const float *weights, size_t in, size_t out,
+                         void *packed);
+size_t lk_winograd_scratch(const lk_executor *e, const lk_step *step);
 void lk_winograd_run(lk_executor *e, lk_step *step);
 
 lk_status lk_lower_linear(lk_executor *e, lk_node anchor);

@@ -67,6 +67,14 @@ typedef struct lk_nn_kernels {
     void (*winograd_out)(const float *in, size_t step, size_t channels, const float *bias, float *const out[16]);
     /* y [rows][64] = a [rows][n] b [n][64]; every sum runs over n in order. */
     void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step);
+    /* The same of bf16 by F(2x2, 3x3): tiles of 4x4 positions (channels a multiple of 32) to 16 rows; back to 2x2
+     * positions (of f32 or bf16) plus bias; and products, b [n / 2][64] holding two neighbours of n in one word. NULL
+     * without bf16 instructions. */
+    void (*winograd2_in)(const uint16_t *const taps[16], size_t channels, uint16_t *out, size_t step);
+    void (*winograd2_out)(const float *in, size_t step, size_t channels, const float *bias, bool relu, lk_type type,
+                          void *const out[4]);
+    void (*product64_bf16)(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, float *y,
+                           size_t y_step);
 
     /* Down the columns of [rows][step], the first n: sums of x or of (x - mean)^2; sums of gy and of gy (x - mean)
      * rstd; and gx += a gy + b x + c. */

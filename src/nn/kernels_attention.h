@@ -101,16 +101,19 @@ static void attention_f32(const lk_head *h)
 
 #if defined(__AVX512BF16__)
 
-/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. */
+/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. `ahead`: memory that is fetched
+ * meanwhile, a line for every pair. */
 __attribute__((always_inline)) static inline void multiply_pairs(const int rows, const uint32_t *a, size_t a_step,
                                                                  const uint32_t *b, size_t step, size_t pairs,
-                                                                 const int vectors, float *y, size_t y_step)
+                                                                 const int vectors, float *y, size_t y_step,
+                                                                 const char *ahead)
 {
     __m512 sums[LK_HEAD_ROWS][4];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
     for (size_t i = 0; i < pairs; i++) {
         __m512i w[4];
+        _mm_prefetch(ahead + 64 * i, _MM_HINT_T1);
         for (int v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(b + i * step + 16 * (size_t)v);
         for (int r = 0; r < rows; r++) {
             __m512i x = _mm512_set1_epi32((int)a[(size_t)r * a_step + i]);
@@ -122,9 +125,9 @@ __attribute__((always_inline)) static inline void multiply_pairs(const int rows,
 }
 
 static void multiply_some_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step,
-                                size_t pairs, int vectors, float *y, size_t y_step)
+                                size_t pairs, int vectors, float *y, size_t y_step, const void *ahead)
 {
-#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step)
+#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step, ahead)
     EACH_SHAPE(CALL)
 #undef CALL
 }
@@ -134,7 +137,7 @@ static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const
 {
     for (size_t j = 0; j < width; j += 64, b += panel)
         multiply_some_pairs(rows, a, a_step, b, step, pairs, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j,
-                            y_step);
+                            y_step, b);
 }
 
 static void attention_bf16(const lk_head *h)

@@ -46,15 +46,6 @@ const char *lk_collection_model_dir(const lk_collection *c)
 
 /* ---- creating ---- */
 
-static lk_status sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    lk_status s = LK_OK;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) s = lk_fail_errno(errno, "%s: cannot be synced", path);
-    if (fd >= 0) close(fd);
-    return s;
-}
-
 static lk_status make_folder(const char *parent, const char *name)
 {
     char *path = lk_path_join(parent, name);
@@ -87,7 +78,7 @@ static lk_status furnish(const char *folder, const lk_collection_config *config)
         goto done;
     }
     LK_TRY(lk_manifest_write(manifest_path, &manifest));
-    LK_TRY(sync_folder(folder));
+    LK_TRY(lk_folder_sync(folder));
 done:
     free(manifest_path);
     free(catalog);
@@ -134,7 +125,7 @@ lk_status lk_collection_create(const char *path, const lk_collection_config *con
         remove_half_made(temporary);
         goto done;
     }
-    LK_TRY(sync_folder(*absolute ? absolute : "/"));
+    LK_TRY(lk_folder_sync(*absolute ? absolute : "/"));
     s = lk_collection_open(path, LK_WRITE, out);
 done:
     free(temporary);

@@ -287,6 +287,46 @@ static void calibrated_int8_stays_close_to_f32_and_survives_saving(void **state)
     lk_graph_free(g);
 }
 
+/* Depthwise convolutions whose result a product of codes reads have no primitive of 8 bits. */
+static void what_int8_cannot_do_runs_in_floats(void **state)
+{
+    (void)state;
+    if (!(lk_cpu_detect() & LK_CPU_AVX512_VNNI)) skip();
+    lk_node x;
+    lk_graph *g = graph_with_picture(&x);
+    x = lk_graph_conv(g, "stem", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1, 1, 1}});
+    x = lk_graph_activation(g, NULL, x, LK_HARD_SWISH);
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        lk_node in = x;
+        snprintf(name, sizeof name, "depthwise%d", i);
+        x = lk_graph_conv(g, name, x, &(lk_conv){.out = 16, .kernel = {3, 3}, .pad = {1, 1, 1, 1}, .groups = 16});
+        x = lk_graph_activation(g, NULL, x, i == 2 ? LK_HARD_SWISH : LK_RELU);
+        snprintf(name, sizeof name, "pointwise%d", i);
+        x = lk_graph_conv(g, name, x, &(lk_conv){.out = 16, .kernel = {1, 1}});
+        x = lk_graph_add(g, NULL, x, in);
+    }
+    x = lk_graph_reshape(g, NULL, lk_graph_global_avg_pool(g, NULL, x), 2, (int64_t[]){LK_BATCH, 16});
+    lk_graph_output(g, lk_graph_linear(g, "head", x, WIDTH, false));
+    assert_int_equal(lk_graph_check(g), LK_OK);
+    assert_int_equal(lk_graph_initialise(g, 3), LK_OK);
+    float *p = pictures(), a[ROWS * WIDTH], b[ROWS * WIDTH], c[ROWS * WIDTH];
+    lk_calibration *calibration;
+    assert_int_equal(lk_calibration_new(g, &calibration), LK_OK);
+    assert_int_equal(lk_calibration_add(calibration, ROWS, (const void *[]){p}), LK_OK);
+    lk_compile_options options = {.batch = ROWS, .precision = LK_PRECISION_INT8, .calibration = calibration};
+    embed(g, (lk_compile_options){.batch = ROWS}, p, ROWS, a, NULL);
+    embed(g, options, p, ROWS, b, NULL);
+    for (int i = 0; i < ROWS; i++) assert_true(cosine(a + i * WIDTH, b + i * WIDTH) > 0.99);
+    options.batch = 2;
+    options.threads = 2;
+    embed(g, options, p, ROWS, c, NULL);
+    assert_memory_equal(b, c, sizeof b);
+    lk_calibration_free(calibration);
+    test_free(p);
+    lk_graph_free(g);
+}
+
 static void clones_share_weights_and_agree(void **state)
 {
     (void)state;
@@ -644,6 +684,7 @@ int main(void)
         cmocka_unit_test(a_row_has_the_same_bytes_in_any_batch_and_on_any_threads),
         cmocka_unit_test(bf16_stays_close_to_f32),
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
+        cmocka_unit_test(what_int8_cannot_do_runs_in_floats),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
         cmocka_unit_test(winograd_agrees_with_direct_convolution),
