@@ -35,6 +35,9 @@ LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_patter
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
+/* Gives every source without labels the name of the folder that it lies in as its "label": classes as most data sets
+ * keep them. */
+LK_API lk_status lk_sources_label_by_folder(lk_source_list *list);
 LK_API size_t lk_sources_count(lk_source_list *list);
 /* Borrowed until the next addition. */
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);

@@ -22,7 +22,7 @@ typedef struct index_options {
     const char *into, *kind, *dtype, *csv, *model, *pool, *precision, *index, *recall;
     lk_neural_options network;
     uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory, features;
-    bool retry, rebuild, json;
+    bool retry, rebuild, json, folders;
 } index_options;
 
 static bool is_csv(const char *path)
@@ -50,6 +50,7 @@ static lk_status gather(const index_options *o, int argc, char **argv, lk_source
         }
         if (s != LK_OK) break;
     }
+    if (s == LK_OK && o->folders) s = lk_sources_label_by_folder(list);
     if (s == LK_OK && lk_sources_count(list) == 0) s = lk_fail(LK_NOT_FOUND, "no pictures were found there");
 done:
     return s;
@@ -179,6 +180,9 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
+        {.name = "--label-folders",
+         .help = "the folder that a picture lies in is its label, unless a CSV gives it labels",
+         .flag = &o.folders},
         {.name = "--model",
          .value = "DIR",
          .help = "of a new collection: a network's directory as downloaded (see likeness model list)",

@@ -200,6 +200,25 @@ static json_t *column_value(const char *column, const char *text)
     return json_string(text);
 }
 
+lk_status lk_sources_label_by_folder(lk_source_list *list)
+{
+    settle(list); /* of two entries with one path the one that has labels keeps them */
+    for (size_t i = 0; i < list->count; i++) {
+        lk_source *source = &list->items[i].source;
+        const char *end = strrchr(source->path, '/'), *start = end;
+        while (start > source->path && start[-1] != '/') start--;
+        if (source->labels || start == end || !lk_utf8_valid(source->path))
+            continue; /* that one is passed over later */
+        json_t *labels = json_pack("{s:s%}", "label", start, (size_t)(end - start));
+        char *text = labels ? json_dumps(labels, JSON_COMPACT) : NULL;
+        if (text) source->labels = lk_arena_strdup(&list->arena, text);
+        free(text);
+        json_decref(labels);
+        if (!source->labels) return lk_fail_memory("labels");
+    }
+    return LK_OK;
+}
+
 lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path)
 {
     lk_csv csv;

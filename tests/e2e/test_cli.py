@@ -122,6 +122,19 @@ class Indexing(Case):
         logo(folder / "note.txt", "bolt")  # another ending says that it is none
         self.assertEqual((self.index(folder)["indexed"], self.index(folder)["skipped"]), (2, 0))
 
+    def test_folders_are_labels_where_no_csv_says_otherwise(self):
+        for shape in ("ring", "bolt"):
+            (self.folder / "classes" / shape).mkdir(parents=True)
+            for v in range(3):
+                logo(self.folder / "classes" / shape / f"{v}.svg", shape, v)
+        listed = self.folder / "listed.csv"
+        listed.write_text("path,label\nclasses/ring/0.svg,hoop\n")
+        self.assertEqual(self.index(listed, self.folder / "classes", "--label-folders")["added"], 6)
+        hits = run_json("search", self.collection, self.folder / "classes" / "ring" / "1.svg", "-k", 5)["results"]
+        labels = {str(pathlib.Path(h["path"]).relative_to(self.folder / "classes")): h["label"] for h in hits}
+        self.assertEqual(labels, {"ring/0.svg": "hoop", "ring/2.svg": "ring", "bolt/0.svg": "bolt", "bolt/1.svg": "bolt", "bolt/2.svg": "bolt"})
+        self.assertEqual(run_json("eval", self.collection)["queries"], 5)
+
     def test_folder_that_may_not_be_read_is_passed_over(self):
         if os.geteuid() == 0:
             # Root may read everything: nobody indexes, with a program that nobody can reach.
