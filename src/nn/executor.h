@@ -17,8 +17,8 @@ typedef struct lk_value {
 
 typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY, LK_STEP_WINOGRAD } lk_step_kind;
 
-/* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights [36][out/64][in][64]
- * f32, or [16][out/64][in/2][64][2] bf16. */
+/* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights
+ * [36][out/64][in][64] f32, or [16][out/64][in/2][64][2] bf16. */
 typedef struct lk_winograd {
     const void *weights;
     const float *bias;

@@ -1,9 +1,9 @@
-/* 3x3 convolutions with fewer multiplications: Winograd's F(4x4, 3x3) in f32, a quarter of them, and F(2x2, 3x3) in bf16,
- * four ninths (Lavin & Gray, 2016).
+/* 3x3 convolutions with fewer multiplications: Winograd's F(4x4, 3x3) in f32, a quarter of them, and F(2x2, 3x3) in
+ * bf16, four ninths (Lavin & Gray, 2016).
  *
- * The picture is cut into tiles of 4x4 (2x2) results. A tile's inputs d and the weights g are transformed, multiplied as
- * 36 (16) independent products over the channels, and transformed back: y = A^T [ sum over channels of (G g G^T) * (B^T d
- * B) ] A. The larger tiles cost two or three bits, which bf16 does not have. */
+ * The picture is cut into tiles of 4x4 (2x2) results. A tile's inputs d and the weights g are transformed, multiplied
+ * as 36 (16) independent products over the channels, and transformed back: y = A^T [ sum over channels of (G g G^T) *
+ * (B^T d B) ] A. The larger tiles cost two or three bits, which bf16 does not have. */
 #include "base/memory.h"
 #include "nn/executor.h"
 
@@ -27,8 +27,8 @@ bool lk_winograd_fits(const lk_executor *e, const lk_conv *c, const lk_view *x, 
 {
     if (x->rank != 4 || x->type != y->type) return false;
     bool shape = c->groups == 1 && c->kernel[0] == 3 && c->kernel[1] == 3 && c->stride[0] == 1 && c->stride[1] == 1 &&
-                 c->dilation[0] == 1 && c->dilation[1] == 1 && c->pad[0] <= 1 && c->pad[1] <= 1 && c->out % PANEL == 0 &&
-                 x->dims[1] % 32 == 0 && x->dims[1] >= 32;
+                 c->dilation[0] == 1 && c->dilation[1] == 1 && c->pad[0] <= 1 && c->pad[1] <= 1 &&
+                 c->out % PANEL == 0 && x->dims[1] % 32 == 0 && x->dims[1] >= 32;
     /* A picture of few tiles would read more weights than it saves work. */
     shape = shape && x->dims[2] >= 12 && x->dims[3] >= 12;
     if (x->type == LK_TYPE_BF16) return shape && e->team.kernels->product64_bf16;
