@@ -160,8 +160,8 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
         return;
     }
     if (o->common.quiet) return;
-    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
-           r->added, r->updated, r->unchanged);
+    printf("%" PRIu64 " picture%s indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
+           cli_s(indexed), r->added, r->updated, r->unchanged);
     if (r->moved) printf(", %" PRIu64 " moved", r->moved);
     printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into,
            stats->indexed);

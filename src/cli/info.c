@@ -1,5 +1,6 @@
 /* likeness info: what a collection is. */
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
@@ -14,11 +15,14 @@ static const char *const dtypes[] = {"f32", "f16", "int8"};
 static lk_status list_skipped(void *user, const lk_record *record)
 {
     if (record->state != LK_PICTURE_SKIPPED) return LK_OK;
-    if (user)
+    if (user) {
         json_array_append_new(user, json_pack("{s:I, s:s, s:s?}", "id", (json_int_t)record->id, "path", record->path,
-                                              "reason", record->error));
-    else
-        printf("%s\n", record->error ? record->error : record->path);
+                                              "reason",
+                                              record->error && lk_utf8_valid(record->error) ? record->error : NULL));
+    } else {
+        cli_put_plain(stdout, record->error ? record->error : record->path, SIZE_MAX);
+        putchar('\n');
+    }
     return LK_OK;
 }
 
@@ -71,11 +75,11 @@ static int run(int argc, char **argv)
     } else {
         printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64
                " skipped%s\n  model      %s (%s)\n  vectors    %zu x %s, %s, %.1f MiB "
-               "in %" PRIu64 " segments\n  catalog    %.1f MiB\n",
+               "in %" PRIu64 " segment%s\n  catalog    %.1f MiB\n",
                lk_collection_path(collection), stats.indexed, stats.skipped,
                stats.skipped ? " (--skipped lists them)" : "", config.embedder_name, config.embedder_id, config.dim,
                dtypes[config.dtype], cli_score_name(config.metric), (double)stats.vector_bytes / 1048576,
-               stats.segments, (double)stats.catalog_bytes / 1048576);
+               stats.segments, cli_s(stats.segments), (double)stats.catalog_bytes / 1048576);
         if (index.vectors)
             printf("  index      %s (%s) of %" PRIu64 " vectors, %.1f MiB; finds %.1f%% of the ten best\n", index.kind,
                    index.description, index.vectors, (double)index.bytes / 1048576, index.recall * 100);

@@ -137,22 +137,34 @@ static json_t *results_json(const lk_results *results)
     return list;
 }
 
+static size_t characters(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++) n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
 static void print_table(const lk_results *results)
 {
-    int widest = 5;
+    enum { WIDEST_LABEL = 32 };
+    size_t widest = strlen("label");
     for (size_t i = 0; i < results->count; i++) {
-        int n = results->items[i].label ? (int)strlen(results->items[i].label) : 0;
-        if (n > widest) widest = n < 32 ? n : 32;
+        size_t n = results->items[i].label ? characters(results->items[i].label) : 0;
+        if (n > widest) widest = n < WIDEST_LABEL ? n : WIDEST_LABEL;
     }
     printf("%4s  %8s", "rank", results->metric == LK_L2 ? "distance" : "score");
     if (results->rerank) printf("  %12s", lk_rerank_name(results->rerank));
-    printf("  %9s  %-*s  path\n", "id", widest, "label");
+    printf("  %9s  %-*s  path\n", "id", (int)widest, "label");
     for (size_t i = 0; i < results->count; i++) {
         const lk_result *r = &results->items[i];
         printf("%4zu  %8.4f", i + 1, (double)r->score);
         if (results->rerank && isfinite(r->reranked)) printf("  %12.5g", (double)r->reranked);
         if (results->rerank && !isfinite(r->reranked)) printf("  %12s", "-");
-        printf("  %9" PRId64 "  %-*.32s  %s\n", r->id, widest, r->label ? r->label : "", r->path);
+        printf("  %9" PRId64 "  ", r->id);
+        size_t shown = cli_put_plain(stdout, r->label ? r->label : "", widest);
+        printf("%*s", (int)(widest - shown) + 2, "");
+        cli_put_plain(stdout, r->path, SIZE_MAX);
+        putchar('\n');
     }
 }
 

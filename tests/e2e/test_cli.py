@@ -304,6 +304,28 @@ class Searching(Case):
         self.assertEqual(text.count("data:image/webp;base64,"), 22)
         self.assertNotIn("http", text.replace("http://www.w3.org", ""))
 
+    def test_names_cannot_command_the_terminal(self):
+        folder = self.folder / "odd"
+        folder.mkdir()
+        logo(folder / "a\nb\x1b[2J.svg", "ring")
+        (folder / "c\x1b]0;x\x07.png").write_text("no picture")
+        done = run("index", folder, "--into", self.folder / "odd.lk", "--log", self.folder / "log", status=3)
+        table = run("search", self.folder / "odd.lk", self.folder / "logos" / "ring-0.svg").stdout
+        listing = run("info", "--skipped", self.folder / "odd.lk").stdout
+        for text in (done.stdout, done.stderr, (self.folder / "log").read_text(), table, listing):
+            self.assertFalse(any(c < " " and c != "\n" for c in text), text)
+        self.assertIn("a?b?[2J.svg", table)
+        self.assertEqual(len(listing.splitlines()), 1)
+        self.assertEqual(len(table.splitlines()), 2)
+
+    def test_labels_in_any_script_stay_whole_and_in_their_column(self):
+        csv = self.folder / "logos" / "other.csv"
+        csv.write_text("path,label\n" + "".join(f"ring-{v}.svg,{label}\n" for v, label in enumerate(("é" * 40, "日本", "x"))))
+        run("index", csv, "--into", self.collection)
+        lines = run("search", self.collection, "id:1", "-k", 24).stdout.splitlines()
+        self.assertEqual({line.index("/") for line in lines[1:]}, {lines[0].index("path")})
+        self.assertTrue(any(" " + "é" * 32 + " " in line for line in lines))
+
     def test_several_queries_are_answered_each_by_itself(self):
         several = run_json("search", self.collection, "id:1", "id:5", "-k3")["queries"]
         self.assertEqual([q["query"] for q in several], ["id:1", "id:5"])
@@ -330,7 +352,7 @@ class Searching(Case):
         self.assertTrue(gone.exists())
         run("verify", self.collection)
         (self.folder / "logos" / "bars-2.svg").unlink()
-        self.assertIn("1 pictures removed", run("remove", self.collection, "--missing").stdout)
+        self.assertIn("1 picture removed", run("remove", self.collection, "--missing").stdout)
 
     def test_removal_is_all_or_nothing(self):
         run("remove", self.collection, "id:1", "id:999", status=1)
