@@ -273,8 +273,9 @@ LK_API lk_status lk_executor_clone(const lk_executor *executor, lk_executor **ou
 
 /* Runs on `batch` rows (1..options.batch; fewer cost no less than all). inputs: one pointer per input of the graph, in
  * order of their making, [batch, ...] of the input's type. outputs: one per output, f32 [batch, ...], NULL = not
- * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. One thread at
- * a time per executor. LK_INVALID (batch, an id outside of its embedding). */
+ * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. A row whose
+ * input holds NaN or infinity, or whose sums overflow on the way, gives NaN, also where a ReLU would hide it. One
+ * thread at a time per executor. LK_INVALID (batch, an id outside of its embedding). */
 LK_API lk_status lk_executor_run(lk_executor *executor, int64_t batch, const void *const *inputs,
                                  float *const *outputs);
 /* After a run: the values of a node that is an output or in `keep`, as f32 [batch, ...] in the order of its shape. */

@@ -459,6 +459,12 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
         goto done;
     }
     e->weights->owners++;
+    e->spoilt = lk_alloc_zero((size_t)e->options.batch, sizeof *e->spoilt);
+    if (!e->spoilt) {
+        free(keep);
+        s = lk_fail_memory("executor");
+        goto done;
+    }
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
@@ -506,6 +512,7 @@ void lk_executor_free_one(lk_executor *e)
     free(e->fused);
     free(e->value_of);
     free(e->pinned);
+    free(e->spoilt);
     free(e->values);
     free(e->steps);
     free(e->memory);

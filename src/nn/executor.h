@@ -96,7 +96,8 @@ struct lk_executor {
     char *scratch;
     size_t scratch_bytes;
     int reorders;
-    int64_t ran; /* rows of the last run */
+    int64_t ran;  /* rows of the last run */
+    bool *spoilt; /* [batch]: rows of the last run in which something was no number */
 
     /* A large batch is run in small parts, each by an executor of its own (batch.c); then nothing above but graph,
      * options and team is used. */
@@ -121,6 +122,12 @@ lk_status lk_executor_read_one(const lk_executor *e, lk_node node, float *out);
 /* lk_executor_run_one in pieces, for whoever times them: copies the inputs in, runs one step. */
 void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
 lk_status lk_executor_run_step(lk_executor *e, size_t index);
+
+/* Looks at all inputs, and at some of what a step gave; rows with NaN or infinity are spoilt, and an output of
+ * [batch][row] becomes NaN for them (spot.c). */
+void lk_spot_inputs(lk_executor *e, int64_t batch);
+void lk_spot_step(lk_executor *e, const lk_step *step, int64_t batch);
+void lk_spot_output(const lk_executor *e, int64_t batch, size_t row, float *output);
 
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);

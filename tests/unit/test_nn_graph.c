@@ -327,6 +327,57 @@ static void what_int8_cannot_do_runs_in_floats(void **state)
     lk_graph_free(g);
 }
 
+/* Two convolutions with a ReLU behind each; a third of the weights of the second is negative. */
+static lk_graph *overflowing(float first, float second)
+{
+    lk_node x;
+    lk_graph *g = graph_with_picture(&x);
+    x = lk_graph_conv(g, "a", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .no_bias = true});
+    x = lk_graph_activation(g, NULL, x, LK_RELU);
+    x = lk_graph_conv(g, "b", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .no_bias = true});
+    x = lk_graph_activation(g, NULL, x, LK_RELU);
+    x = lk_graph_reshape(g, NULL, lk_graph_global_avg_pool(g, NULL, x), 2, (int64_t[]){LK_BATCH, 16});
+    lk_graph_output(g, lk_graph_linear(g, "head", x, WIDTH, false));
+    assert_int_equal(lk_graph_check(g), LK_OK);
+    float weights[16 * 16 * 9];
+    for (int i = 0; i < 16 * 3 * 9; i++) weights[i] = first;
+    assert_int_equal(lk_graph_load(g, "a.weight", &(lk_tensor){LK_TYPE_F32, 4, {16, 3, 3, 3}, weights}), LK_OK);
+    for (int i = 0; i < 16 * 16 * 9; i++) weights[i] = i % 3 ? second : -second;
+    assert_int_equal(lk_graph_load(g, "b.weight", &(lk_tensor){LK_TYPE_F32, 4, {16, 16, 3, 3}, weights}), LK_OK);
+    assert_int_equal(lk_graph_initialise(g, 5), LK_OK);
+    return g;
+}
+
+static void what_is_no_number_never_gives_a_finite_result(void **state)
+{
+    (void)state;
+    float *x = pictures(), a[ROWS * WIDTH], b[ROWS * WIDTH];
+    for (int precision = LK_PRECISION_F32; precision <= LK_PRECISION_BF16; precision++) {
+        if (precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16)) continue;
+        lk_compile_options options = {.batch = ROWS, .threads = 2, .precision = (lk_precision)precision};
+        lk_graph *g = overflowing(1, 1);
+        embed(g, options, x, ROWS, a, NULL);
+        for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isfinite(a[i]));
+        /* one number of one row, and the others are as before */
+        for (int kind = 0; kind < 2; kind++) {
+            float kept = x[2 * PICTURE + 777];
+            x[2 * PICTURE + 777] = kind ? NAN : INFINITY;
+            embed(g, options, x, ROWS, b, NULL);
+            for (int i = 0; i < ROWS * WIDTH; i++)
+                if (!(i / WIDTH == 2 ? isnan(b[i]) : memcmp(&a[i], &b[i], sizeof *a) == 0))
+                    fail_msg("%d %d %d: %g %g", precision, kind, i, a[i], b[i]);
+            x[2 * PICTURE + 777] = kept;
+        }
+        lk_graph_free(g);
+        g = overflowing(1e30f, 1e30f); /* infinity less infinity everywhere, then a ReLU, which makes zero of it */
+        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fabsf(x[i]);
+        embed(g, options, x, ROWS, b, NULL);
+        for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isnan(b[i]));
+        lk_graph_free(g);
+    }
+    test_free(x);
+}
+
 static void clones_share_weights_and_agree(void **state)
 {
     (void)state;
@@ -713,6 +764,7 @@ int main(void)
         cmocka_unit_test(bf16_stays_close_to_f32),
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
         cmocka_unit_test(what_int8_cannot_do_runs_in_floats),
+        cmocka_unit_test(what_is_no_number_never_gives_a_finite_result),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
         cmocka_unit_test(winograd_agrees_with_direct_convolution),
