@@ -8,6 +8,15 @@
 #include <likeness/nn.h>
 #include <stddef.h>
 
+/* As lk_type_bytes, without a call, for inner loops. */
+static inline size_t lk_type_width(lk_type type)
+{
+    return type == LK_TYPE_BF16 || type == LK_TYPE_F16  ? 2
+           : type == LK_TYPE_I8 || type == LK_TYPE_U8   ? 1
+           : type == LK_TYPE_F32 || type == LK_TYPE_I32 ? 4
+                                                        : lk_type_bytes(type);
+}
+
 enum { LK_RUN = 1024 }; /* callers work in pieces of at most this many numbers when they need a buffer */
 
 /* Attention of one head: y = softmax(scale q k^T) v. Rows lie `step` elements apart. */

@@ -73,7 +73,7 @@ static void probabilities(const lk_head *h, float *scores, size_t step, size_t f
 
 static void store_row(const lk_head *h, const float *y, size_t row)
 {
-    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_bytes(h->y_type));
+    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_width(h->y_type));
 }
 
 static size_t to_16(size_t n)
@@ -83,7 +83,7 @@ static size_t to_16(size_t n)
 
 static void attention_f32(const lk_head *h)
 {
-    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_bytes(h->type);
+    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_width(h->type);
     float *kt = h->scratch, *v = kt + columns * h->width, *scores = v + columns * h->width;
     float *q = scores + LK_HEAD_ROWS * columns, *y = q + LK_HEAD_ROWS * h->width;
     memset(kt, 0, columns * h->width * sizeof *kt);

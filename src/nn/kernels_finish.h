@@ -51,7 +51,7 @@ static void activate_row(int kind, lanes v[4], const bool fine)
 __attribute__((always_inline)) static inline void finish_rows(const lk_finish *f, const float *sums, size_t rows,
                                                               const int before, const lk_type other, const lk_type type)
 {
-    size_t bytes = lk_type_bytes(type), other_bytes = lk_type_bytes(other);
+    size_t bytes = lk_type_width(type), other_bytes = lk_type_width(other);
     lanes bias[4] = {0};
     for (int i = 0; f->bias && i < 4; i++) bias[i] = load_lanes(f->bias + 16 * i);
     for (size_t r = 0; r < rows; r++) {

@@ -59,7 +59,7 @@ static void swish_bf16(__m512 minus, uint16_t *x, size_t n)
 static void k_swish(lk_type type, float factor, void *x, size_t n)
 {
     float v[LK_RUN];
-    size_t bytes = lk_type_bytes(type);
+    size_t bytes = lk_type_width(type);
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
     __m512 minus = _mm512_set1_ps(-1.44269504f * factor);
     if (type == LK_TYPE_F32) {

@@ -121,7 +121,7 @@ static void k_winograd2_out(const float *in, size_t step, size_t channels, const
             for (int j = 0; j < 2; j++) {
                 if (!out[2 * i + j]) continue;
                 if (relu) o[j] = (lanes)((words)o[j] & ~(words)(o[j] < zero));
-                put16(type, 1, o[j], (char *)out[2 * i + j] + c * lk_type_bytes(type));
+                put16(type, 1, o[j], (char *)out[2 * i + j] + c * lk_type_width(type));
             }
         }
     }
