@@ -115,8 +115,13 @@ int cli_parse(const cli_command *command, const cli_option *options, size_t n, i
         char *equals = strchr(arg, '=');
         const cli_option *option = find(options, n, arg, equals ? (size_t)(equals - arg) : strlen(arg));
         const char *attached = NULL; /* -k5 */
-        if (!option && arg[1] != '-' && (option = find(options, n, arg, 2)))
-            attached = option->value ? arg + 2 : (option = NULL, NULL);
+        if (!option && arg[1] != '-') {
+            option = find(options, n, arg, 2);
+            if (option && option->value)
+                attached = arg + 2;
+            else
+                option = NULL;
+        }
         if (!option) return unknown(command, options, n, arg);
         if (!option->value) {
             if (equals) return cli_usage(command, "%s takes no value", option->name);
