@@ -123,8 +123,8 @@ static lk_status make_node(lk_training *t, lk_node at)
     return LK_OK;
 }
 
-/* A gradient that a convolution writes before anyone adds to it need not be cleared: the last reader, if it is the only
- * reading of that node. */
+/* A gradient that a convolution writes before anyone adds to it need not be cleared: the node's last reader, which
+ * comes first on the way back, writes, and all others add. */
 static void find_direct(lk_training *t)
 {
     for (lk_node i = (lk_node)t->graph->node_count - 1; i >= 0; i--) {
@@ -134,6 +134,7 @@ static void find_direct(lk_training *t)
             if (from->call.seed) continue; /* seen: a later reader comes first on the way back */
             from->call.seed = 1;
             from->direct = node->op == LK_OP_CONV && !t->nodes[i].copies[k];
+            t->nodes[i].writes = from->direct;
         }
     }
     for (size_t i = 0; i < t->graph->output_count; i++) t->nodes[t->graph->outputs[i]].direct = false;
