@@ -348,20 +348,39 @@ static lk_graph *overflowing(float first, float second)
     return g;
 }
 
+static void weights_that_are_no_usable_numbers_are_refused(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 1.1e16f, -3e38f};
+    float weights[16 * 3 * 9] = {0};
+    lk_graph *g = overflowing(1, 1);
+    const lk_tensor tensor = {LK_TYPE_F32, 4, {16, 3, 3, 3}, weights};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        weights[i * 100] = bad[i];
+        assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_CORRUPT);
+        assert_non_null(strstr(lk_error_message(), "a.weight"));
+        assert_int_equal(lk_graph_load_borrowed(g, "a.weight", &tensor), LK_CORRUPT);
+        weights[i * 100] = 0;
+    }
+    assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_OK);
+    lk_graph_free(g);
+}
+
 static void what_is_no_number_never_gives_a_finite_result(void **state)
 {
     (void)state;
-    float *x = pictures(), a[ROWS * WIDTH], b[ROWS * WIDTH];
+    float a[ROWS * WIDTH], b[ROWS * WIDTH];
     for (int precision = LK_PRECISION_F32; precision <= LK_PRECISION_BF16; precision++) {
         if (precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16)) continue;
+        float *x = pictures();
         lk_compile_options options = {.batch = ROWS, .threads = 2, .precision = (lk_precision)precision};
         lk_graph *g = overflowing(1, 1);
         embed(g, options, x, ROWS, a, NULL);
         for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isfinite(a[i]));
         /* one number of one row, and the others are as before */
-        for (int kind = 0; kind < 2; kind++) {
+        for (int kind = 0; kind < 3; kind++) {
             float kept = x[2 * PICTURE + 777];
-            x[2 * PICTURE + 777] = kind ? NAN : INFINITY;
+            x[2 * PICTURE + 777] = kind == 0 ? NAN : kind == 1 ? INFINITY : -2e16f;
             embed(g, options, x, ROWS, b, NULL);
             for (int i = 0; i < ROWS * WIDTH; i++)
                 if (!(i / WIDTH == 2 ? isnan(b[i]) : memcmp(&a[i], &b[i], sizeof *a) == 0))
@@ -369,13 +388,14 @@ static void what_is_no_number_never_gives_a_finite_result(void **state)
             x[2 * PICTURE + 777] = kept;
         }
         lk_graph_free(g);
-        g = overflowing(1e30f, 1e30f); /* infinity less infinity everywhere, then a ReLU, which makes zero of it */
-        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fabsf(x[i]);
+        /* each number is allowed; infinity less infinity everywhere, then a ReLU, which makes zero of it */
+        g = overflowing(1e16f, 1e16f);
+        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fminf(fabsf(x[i]) * 1e15f, 1e16f);
         embed(g, options, x, ROWS, b, NULL);
         for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isnan(b[i]));
         lk_graph_free(g);
+        test_free(x);
     }
-    test_free(x);
 }
 
 static void clones_share_weights_and_agree(void **state)
@@ -764,6 +784,7 @@ int main(void)
         cmocka_unit_test(bf16_stays_close_to_f32),
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
         cmocka_unit_test(what_int8_cannot_do_runs_in_floats),
+        cmocka_unit_test(weights_that_are_no_usable_numbers_are_refused),
         cmocka_unit_test(what_is_no_number_never_gives_a_finite_result),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
