@@ -174,6 +174,23 @@ LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
 
+/* ---- duplicates ---- */
+
+typedef struct lk_duplicates {
+    lk_results *groups; /* [count], each of two pictures or more, the largest first: the one with the smallest id, then
+                           the others by their score with it */
+    size_t count;
+    size_t pictures; /* in all groups */
+} lk_duplicates;
+/* Groups of pictures that are nearly the same: any two within a distance (1 - cosine; squared for LK_L2) of each other
+ * are of one group, and so are those that a chain of such pairs connects. Through the approximate index where there is
+ * one, which may miss a few pairs, unless exact: then time grows with the square of the collection. where: only
+ * pictures that satisfy it (lk_collection_select); NULL = all. LK_INVALID, LK_UNSUPPORTED (inner products),
+ * LK_NO_MEMORY (all vectors are in memory as f32 meanwhile), LK_CANCELLED. */
+LK_API lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, const char *where,
+                                    lk_duplicates *out);
+LK_API void lk_duplicates_free(lk_duplicates *duplicates);
+
 /* ---- what two pictures share ---- */
 
 typedef struct lk_picture_pair {
