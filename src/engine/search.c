@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 50, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 100, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+enum { GEOMETRIC_LEAST = 4 };
+#define GEOMETRIC_WEIGHT 0.02f
 
 typedef struct search {
     lk_searcher *searcher;
@@ -65,6 +67,11 @@ static lk_status check(search *q)
     if (o->k == 0) o->k = 10;
     if (o->expand_k == 0) o->expand_k = EXPAND_K;
     if (o->expand_alpha == 0) o->expand_alpha = 3;
+    if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_kreciprocal_defaults();
+    if (o->diffusion.k == 0) o->diffusion = lk_diffusion_defaults();
+    if (o->superglobal.k == 0) o->superglobal = lk_superglobal_defaults();
+    if (o->geometric_least == 0) o->geometric_least = GEOMETRIC_LEAST;
+    if (o->geometric_weight == 0) o->geometric_weight = GEOMETRIC_WEIGHT;
     if (o->shortlist == 0) o->shortlist = o->rerank == LK_RERANK_GEOMETRIC ? SHORTLIST_GEOMETRIC : SHORTLIST;
     return LK_OK;
 }
@@ -241,7 +248,8 @@ static lk_status by_neighbours(search *q, size_t n, float *out)
     lk_status s = ids && distances ? LK_OK : lk_fail_memory("re-ranking");
     if (s != LK_OK) goto done;
     bool kreciprocal = q->options.rerank == LK_RERANK_KRECIPROCAL;
-    size_t k = kreciprocal ? lk_kreciprocal_defaults().k1 + 1 : lk_diffusion_defaults().k;
+    const lk_kreciprocal_options *o = &q->options.kreciprocal;
+    size_t k = !kreciprocal ? q->options.diffusion.k : o->k1 + 1 > o->k2 ? o->k1 + 1 : o->k2;
     for (size_t i = 0; i < n; i++) {
         ids[i] = q->hits[i].id;
         distances[i] = fmaxf(2 - 2 * q->hits[i].score, 0);
@@ -255,7 +263,8 @@ static lk_status by_neighbours(search *q, size_t n, float *out)
         list.farthest = distances[n - 1];
         list.self = LK_RANK_QUERY; /* it is not in the shortlist */
     }
-    s = kreciprocal ? lk_kreciprocal_rerank(NULL, &list, &source, out) : lk_diffusion_rerank(NULL, &list, &source, out);
+    s = kreciprocal ? lk_kreciprocal_rerank(o, &list, &source, out)
+                    : lk_diffusion_rerank(&q->options.diffusion, &list, &source, out);
 done:
     lk_knn_free(own);
     free(ids);
@@ -305,10 +314,15 @@ static lk_status rerank(search *q)
     if (s != LK_OK) goto done;
     for (size_t i = 0; i < q->count; i++) q->reranked[i] = NAN;
     switch (q->options.rerank) {
-    case LK_RERANK_GEOMETRIC: s = lk_geometric_scores(q->searcher, q->query, q->hits, n, values); break;
+    case LK_RERANK_GEOMETRIC:
+        s = lk_geometric_scores(q->searcher, q->query, q->options.geometric_least, q->hits, n, values);
+        if (lk_flat_metric(q->view.index) != LK_COSINE) break; /* a distance has no scale to add to */
+        for (size_t i = 0; s == LK_OK && i < n; i++)
+            values[i] = q->hits[i].score + q->options.geometric_weight * values[i];
+        break;
     case LK_RERANK_SUPERGLOBAL:
         LK_TRY(fetch(q, n));
-        s = lk_superglobal_rerank(NULL, q->dim, q->vector, n, q->found, values);
+        s = lk_superglobal_rerank(&q->options.superglobal, q->dim, q->vector, n, q->found, values);
         break;
     default: s = by_neighbours(q, n, values);
     }
@@ -455,35 +469,4 @@ lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_searc
 lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out)
 {
     return lk_search(searcher, &(lk_query){.ids = &id, .n_ids = 1}, options, out);
-}
-
-/* ---- names ---- */
-
-static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
-static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
-
-lk_status lk_rerank_named(const char *name, lk_rerank *out)
-{
-    for (size_t i = 0; i < sizeof rerank_names / sizeof *rerank_names; i++) {
-        if (strcmp(name, rerank_names[i]) != 0) continue;
-        *out = (lk_rerank)i;
-        return LK_OK;
-    }
-    return lk_fail(LK_INVALID,
-                   "there is no re-ranking %s: none, kreciprocal, diffusion, superglobal or geometric is wanted", name);
-}
-
-lk_status lk_expansion_named(const char *name, lk_expansion *out)
-{
-    for (size_t i = 0; i < sizeof expansion_names / sizeof *expansion_names; i++) {
-        if (strcmp(name, expansion_names[i]) != 0) continue;
-        *out = (lk_expansion)i;
-        return LK_OK;
-    }
-    return lk_fail(LK_INVALID, "there is no query expansion %s: none, aqe, rank or alpha is wanted", name);
-}
-
-const char *lk_rerank_name(lk_rerank rerank)
-{
-    return rerank_names[rerank];
 }

@@ -184,6 +184,12 @@ class Matching(Case):
         self.assertLess(other["inliers"], same["inliers"])
         self.assertEqual(sum(p["inlier"] for p in same["pairs"]), same["inliers"])
         self.assertEqual(drawing.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        page = self.folder / "match.html"
+        run("match", a, b, "--html", page)
+        text = page.read_text()
+        self.assertIn("data:image/png;base64,", text)
+        self.assertNotIn("http", text)
+        self.assertIn(str(a), text)
         self.assertGreater(run_json("match", a, a, "--homography")["inliers"], same["inliers"])
         run("match", a, status=2)
         self.assertIn("missing.svg", run("match", a, self.folder / "missing.svg", status=1).stderr)
