@@ -1,4 +1,4 @@
-"""Duplicates from outside: groups, their listings, and nothing that is touched."""
+"""Duplicates, and collections as plain files, from outside."""
 import csv
 import shutil
 import unittest
@@ -53,6 +53,42 @@ class Duplicates(Case):
         run("dedup", self.collection, "--within", "near", status=2)
         run("dedup", status=2)
         run("dedup", self.collection, "--where", "???", status=1)
+
+
+class Transfer(Case):
+    def test_what_goes_out_comes_in_again(self):
+        pictures, first, second = self.folder / "logos", self.folder / "first.lk", self.folder / "second.lk"
+        table, vectors = self.folder / "t.csv", self.folder / "v.npy"
+        run("index", logos(pictures, 3), "--into", first, "-q")
+        run("remove", first, "id:5")
+        run("export", first, "--vectors", vectors, "--csv", table)
+        with open(table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual(len(rows), 23)
+        self.assertNotIn("5", [r["id"] for r in rows])
+        files = ["--vectors", vectors, "--csv", table, "--like", first]
+        run("import", *files, "--into", second)
+        run("verify", second)
+        query = pictures / "ring-0.svg"
+        found = [[(r["path"], r["score"], r["label"], r["width"]) for r in run_json("search", c, query, "-k", 22)["results"]]
+                 for c in (first, second)]
+        self.assertEqual(*found)
+        run("import", *files, "--into", second, status=1)  # it is there already
+        again = run_json("index", pictures / "logos.csv", "--into", second)  # sizes and times are known: one is new
+        self.assertEqual((again["unchanged"], again["added"]), (23, 1))
+
+    def test_a_table_that_does_not_fit_is_refused_with_its_line(self):
+        pictures, first = self.folder / "logos", self.folder / "first.lk"
+        table, vectors = self.folder / "t.csv", self.folder / "v.fvecs"
+        run("index", logos(pictures, 1), "--into", first, "-q")
+        run("export", first, "--vectors", vectors, "--csv", table)
+        lines = table.read_text().splitlines()
+        broken = {"short": lines[:-1], "long": lines + ['9,"/x.svg",1,1,,1,1,"{}"'],
+                  "hash": lines[:2] + ['2,"/y.svg",1,1,zz,1,1,"{}"'] + lines[3:], "head": ["a,b,c,d,e,f,g,h"] + lines[1:]}
+        for name, text in broken.items():
+            table.write_text("\n".join(text) + "\n")
+            done = run("import", "--vectors", vectors, "--csv", table, "--like", first, "--into", self.folder / f"{name}.lk", status=1)
+            self.assertIn("t.csv", done.stderr, name)
 
 
 if __name__ == "__main__":
