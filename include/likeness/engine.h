@@ -26,14 +26,18 @@ typedef struct lk_source {
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
-/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL),
- * one file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
+/* A folder (walked recursively; files whose name ends in a picture's extension, or that have none and begin as a
+ * picture does; hidden ones left out; label = NULL), one file, or a glob pattern. LK_NOT_FOUND when it names nothing.
+ */
 LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_pattern);
 /* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member
  * of the labels. LK_CORRUPT with the line number. */
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
+/* Gives every source without labels the name of the folder that it lies in as its "label": classes as most data sets
+ * keep them. */
+LK_API lk_status lk_sources_label_by_folder(lk_source_list *list);
 LK_API size_t lk_sources_count(lk_source_list *list);
 /* Borrowed until the next addition. */
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
@@ -54,7 +58,7 @@ typedef struct lk_ingest_report {
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
  * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
  * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run.
- * A file whose name is not UTF-8 is logged and counted, but not recorded. */
+ * A file whose name is not UTF-8, or a folder that may not be read, is logged and counted, but not recorded. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
@@ -109,6 +113,11 @@ typedef struct lk_search_options {
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     bool exact;         /* read every vector, though the collection has an approximate index */
     const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    bool range;         /* all results whose score is `bound` or better, but at most k */
+    float bound;
+    lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
+    lk_fusion fuse; /* of several queries: LK_FUSE_MEAN (their mean is searched for) or LK_FUSE_BEST (each is, and a
+                       picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
     size_t expand_k;         /* how many of them; 0 = 2 */

@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <likeness/likeness.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 3 };
 
@@ -60,6 +62,12 @@ int cli_usage(const cli_command *command, const char *format, ...) __attribute__
 int cli_fail(const char *what);
 /* The same with a text of the command's own instead of the library's message. */
 int cli_fail_text(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* "s" unless there is one of them. */
+const char *cli_s(uint64_t count);
+/* Writes text with what a terminal would obey (line ends, escapes: names of files may hold anything) as question marks;
+ * at most `most` characters of it. Returns how many were written. */
+size_t cli_put_plain(FILE *stream, const char *text, size_t most);
 
 /* A context whose log and progress go to stderr (and --log), and that SIGINT and SIGTERM cancel. NULL after a message.
  */

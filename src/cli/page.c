@@ -101,7 +101,7 @@ static const char head[] =
     ".query div{border:2px solid "
     "#2563eb}ol{display:flex;flex-wrap:wrap;gap:.8rem;list-style:none;margin:0;padding:0;flex:1}"
     "figcaption{font-size:12px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}.score{color:#57606a}"
-    ".right div{border:2px solid #16a34a}.gone{font-size:11px;color:#999;text-align:center}"
+    ".gone{font-size:11px;color:#999;text-align:center}"
     "@media(max-width:40rem){section{flex-direction:column}}</style>";
 
 static const char *base_name(const char *path)

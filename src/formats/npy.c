@@ -132,9 +132,10 @@ static lk_status component_of(const char *name, const description *d, lk_compone
     if (d->descr[0] == '>')
         return lk_fail(LK_UNSUPPORTED, "%s: is big-endian (%s); save array.astype('<%s') instead", name, d->descr,
                        d->descr + 1);
+    bool whole = !d->structured && (d->descr[1] == 'i' || d->descr[1] == 'u'); /* lists of neighbours above all */
     return lk_fail(LK_UNSUPPORTED,
-                   "%s: holds '%s'; f4, f2, f8, i1, u1 and i4 are read: save array.astype('<f4') instead", name,
-                   d->structured ? "records" : d->descr);
+                   "%s: holds '%s'; f4, f2, f8, i1, u1 and i4 are read: save array.astype('<%s') instead", name,
+                   d->structured ? "records" : d->descr, whole ? "i4" : "f4");
 }
 
 lk_status lk_npy_layout(const char *name, const uint8_t *head, size_t size, uint64_t file_size, lk_vector_layout *out)

@@ -31,7 +31,7 @@ static inline size_t lk_grid_row(lk_grid g)
 }
 static inline void *lk_view_at(const lk_view *view, size_t element)
 {
-    return (char *)view->data + element * lk_type_bytes(view->type);
+    return (char *)view->data + element * lk_type_width(view->type);
 }
 
 typedef struct lk_call {
@@ -42,8 +42,9 @@ typedef struct lk_call {
     const float *p[LK_MAX_PARAMETERS]; /* parameters; vectors over channels are filled up with zeros to whole blocks */
     bool train;                        /* batch statistics, dropout */
     uint64_t seed;                     /* of this step's dropout */
-    void *saved;    /* what forward leaves for backward; size from lk_operator.saved; NULL in inference */
-    float *scratch; /* size from lk_operator.scratch */
+    void *saved;                 /* what forward leaves for backward; size from lk_operator.saved; NULL in inference */
+    float *scratch;              /* size from lk_operator.scratch */
+    const lk_together *together; /* training with other processes; NULL = alone */
 
     /* Backward: all values f32. gx and gp are added to; NULL where nobody asks. */
     const float *gy;

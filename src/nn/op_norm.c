@@ -8,7 +8,7 @@
  * in training (v without Bessel's correction; the running variance takes it with), the running ones otherwise. saved:
  * m, r [C]; scratch: factor and offset [C]. Backward with n elements per channel and xh = (x - m) r: gw += sum gy xh,
  * gb += sum gy, gx += w r (gy - sum gy / n - xh sum(gy xh) / n), without the two means when the running statistics were
- * used. */
+ * used. In training together with other processes the sums are those of all of them. */
 
 static size_t channels_of(lk_grid g)
 {
@@ -40,27 +40,87 @@ static size_t group_width(size_t channels, size_t group)
     return channels - group * GROUP < GROUP ? channels - group * GROUP : GROUP;
 }
 
+/* Behind factor and offset in the scratch: two sums [C] in f64. */
+static double *sums_of(const lk_call *c)
+{
+    return (double *)(void *)(c->scratch + 2 * channels_of(lk_grid_of(&c->y)));
+}
+
+/* Rows behind a mean: those of all processes that train together. */
+static size_t rows_of(const lk_call *c, lk_grid g)
+{
+    return g.batch * g.positions * (c->together ? (size_t)c->together->processes : 1);
+}
+
+/* Sums of the columns [first, first + n): of the values, or of their squared distances to the mean. */
+static void sum_columns(lk_call *c, size_t first, size_t n, bool squares)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    const float *mean = (const float *)c->saved + first;
+    c->team->kernels->column_sums((const float *)c->x->data + first, g.batch * g.positions, channels_of(g), n,
+                                  squares ? mean : NULL, sums_of(c) + first);
+}
+
+/* From these sums to means, or to rstd and the running statistics. */
+static void take_sums(lk_call *c, size_t first, size_t n, bool squares)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    size_t rows = rows_of(c, g);
+    const double *sum = sums_of(c) + first;
+    float *mean = (float *)c->saved + first, *rstd = mean + channels_of(g);
+    for (size_t i = 0; i < n; i++) {
+        if (!squares) {
+            mean[i] = (float)(sum[i] / (double)rows);
+            continue;
+        }
+        rstd[i] = (float)(1 / sqrt(sum[i] / (double)rows + (double)c->node->eps));
+        if (!c->statistics[0]) continue;
+        float m = c->node->momentum, *running = c->statistics[0] + first, *variance = c->statistics[1] + first;
+        running[i] += m * (mean[i] - running[i]);
+        variance[i] += m * ((float)(sum[i] / (double)(rows > 1 ? rows - 1 : 1)) - variance[i]);
+    }
+}
+
 static void batch_statistics_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
-    lk_grid g = lk_grid_of(&c->y);
-    size_t channels = channels_of(g), rows = g.batch * g.positions;
-    double sum[GROUP], square[GROUP];
-    for (size_t group = begin; group < end; group++) {
-        size_t first = group * GROUP, n = group_width(channels, group);
-        const float *x = (const float *)c->x->data + first;
-        float *mean = (float *)c->saved + first, *rstd = mean + channels;
-        c->team->kernels->column_sums(x, rows, channels, n, NULL, sum);
-        for (size_t i = 0; i < n; i++) mean[i] = (float)(sum[i] / (double)rows);
-        c->team->kernels->column_sums(x, rows, channels, n, mean, square);
-        for (size_t i = 0; i < n; i++) {
-            rstd[i] = (float)(1 / sqrt(square[i] / (double)rows + (double)c->node->eps));
-            if (!c->statistics[0]) continue;
-            float m = c->node->momentum, *running = c->statistics[0] + first, *variance = c->statistics[1] + first;
-            running[i] += m * (mean[i] - running[i]);
-            variance[i] += m * ((float)(square[i] / (double)(rows > 1 ? rows - 1 : 1)) - variance[i]);
+    size_t channels = channels_of(lk_grid_of(&c->y));
+    for (size_t group = begin; group < end; group++)
+        for (int squares = 0; squares < 2; squares++) {
+            sum_columns(c, group * GROUP, group_width(channels, group), squares);
+            take_sums(c, group * GROUP, group_width(channels, group), squares);
         }
+}
+
+static void means_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    size_t channels = channels_of(lk_grid_of(&c->y));
+    for (size_t group = begin; group < end; group++) sum_columns(c, group * GROUP, group_width(channels, group), false);
+}
+
+static void squares_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    size_t channels = channels_of(lk_grid_of(&c->y));
+    for (size_t group = begin; group < end; group++) sum_columns(c, group * GROUP, group_width(channels, group), true);
+}
+
+static lk_status batch_statistics(lk_call *c)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    size_t channels = channels_of(g), groups = (channels + GROUP - 1) / GROUP, cost = GROUP * g.batch * g.positions;
+    lk_status s = LK_OK;
+    if (!c->together) {
+        lk_team_for(c->team, groups, cost, batch_statistics_piece, c);
+        return LK_OK;
     }
+    for (int squares = 0; squares < 2 && s == LK_OK; squares++) {
+        lk_team_for(c->team, groups, cost, squares ? squares_piece : means_piece, c);
+        s = c->together->sum(c->together->user, sums_of(c), channels);
+        take_sums(c, 0, channels, squares);
+    }
+    return s;
 }
 
 static lk_status batch_norm_forward(lk_call *c)
@@ -69,9 +129,10 @@ static lk_status batch_norm_forward(lk_call *c)
     size_t channels = channels_of(g), rows = g.batch * g.positions;
     float *factor = c->scratch, *offset = factor + channels, *mean = c->saved, *rstd = mean ? mean + channels : NULL;
     if (c->train) {
-        if (rows == 1)
+        if (rows_of(c, g) == 1)
             return lk_fail(LK_INVALID, "%s: one value per channel has no variance to train with", c->node->name);
-        lk_team_for(c->team, (channels + GROUP - 1) / GROUP, GROUP * rows, batch_statistics_piece, c);
+        lk_status s = batch_statistics(c);
+        if (s != LK_OK) return s;
     }
     for (size_t i = 0; i < channels; i++) {
         float m = c->train ? mean[i] : c->p[2][i], r = c->train ? rstd[i] : 1 / sqrtf(c->p[3][i] + c->node->eps);
@@ -86,39 +147,75 @@ static lk_status batch_norm_forward(lk_call *c)
     return LK_OK;
 }
 
-/* Items are groups of channels. gx += w r (gy - s - xh p) is a gy + b x + c with a = w r, b = -w r^2 p, c = -a s - b m.
- */
+static void sum_products(lk_call *c, size_t first, size_t n)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    size_t channels = channels_of(g);
+    const float *mean = (const float *)c->saved + first;
+    double *sum = sums_of(c) + first;
+    c->team->kernels->column_products((const float *)c->x->data + first, c->gy + first, g.batch * g.positions, channels,
+                                      n, mean, mean + channels, sum, sum + channels);
+    for (size_t i = 0; i < n; i++) { /* of these rows alone: whoever trains together adds gradients up */
+        if (c->gp[0]) c->gp[0][first + i] += (float)sum[channels + i];
+        if (c->gp[1]) c->gp[1][first + i] += (float)sum[i];
+    }
+}
+
+/* gx += w r (gy - s - xh p) is a gy + b x + c with a = w r, b = -w r^2 p, c = -a s - b m. */
+static void spread_gradient(lk_call *c, size_t first, size_t n)
+{
+    lk_grid g = lk_grid_of(&c->y);
+    size_t channels = channels_of(g);
+    const float *mean = (const float *)c->saved + first, *rstd = mean + channels, *weight = c->p[0] + first;
+    const double *sum = sums_of(c) + first, *product = sum + channels;
+    float a[GROUP], b[GROUP], d[GROUP];
+    for (size_t i = 0; i < n; i++) {
+        double scale = (double)weight[i] * (double)rstd[i], share = c->train ? 1 / (double)rows_of(c, g) : 0;
+        double slope = -scale * (double)rstd[i] * product[i] * share;
+        a[i] = (float)scale;
+        b[i] = (float)slope;
+        d[i] = (float)(-scale * sum[i] * share - slope * (double)mean[i]);
+    }
+    c->team->kernels->column_update((const float *)c->x->data + first, c->gy + first, g.batch * g.positions, channels,
+                                    n, a, b, d, c->gx[0] + first);
+}
+
+static void products_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    size_t channels = channels_of(lk_grid_of(&c->y));
+    for (size_t group = begin; group < end; group++) sum_products(c, group * GROUP, group_width(channels, group));
+}
+
+static void spread_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    size_t channels = channels_of(lk_grid_of(&c->y));
+    for (size_t group = begin; group < end; group++) spread_gradient(c, group * GROUP, group_width(channels, group));
+}
+
 static void batch_norm_gradient_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
-    lk_grid g = lk_grid_of(&c->y);
-    size_t channels = channels_of(g), rows = g.batch * g.positions;
-    double sum[GROUP], product[GROUP];
-    float a[GROUP], b[GROUP], d[GROUP];
-    for (size_t group = begin; group < end; group++) {
-        size_t first = group * GROUP, n = group_width(channels, group);
-        const float *x = (const float *)c->x->data + first, *gy = c->gy + first;
-        const float *mean = (const float *)c->saved + first, *rstd = mean + channels, *weight = c->p[0] + first;
-        c->team->kernels->column_products(x, gy, rows, channels, n, mean, rstd, sum, product);
-        for (size_t i = 0; i < n; i++) {
-            if (c->gp[0]) c->gp[0][first + i] += (float)product[i];
-            if (c->gp[1]) c->gp[1][first + i] += (float)sum[i];
-            double scale = (double)weight[i] * (double)rstd[i], share = c->train ? 1 / (double)rows : 0;
-            double slope = -scale * (double)rstd[i] * product[i] * share;
-            a[i] = (float)scale;
-            b[i] = (float)slope;
-            d[i] = (float)(-scale * sum[i] * share - slope * (double)mean[i]);
-        }
-        if (c->gx[0]) c->team->kernels->column_update(x, gy, rows, channels, n, a, b, d, c->gx[0] + first);
+    for (size_t group = begin; group < end; group++) { /* one after the other: the group's columns are in the cache */
+        products_piece(c, group, group + 1);
+        if (c->gx[0]) spread_piece(c, group, group + 1);
     }
 }
 
 static lk_status batch_norm_backward(lk_call *c)
 {
     lk_grid g = lk_grid_of(&c->y);
-    lk_team_for(c->team, (channels_of(g) + GROUP - 1) / GROUP, 8 * GROUP * g.batch * g.positions,
-                batch_norm_gradient_piece, c);
-    return LK_OK;
+    size_t channels = channels_of(g), groups = (channels + GROUP - 1) / GROUP;
+    size_t cost = 8 * GROUP * g.batch * g.positions;
+    if (!c->together || !c->train) {
+        lk_team_for(c->team, groups, cost, batch_norm_gradient_piece, c);
+        return LK_OK;
+    }
+    lk_team_for(c->team, groups, cost / 2, products_piece, c);
+    lk_status s = c->together->sum(c->together->user, sums_of(c), 2 * channels);
+    if (s == LK_OK && c->gx[0]) lk_team_for(c->team, groups, cost / 2, spread_piece, c);
+    return s;
 }
 
 static size_t batch_norm_saved(const lk_call *c)
@@ -128,7 +225,7 @@ static size_t batch_norm_saved(const lk_call *c)
 
 static size_t batch_norm_scratch(const lk_call *c)
 {
-    return 2 * channels_of(lk_grid_of(&c->y));
+    return 2 * channels_of(lk_grid_of(&c->y)) + 2 * channels_of(lk_grid_of(&c->y)) * sizeof(double) / sizeof(float);
 }
 
 const lk_operator lk_operator_batch_norm = {batch_norm_forward, batch_norm_backward, batch_norm_saved,

@@ -4,7 +4,6 @@
 #include "nn/convert.h"
 #include "nn/graph.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,15 +99,6 @@ lk_status lk_graph_values_writable(lk_graph *graph, size_t index, float **values
     return LK_OK;
 }
 
-/* Normal with a hard end at two deviations, for linear layers as ViT's authors start them. */
-static float truncated(lk_random *random, float deviation)
-{
-    double x;
-    do x = lk_random_normal(random);
-    while (fabs(x) > 2);
-    return (float)x * deviation;
-}
-
 lk_status lk_graph_initialise(lk_graph *graph, uint64_t seed)
 {
     lk_random random;
@@ -122,7 +112,7 @@ lk_status lk_graph_initialise(lk_graph *graph, uint64_t seed)
         lk_status s = own(p);
         if (s != LK_OK) return s;
         for (size_t k = 0; k < p->elements; k++)
-            p->owned[k] = p->deviation > 0 ? truncated(&own_random, p->deviation) : p->init;
+            p->owned[k] = p->deviation > 0 ? (float)lk_random_normal(&own_random) * p->deviation : p->init;
         p->values = p->owned;
     }
     return LK_OK;

@@ -95,6 +95,7 @@ static lk_status make_node(lk_training *t, lk_node at)
     lk_status s;
     n->call.node = node;
     n->call.team = &t->team;
+    n->call.together = t->options.together;
     n->call.x = n->x;
     if (node->input_count > LK_MAX_INPUTS)
         return lk_fail(LK_LIMIT, "%s: more than %d inputs", node->name, LK_MAX_INPUTS);
@@ -122,8 +123,8 @@ static lk_status make_node(lk_training *t, lk_node at)
     return LK_OK;
 }
 
-/* A gradient that a convolution writes before anyone adds to it need not be cleared: the last reader, if it is the only
- * reading of that node. */
+/* A gradient that a convolution writes before anyone adds to it need not be cleared: the node's last reader, which
+ * comes first on the way back, writes, and all others add. */
 static void find_direct(lk_training *t)
 {
     for (lk_node i = (lk_node)t->graph->node_count - 1; i >= 0; i--) {
@@ -133,6 +134,7 @@ static void find_direct(lk_training *t)
             if (from->call.seed) continue; /* seen: a later reader comes first on the way back */
             from->call.seed = 1;
             from->direct = node->op == LK_OP_CONV && !t->nodes[i].copies[k];
+            t->nodes[i].writes = from->direct;
         }
     }
     for (size_t i = 0; i < t->graph->output_count; i++) t->nodes[t->graph->outputs[i]].direct = false;

@@ -24,6 +24,7 @@ typedef struct lk_tnode {
     bool wanted;     /* a gradient must reach this node: a parameter or an input lies behind it */
     bool needed;     /* one does in this step */
     bool direct;     /* its gradient is first written, not added to, by a convolution: no need to clear it */
+    bool writes;     /* it is that convolution: writes its input's gradient, where other readers add */
     lk_call call;
     lk_view x[LK_MAX_INPUTS];     /* inputs as the operator wants them: the node's memory, or a copy */
     float *copies[LK_MAX_INPUTS]; /* value of the copy, then its gradient; NULL = none */
