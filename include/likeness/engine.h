@@ -121,14 +121,14 @@ typedef struct lk_search_options {
                        picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
-    size_t expand_k;         /* how many of them; 0 = 3 */
-    float expand_alpha;      /* 0 = 3; the average is LK_EXPAND_AVERAGE */
+    size_t expand_k;         /* how many of them; 0 = 2 */
+    float expand_alpha;      /* 0 = 10; the average is LK_EXPAND_AVERAGE */
     const int64_t *yes, *no; /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults.
                                 The wrong ones are left out of the results. */
     size_t n_yes, n_no;
     lk_rerank rerank;
-    lk_kreciprocal_options kreciprocal; /* k1 0 = lk_kreciprocal_defaults */
-    lk_diffusion_options diffusion;     /* k 0 = lk_diffusion_defaults */
+    lk_kreciprocal_options kreciprocal; /* k1 0 = 12, 2, 0.8; the paper's are lk_kreciprocal_defaults */
+    lk_diffusion_options diffusion;     /* k 0 = 20, alpha 0.2, the rest lk_diffusion_defaults */
     lk_superglobal_options superglobal; /* k 0 = lk_superglobal_defaults */
     uint32_t geometric_least;           /* fewer features that agree count as none; 0 = 4 */
     float geometric_weight; /* of each feature that agrees, added to the cosine; 0 = 0.02. Other metrics: their number

@@ -313,7 +313,7 @@ static int run(int argc, char **argv)
          .text = &in.expand},
         {.name = "--expand-count",
          .value = "N",
-         .help = "how many join (default 3)",
+         .help = "how many join (default 2)",
          .number = &in.expand_k,
          .least = 1,
          .most = 1000},
