@@ -85,7 +85,8 @@ typedef enum lk_rerank {
     LK_RERANK_KRECIPROCAL, /* lk_kreciprocal_rerank; distance, lower is better */
     LK_RERANK_DIFFUSION,   /* lk_diffusion_rerank; higher is better */
     LK_RERANK_SUPERGLOBAL, /* lk_superglobal_rerank; higher is better */
-    LK_RERANK_GEOMETRIC    /* local features that agree on one affine map; their number, higher is better */
+    LK_RERANK_GEOMETRIC    /* local features that agree on one affine map; the cosine and 0.02 for each, higher is
+                              better */
 } lk_rerank;
 
 typedef struct lk_results {
@@ -112,6 +113,11 @@ typedef struct lk_search_options {
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     bool exact;         /* read every vector, though the collection has an approximate index */
     const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    bool range;         /* all results whose score is `bound` or better, but at most k */
+    float bound;
+    lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
+    lk_fusion fuse; /* of several queries: LK_FUSE_MEAN (their mean is searched for) or LK_FUSE_BEST (each is, and a
+                       picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
     size_t expand_k;         /* how many of them; 0 = 3 */
@@ -123,12 +129,14 @@ typedef struct lk_search_options {
     lk_kreciprocal_options kreciprocal; /* k1 0 = lk_kreciprocal_defaults */
     lk_diffusion_options diffusion;     /* k 0 = lk_diffusion_defaults */
     lk_superglobal_options superglobal; /* k 0 = lk_superglobal_defaults */
-    uint32_t geometric_least;           /* fewer features that agree count as none; 0 = 7 */
-    size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 50. At most 10000. */
+    uint32_t geometric_least;           /* fewer features that agree count as none; 0 = 4 */
+    float geometric_weight; /* of each feature that agrees, added to the cosine; 0 = 0.02. Other metrics: their number
+                               alone decides */
+    size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 100. At most 10000. */
 } lk_search_options;
 
 /* Sets the kind, and its parameters, from what the program and the HTTP API take: none, kreciprocal[:K1[:K2[:LAMBDA]]],
- * diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]], geometric[:LEAST]; none, aqe[:N], rank[:N],
+ * diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]], geometric[:LEAST[:WEIGHT]]; none, aqe[:N], rank[:N],
  * alpha[:N[:ALPHA]]. LK_INVALID says what is wanted. */
 LK_API lk_status lk_rerank_parse(const char *text, lk_search_options *out);
 LK_API lk_status lk_expansion_parse(const char *text, lk_search_options *out);

@@ -171,9 +171,44 @@ static void print_table(const lk_results *results)
 /* Options as they are typed. */
 typedef struct typed {
     uint64_t k, shortlist, expand_k;
-    const char *crop, *text, *where, *html, *rerank, *expand, *yes, *no;
+    const char *crop, *text, *where, *html, *rerank, *expand, *yes, *no, *within, *fuse, *diverse, *trade;
     bool json, together, exact;
 } typed;
+
+static lk_status read_number(const char *option, const char *text, double most, float *out)
+{
+    char *end;
+    double number = text ? strtod(text, &end) : 0;
+    if (text && (end == text || *end || !(number >= 0 && number <= most)))
+        return lk_fail(LK_INVALID, "%s %s: a number from 0 to %g is wanted", option, text, most);
+    *out = (float)number;
+    return LK_OK;
+}
+
+/* What --within, --fuse, --diverse and --trade say. */
+static lk_status read_shape(const typed *in, lk_search_options *out)
+{
+    lk_status s;
+    out->range = in->within != NULL;
+    LK_TRY(read_number("--within", in->within, 1e30, &out->bound));
+    LK_TRY(read_number("--diverse", in->diverse, 1e30, &out->diverse.apart));
+    LK_TRY(read_number("--trade", in->trade, 1, &out->diverse.trade));
+    if (in->fuse && strcmp(in->fuse, "best") == 0)
+        out->fuse = LK_FUSE_BEST;
+    else if (in->fuse && strcmp(in->fuse, "mean") != 0)
+        s = lk_fail(LK_INVALID, "--fuse %s: mean or best is wanted", in->fuse);
+done:
+    return s;
+}
+
+/* A distance, as it was typed, becomes a bound of the collection's own scores. */
+static lk_status set_bound(const typed *in, lk_metric metric, lk_search_options *out)
+{
+    if (!in->within || metric == LK_L2) return LK_OK;
+    if (metric == LK_INNER_PRODUCT) return lk_fail(LK_UNSUPPORTED, "--within: inner products are no distances");
+    out->bound = 1 - out->bound;
+    return LK_OK;
+}
 
 static lk_status read_options(const typed *in, lk_search_options *out, uint32_t crop[4], int64_t **yes, int64_t **no)
 {
@@ -181,6 +216,7 @@ static lk_status read_options(const typed *in, lk_search_options *out, uint32_t 
     *out = (lk_search_options){
         .k = in->k, .exact = in->exact, .where = in->where, .shortlist = in->shortlist, .expand_k = in->expand_k};
     if (in->crop) LK_TRY(read_crop(in->crop, crop));
+    LK_TRY(read_shape(in, out));
     if (in->rerank) LK_TRY(lk_rerank_parse(in->rerank, out));
     if (in->expand) LK_TRY(lk_expansion_parse(in->expand, out));
     LK_TRY(read_ids("--yes", in->yes, yes, &out->n_yes));
@@ -194,7 +230,8 @@ done:
 static lk_status search_all(lk_searcher *searcher, const typed *in, lk_search_options options, const uint32_t crop[4],
                             char **texts, size_t count, query *queries, lk_results *results)
 {
-    lk_status s = LK_OK;
+    lk_status s;
+    LK_TRY(set_bound(in, lk_searcher_config(searcher).metric, &options));
     if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
@@ -224,12 +261,12 @@ static int print_json(char **texts, const lk_results *results, size_t rows)
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    typed in = {.k = 10};
+    typed in = {0};
     const cli_option options[] = {
         {.name = "--count",
          .letter = 'k',
          .value = "N",
-         .help = "results (default 10)",
+         .help = "results (default 10; with --within at most so many, default 1000)",
          .number = &in.k,
          .least = 1,
          .most = 100000},
@@ -247,6 +284,22 @@ static int run(int argc, char **argv)
          .text = &in.where},
         {.name = "--exact", .help = "read every vector, though there is an approximate index", .flag = &in.exact},
         {.name = "--together", .help = "several pictures show one thing: search with their mean", .flag = &in.together},
+        {.name = "--fuse",
+         .value = "KIND",
+         .help = "several pictures as one query: mean (as --together) or best (each picture is searched for)",
+         .text = &in.fuse},
+        {.name = "--within",
+         .value = "D",
+         .help = "all pictures within this distance: 1 - cosine (squared for L2)",
+         .text = &in.within},
+        {.name = "--diverse",
+         .value = "D",
+         .help = "leave out results within this distance of a better one",
+         .text = &in.diverse},
+        {.name = "--trade",
+         .value = "SHARE",
+         .help = "0 to 1: how much differing from the results before counts against likeness",
+         .text = &in.trade},
         {.name = "--yes",
          .value = "ID,ID...",
          .help = "these pictures are right: move the query towards them",
@@ -267,12 +320,13 @@ static int run(int argc, char **argv)
          .most = 1000},
         {.name = "--rerank",
          .value = "KIND",
-         .help = "kreciprocal[:K1:K2:LAMBDA], diffusion[:K:KQ:GAMMA:ALPHA], superglobal[:K:BETA], geometric[:LEAST] or "
+         .help = "kreciprocal[:K1:K2:LAMBDA], diffusion[:K:KQ:GAMMA:ALPHA], superglobal[:K:BETA], "
+                 "geometric[:LEAST:WEIGHT] or "
                  "none",
          .text = &in.rerank},
         {.name = "--shortlist",
          .value = "N",
-         .help = "how many are re-ranked (default 200, geometric 50)",
+         .help = "how many are re-ranked (default 200, geometric 100)",
          .number = &in.shortlist,
          .least = 1,
          .most = 10000},
@@ -284,14 +338,17 @@ static int run(int argc, char **argv)
     };
     int count, status = cli_parse(&cli_search_command, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
+    if (in.k == 0) in.k = in.within ? 1000 : 10;
+    if (in.fuse) in.together = true;
     if (in.text && (count != 1 || in.crop || in.html || in.together))
         return cli_usage(&cli_search_command,
                          "--text goes with a collection alone: no picture, --crop, --together or --html");
     if (!in.text && count < 2)
         return cli_usage(&cli_search_command, "a collection and a query picture (or --text) are wanted");
     if (count > 2 && !in.html && !in.json && !in.together)
-        return cli_usage(&cli_search_command,
-                         "several queries go with --together (as one), or with --html or --json (each by itself)");
+        return cli_usage(
+            &cli_search_command,
+            "several queries go with --together or --fuse (as one), or with --html or --json (each by itself)");
     uint32_t crop[4];
     int64_t *yes = NULL, *no = NULL;
     lk_search_options how;
@@ -321,7 +378,9 @@ static int run(int argc, char **argv)
         print_table(&results[0]);
     if (s == LK_OK && rows == 1 && results[0].count == 0 && !common.quiet)
         fprintf(stderr, "likeness: search: %s\n",
-                in.where ? "no picture satisfies the filter" : "the collection has no other pictures");
+                in.within  ? "no picture is that near"
+                : in.where ? "no picture satisfies the filter"
+                           : "the collection has no other pictures");
     for (size_t i = 0; i < n && queries && results; i++) {
         free_query(&queries[i]);
         lk_results_free(&results[i]);

@@ -192,7 +192,7 @@ static int train(typed *in, const char *path)
     if (read_options(in, &options) != LK_OK) return cli_usage(&cli_train, "%s", lk_error_message());
     lk_context *context = cli_context(&in->common);
     if (!context) return EXIT_FAILED;
-    lk_status s = lk_train_data_open(context, path, &data);
+    lk_status s = lk_train_data_open(context, path, NULL, &data);
     if (s == LK_OK) {
         lk_train_data_info i = lk_train_data_info_of(data);
         if (!in->common.quiet && !in->json) {

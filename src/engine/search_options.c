@@ -50,7 +50,7 @@ static bool whole(const double *values, int given, int n)
 
 lk_status lk_rerank_parse(const char *text, lk_search_options *out)
 {
-    static const int most[] = {0, 3, 4, 2, 1}, wholes[] = {0, 2, 2, 1, 1};
+    static const int most[] = {0, 3, 4, 2, 2}, wholes[] = {0, 2, 2, 1, 1};
     lk_kreciprocal_options k = lk_kreciprocal_defaults();
     lk_diffusion_options d = lk_diffusion_defaults();
     lk_superglobal_options g = lk_superglobal_defaults();
@@ -65,7 +65,7 @@ lk_status lk_rerank_parse(const char *text, lk_search_options *out)
         return lk_fail(
             LK_INVALID,
             "%s: kreciprocal[:K1[:K2[:LAMBDA]]], diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]] or "
-            "geometric[:LEAST] is wanted",
+            "geometric[:LEAST[:WEIGHT]] is wanted",
             text);
     out->rerank = (lk_rerank)kind;
     switch (out->rerank) {
@@ -87,7 +87,7 @@ lk_status lk_rerank_parse(const char *text, lk_search_options *out)
         if (n > 1) g.beta = (float)v[1];
         out->superglobal = g;
         break;
-    default: out->geometric_least = n > 0 ? (uint32_t)v[0] : 0;
+    default: out->geometric_least = n > 0 ? (uint32_t)v[0] : 0; out->geometric_weight = n > 1 ? (float)v[1] : 0;
     }
     return LK_OK;
 }

@@ -383,6 +383,7 @@ static lk_status bind_primitive(lk_executor *e, lk_dnn_op *op, size_t scratch, c
         char *data = value == LK_DNN_SCRATCH ? e->scratch + scratch : e->values[value].view.data;
         lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(op->args[i].memory, data + op->offsets[i]), name);
         if (s != LK_OK) return s;
+        if (op->args[i].arg == DNNL_ARG_DST) op->swish.data = data + op->offsets[i];
     }
     return LK_OK;
 }
@@ -399,9 +400,9 @@ static lk_status bind(lk_executor *e)
         size_t need = 0;
         for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
-        if (step->kind == LK_STEP_WINOGRAD) {
+        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT) {
             step->call.y = e->values[step->output].view;
-            need = lk_winograd_scratch(e, step);
+            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e) : lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;

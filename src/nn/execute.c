@@ -16,6 +16,8 @@ static void run_primitives(void *arg, size_t begin, size_t end)
         const lk_dnn_op *op = &job->step->dnn[i];
         dnnl_status_t s = dnnl_primitive_execute(primitive, job->e->dnn.stream, op->count, op->args);
         if (s != dnnl_success) job->status = (int)s;
+        if (op->swish.numbers)
+            job->e->team.kernels->swish(op->swish.type, op->swish.factor, op->swish.data, op->swish.numbers);
     }
 }
 
@@ -32,6 +34,7 @@ static lk_status run_step(lk_executor *e, lk_step *step)
     case LK_STEP_DNN: return run_dnn(e, step);
     case LK_STEP_OPERATOR: return step->operator->forward(&step->call);
     case LK_STEP_WINOGRAD: lk_winograd_run(e, step); return LK_OK;
+    case LK_STEP_PRODUCT: lk_product_run(e, step); return LK_OK;
     case LK_STEP_COPY:
         lk_copy_strided(&e->team, &step->copy, &step->views[0], 0, &e->values[step->output].view, 0, false);
         return LK_OK;

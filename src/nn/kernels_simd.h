@@ -277,23 +277,46 @@ static void k_sum_rows(lk_type type, float scale, const void *rows, size_t count
     }
 }
 
+/* The largest of the taps, NaN where one is NaN. */
+__attribute__((always_inline)) static inline lanes top_of(const lk_type type, float scale, const void *const *taps,
+                                                          size_t count, size_t at)
+{
+    lanes top, v;
+    GET16(type, scale, (const char *)taps[0] + at, top);
+#if defined(__AVX512F__)
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)top, (__m512)top, _CMP_UNORD_Q);
+    for (size_t t = 1; t < count; t++) {
+        GET16(type, scale, (const char *)taps[t] + at, v);
+        nan |= _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+        top = (lanes)_mm512_max_ps((__m512)v, (__m512)top);
+    }
+    return (lanes)_mm512_mask_mov_ps((__m512)top, nan, _mm512_set1_ps(NAN));
+#else
+    for (size_t t = 1; t < count; t++) {
+        GET16(type, scale, (const char *)taps[t] + at, v);
+        truths larger = (v > top) | (v != v);
+        top = (lanes)(((words)v & (words)larger) | ((words)top & ~(words)larger));
+    }
+    return top;
+#endif
+}
+
 static void k_max_taps(lk_type type, float scale, const void *const *taps, size_t count, size_t n, float *y)
 {
-    size_t bytes = lk_type_bytes(type), j = 0;
+    size_t j = 0;
     for (; j + 16 <= n; j += 16) {
-        lanes top, v;
-        GET16(type, scale, (const char *)taps[0] + j * bytes, top);
-        for (size_t t = 1; t < count; t++) {
-            GET16(type, scale, (const char *)taps[t] + j * bytes, v);
-            truths larger = (v > top) | (v != v); /* NaN stays */
-            top = (lanes)(((words)v & (words)larger) | ((words)top & ~(words)larger));
+        lanes top;
+        switch (type) { /* a constant in each */
+        case LK_TYPE_BF16: top = top_of(LK_TYPE_BF16, 1, taps, count, j * 2); break;
+        case LK_TYPE_F32: top = top_of(LK_TYPE_F32, 1, taps, count, j * 4); break;
+        default: top = top_of(type, scale, taps, count, j * lk_type_bytes(type));
         }
         memcpy(y + j, &top, sizeof top);
     }
     for (; j < n; j++) {
         for (size_t t = 0; t < count; t++) {
             float v;
-            k_load(type, scale, (const char *)taps[t] + j * bytes, 1, &v);
+            k_load(type, scale, (const char *)taps[t] + j * lk_type_bytes(type), 1, &v);
             if (t == 0 || v > y[j] || v != v) y[j] = v;
         }
     }
@@ -418,6 +441,7 @@ static void k_softmax(float *x, size_t n, float scale)
 
 #include "nn/kernels_attention.h"
 #include "nn/kernels_columns.h"
+#include "nn/kernels_finish.h"
 #include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
@@ -488,6 +512,7 @@ const lk_nn_kernels NN_TABLE = {
     .load = k_load,
     .store = k_store,
     .activate = k_activate,
+    .swish = k_swish,
     .activate_gradient = k_activate_gradient,
     .softmax = k_softmax,
     .softmax_gradient = k_softmax_gradient,
@@ -497,6 +522,7 @@ const lk_nn_kernels NN_TABLE = {
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
     .product64 = k_product64,
+    .finish64 = k_finish64,
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,
     .product64_bf16 = k_product64_bf16,

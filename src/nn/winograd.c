@@ -169,9 +169,9 @@ static void multiply(const winograd_job *j)
         const void *b = (const char *)j->step->winograd.weights + item * j->in * PANEL * j->way.bytes;
         float *y = j->products + point * j->out_step + panel * PANEL;
         if (j->way.side == 2)
-            k->product64_bf16(a, j->in, j->tiles, b, j->in, y, j->out);
+            k->product64_bf16(a, j->in, j->tiles, b, j->in, false, y, j->out);
         else
-            k->product64(a, j->in, j->tiles, b, j->in, y, j->out);
+            k->product64(a, j->in, j->tiles, b, j->in, false, y, j->out);
     }
 }
 

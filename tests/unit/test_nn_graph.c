@@ -622,6 +622,29 @@ static void dropout_drops_its_share_in_training_alone(void **state)
     }
 }
 
+/* bf16 keeps eight bits: one off in the last, for what is not nearly nothing. Far out it is x, or nothing. */
+static void swish_of_bf16_is_right_to_its_last_bit(void **state)
+{
+    (void)state;
+    const lk_nn_kernels *k = lk_nn_kernels_for(lk_cpu_detect());
+    enum { N = 1001 };
+    float x[N], y[N];
+    uint16_t stored[N];
+    for (int i = 0; i < N; i++) x[i] = (float)(i - 500) * 0.031f;
+    x[0] = -1e4f;
+    x[1] = 1e4f;
+    x[2] = NAN;
+    k->store(LK_TYPE_BF16, 1, x, N, stored);
+    k->load(LK_TYPE_BF16, 1, stored, N, x);
+    k->swish(LK_TYPE_BF16, 1, stored, N);
+    k->load(LK_TYPE_BF16, 1, stored, N, y);
+    assert_true(fabsf(y[0]) < 1e-30f && y[1] == x[1] && isnan(y[2]));
+    for (int i = 3; i < N; i++) {
+        double exact = (double)x[i] / (1 + exp(-(double)x[i]));
+        assert_true(fabs((double)y[i] - exact) <= fabs(exact) * 0x1p-8 + 1e-30);
+    }
+}
+
 static void kernel_variants_agree_with_the_plain_one(void **state)
 {
     (void)state;
@@ -650,6 +673,11 @@ static void kernel_variants_agree_with_the_plain_one(void **state)
                 plain->activate_gradient((lk_activation)kind, x, w, n, b);
                 for (size_t i = 0; i < n; i++) assert_true(fabsf(a[i] - b[i]) <= 3e-6f * (1 + fabsf(w[i])));
             }
+            memcpy(a, x, sizeof a);
+            memcpy(b, x, sizeof b);
+            k->swish(LK_TYPE_F32, 1.702f, a, n);
+            plain->swish(LK_TYPE_F32, 1.702f, b, n);
+            for (size_t i = 0; i < n; i++) assert_true(fabsf(a[i] - b[i]) <= 5e-7f * fabsf(b[i]) + 1e-7f);
             static const lk_type types[] = {LK_TYPE_F32, LK_TYPE_BF16, LK_TYPE_U8, LK_TYPE_I8};
             for (int t = 0; t < 4; t++) {
                 char ca[560] = {0}, cb[560] = {0};
@@ -694,6 +722,7 @@ int main(void)
         cmocka_unit_test(frozen_parameters_get_no_gradient_and_keep_their_statistics),
         cmocka_unit_test(bf16_training_gives_nearly_the_gradients_of_f32),
         cmocka_unit_test(dropout_drops_its_share_in_training_alone),
+        cmocka_unit_test(swish_of_bf16_is_right_to_its_last_bit),
         cmocka_unit_test(kernel_variants_agree_with_the_plain_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

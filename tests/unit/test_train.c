@@ -104,7 +104,7 @@ static lk_status train(const char *csv, const lk_train_options *options, const c
     lk_train_data *data = NULL;
     const lk_context_options one = {.threads = 1};
     assert_int_equal(lk_context_new(how ? how : &one, &context), LK_OK);
-    lk_status s = lk_train_data_open(context, csv, &data);
+    lk_status s = lk_train_data_open(context, csv, NULL, &data);
     if (s == LK_OK) s = lk_train(context, data, options, into, NULL, NULL, report);
     if (s != LK_OK) print_message("%s\n", lk_error_message());
     lk_train_data_free(data);
@@ -289,7 +289,7 @@ static void folders_are_classes_and_a_fifth_of_them_validates(void **state)
         }
     }
     lk_train_data *data;
-    assert_int_equal(lk_train_data_open(NULL, in(*state, "pictures"), &data), LK_OK);
+    assert_int_equal(lk_train_data_open(NULL, in(*state, "pictures"), NULL, &data), LK_OK);
     lk_train_data_info info = lk_train_data_info_of(data);
     assert_int_equal(info.classes, 8);
     assert_int_equal(info.held_out, 2);
@@ -302,7 +302,7 @@ static void missing_pictures_are_counted_and_single_ones_serve_as_negatives(void
 {
     const char *csv = make_data(*state, "gone.png,bar1,train\nalso-gone.png,bar2,train\n0-0.png,alone,train\n");
     lk_train_data *data;
-    assert_int_equal(lk_train_data_open(NULL, csv, &data), LK_OK);
+    assert_int_equal(lk_train_data_open(NULL, csv, NULL, &data), LK_OK);
     lk_train_data_info info = lk_train_data_info_of(data);
     assert_int_equal(info.missing, 2);
     assert_int_equal(info.classes, CLASSES + 1);
@@ -419,7 +419,7 @@ static void nonsense_is_refused(void **state)
     const char *csv = make_data(*state, "");
     lk_train_data *data;
     lk_train_options o = small_options(*state);
-    assert_int_equal(lk_train_data_open(NULL, in(*state, "nowhere"), &data), LK_NOT_FOUND);
+    assert_int_equal(lk_train_data_open(NULL, in(*state, "nowhere"), NULL, &data), LK_NOT_FOUND);
     o.backbone = "no-such-network";
     assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_UNSUPPORTED);
     o = small_options(*state);
