@@ -180,7 +180,7 @@ static lk_status make_room(lk_network *net)
 lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, int threads, lk_network *net)
 {
     lk_status s;
-    *net = (lk_network){.head = options->head, .batch = options->batch};
+    *net = (lk_network){.head = options->head, .batch = options->batch, .threads = threads};
     LK_TRY(open_backbone(net, options));
     lk_shape shape = lk_graph_shape(lk_model_graph(net->model), lk_model_features(net->model));
     net->channels = (size_t)net->info.channels;
@@ -224,7 +224,9 @@ static size_t block_length(const char *name)
 lk_status lk_network_add_optimiser(lk_network *net, const lk_train_options *options)
 {
     size_t blocks = 0, block = 0;
-    lk_status s = lk_optimiser_new(&options->optimiser, &net->optimiser);
+    lk_optimiser_options how = options->optimiser;
+    how.threads = net->threads;
+    lk_status s = lk_optimiser_new(&how, &net->optimiser);
     const char *last = NULL;
     for (int pass = 0; pass < 2; pass++) {
         block = 0;

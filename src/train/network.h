@@ -27,6 +27,7 @@ typedef struct lk_network {
     lk_head_options head;
     size_t batch, channels, dim;
     uint32_t height, width; /* of the last features */
+    int threads;
 
     lk_net_tensor *tensors;
     size_t tensor_count, tensor_capacity;
