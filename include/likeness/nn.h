@@ -357,6 +357,7 @@ typedef struct lk_optimiser_options {
     double clip_norm;  /* gradients are scaled so that their norm over everything is at most this; 0 = off */
     double clip_value; /* each gradient is clamped to this first; 0 = off */
     double ema;        /* decay of an exponential moving average of the parameters; 0 = none */
+    int threads;       /* 0 = 1; the result is the same with any number */
 } lk_optimiser_options;
 
 typedef struct lk_optimiser lk_optimiser;

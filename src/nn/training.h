@@ -11,7 +11,9 @@ typedef struct lk_tproduct {
     struct lk_tcopy {
         dnnl_primitive_t reorder;
         dnnl_exec_arg_t args[2];
-        void *data; /* of the converted side, owned */
+        void *data;            /* of the converted side; owned unless of another product */
+        struct lk_tcopy *same; /* that of the other product; NULL = none */
+        bool ready;            /* it has converted these values before */
     } before[2], after;
     int before_count;
     bool has_after;

@@ -631,11 +631,16 @@ static void bf16_training_gives_nearly_the_gradients_of_f32(void **state)
     if (!(lk_cpu_detect() & LK_CPU_AVX512_BF16)) skip();
     lk_node feature;
     lk_graph *g = network(&feature);
-    float *x = pictures(), gy[ROWS * WIDTH];
+    float *x = pictures(), *other = pictures(), gy[ROWS * WIDTH];
     lk_training *t[2];
     for (int i = 0; i < ROWS * WIDTH; i++) gy[i] = (float)(i % 7) - 3;
+    for (int i = 0; i < ROWS * PICTURE; i++) other[i] = 1 - other[i] * other[i];
     for (int k = 0; k < 2; k++) {
         assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = ROWS, .bf16 = k}, &t[k]), LK_OK);
+        /* other values first: nothing of them may be left in what was converted */
+        assert_int_equal(lk_training_forward(t[k], false, (const void *[]){other}, NULL), LK_OK);
+        assert_int_equal(lk_training_backward(t[k], (const float *[]){other}, NULL), LK_OK);
+        lk_training_zero_gradients(t[k]);
         assert_int_equal(lk_training_forward(t[k], false, (const void *[]){x}, NULL), LK_OK);
         assert_int_equal(lk_training_backward(t[k], (const float *[]){gy}, NULL), LK_OK);
     }
@@ -652,6 +657,7 @@ static void bf16_training_gives_nearly_the_gradients_of_f32(void **state)
     }
     lk_training_free(t[0]);
     lk_training_free(t[1]);
+    test_free(other);
     test_free(x);
     lk_graph_free(g);
 }
