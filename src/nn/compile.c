@@ -13,9 +13,23 @@ void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh)
     if (!lk_grow((void **)&w->pieces, &w->capacity, w->count + 1, sizeof *w->pieces)) return NULL;
     void *data = lk_alloc_aligned(bytes ? bytes : 1, 1);
     if (!data) return NULL;
-    w->pieces[w->count++] = (struct lk_piece){data, bytes};
+    w->pieces[w->count++] = (struct lk_piece){data, bytes, NULL};
     e->next_piece++;
     return data;
+}
+
+static void free_piece(struct lk_piece *piece)
+{
+    free(piece->data);
+    if (piece->layout) dnnl_memory_desc_destroy(piece->layout);
+}
+
+void lk_weights_rewind(lk_executor *e, size_t first)
+{
+    lk_weights *w = e->weights;
+    if (w->owners == 1)
+        while (w->count > first) free_piece(&w->pieces[--w->count]);
+    e->next_piece = first;
 }
 
 int lk_executor_value(lk_executor *e, lk_view view)
@@ -445,6 +459,12 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
         goto done;
     }
     e->weights->owners++;
+    e->spoilt = lk_alloc_zero((size_t)e->options.batch, sizeof *e->spoilt);
+    if (!e->spoilt) {
+        free(keep);
+        s = lk_fail_memory("executor");
+        goto done;
+    }
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
@@ -468,16 +488,19 @@ done:
     return s;
 }
 
+void lk_step_free(lk_step *step)
+{
+    for (int k = 0; k < step->dnn_count; k++) lk_dnn_op_free(&step->dnn[k]);
+    free(step->dnn);
+}
+
 void lk_executor_free_one(lk_executor *e)
 {
     if (!e) return;
-    for (size_t i = 0; i < e->step_count; i++) {
-        for (int k = 0; k < e->steps[i].dnn_count; k++) lk_dnn_op_free(&e->steps[i].dnn[k]);
-        free(e->steps[i].dnn);
-    }
+    for (size_t i = 0; i < e->step_count; i++) lk_step_free(&e->steps[i]);
     lk_dnn_close(&e->dnn);
     if (e->weights && --e->weights->owners == 0) {
-        for (size_t i = 0; i < e->weights->count; i++) free(e->weights->pieces[i].data);
+        for (size_t i = 0; i < e->weights->count; i++) free_piece(&e->weights->pieces[i]);
         free(e->weights->pieces);
         free(e->weights);
     }
@@ -489,6 +512,7 @@ void lk_executor_free_one(lk_executor *e)
     free(e->fused);
     free(e->value_of);
     free(e->pinned);
+    free(e->spoilt);
     free(e->values);
     free(e->steps);
     free(e->memory);

@@ -64,6 +64,7 @@ typedef struct lk_weights {
     struct lk_piece {
         void *data;
         size_t bytes;
+        dnnl_memory_desc_t layout; /* of what is packed for a primitive; NULL = numbers in a row */
     } * pieces;
     size_t count, capacity;
 } lk_weights;
@@ -95,7 +96,8 @@ struct lk_executor {
     char *scratch;
     size_t scratch_bytes;
     int reorders;
-    int64_t ran; /* rows of the last run */
+    int64_t ran;  /* rows of the last run */
+    bool *spoilt; /* [batch]: rows of the last run in which something was no number */
 
     /* A large batch is run in small parts, each by an executor of its own (batch.c); then nothing above but graph,
      * options and team is used. */
@@ -106,6 +108,8 @@ struct lk_executor {
 
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
+/* Takes back the pieces from number `first` on: what asked for them is compiled anew. Those of other executors stay. */
+void lk_weights_rewind(lk_executor *e, size_t first);
 
 /* Compiles for exactly this batch. like: an executor whose weights and types are taken over; NULL = none. */
 lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *options, const lk_executor *like,
@@ -119,9 +123,16 @@ lk_status lk_executor_read_one(const lk_executor *e, lk_node node, float *out);
 void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
 lk_status lk_executor_run_step(lk_executor *e, size_t index);
 
+/* Looks at all inputs, and at some of what a step gave; rows with NaN or infinity are spoilt, and an output of
+ * [batch][row] becomes NaN for them (spot.c). */
+void lk_spot_inputs(lk_executor *e, int64_t batch);
+void lk_spot_step(lk_executor *e, const lk_step *step, int64_t batch);
+void lk_spot_output(const lk_executor *e, int64_t batch, size_t row, float *output);
+
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);
 lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);
+void lk_step_free(lk_step *step);
 
 /* Value of a node, made into the layout and type that an operator wants (a copy is inserted where it differs). */
 typedef enum lk_layout { LK_LAYOUT_ANY, LK_LAYOUT_PLAIN, LK_LAYOUT_LAST } lk_layout;

@@ -525,12 +525,6 @@ static void k_max(const float *a, const float *b, size_t n, float *y)
     for (size_t i = 0; i < n; i++) y[i] = a[i] > b[i] || a[i] != a[i] ? a[i] : b[i];
 }
 
-static void k_affine(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++) y[r * n + i] = x[r * n + i] * a[i] + b[i];
-}
-
 const lk_nn_kernels NN_TABLE = {
     .name = NN_NAME,
     .load = k_load,
@@ -550,7 +544,7 @@ const lk_nn_kernels NN_TABLE = {
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,
     .product64_bf16 = k_product64_bf16,
-    .column_sums = k_column_sums,
+    .column_moments = k_column_moments,
     .column_products = k_column_products,
     .column_update = k_column_update,
     .sum_rows = k_sum_rows,
@@ -566,4 +560,6 @@ const lk_nn_kernels NN_TABLE = {
     .scale = k_scale,
     .max = k_max,
     .affine = k_affine,
+    .gate = k_gate,
+    .max_gradient = k_max_gradient,
 };

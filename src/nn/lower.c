@@ -233,7 +233,11 @@ static lk_status begin_weights(lk_executor *e, product *p, const folded *f)
         if (!p->scales || !p->src_scale || !p->dst_scale) return lk_fail_memory("weights");
     }
     p->bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
-    return f->bias && !p->bias ? lk_fail_memory("weights") : LK_OK;
+    if (f->bias && !p->bias) return lk_fail_memory("weights");
+    /* an executor of another batch packed them: as they lie, they are taken */
+    const lk_weights *w = e->weights;
+    if (e->next_piece == w->count || !w->pieces[e->next_piece].layout) return LK_OK;
+    return lk_dnn_check(dnnl_memory_desc_clone(&p->wanted, w->pieces[e->next_piece].layout), "weights");
 }
 
 /* Packs the piece's weights as the primitive wants them, unless an earlier piece did. plain: how f->weight lies. */
@@ -245,6 +249,11 @@ static lk_status pack(lk_executor *e, product *p, const folded *f, const part *p
     p->packed_at = piece->out_at;
     p->packed = lk_weights_next(e, dnnl_memory_desc_get_size(wanted), &fresh);
     if (!p->packed) return lk_fail_memory("weights");
+    if (fresh) {
+        dnnl_memory_desc_t *layout = &e->weights->pieces[e->next_piece - 1].layout;
+        lk_status s = lk_dnn_check(dnnl_memory_desc_clone(layout, wanted), "weights");
+        if (s != LK_OK) return s;
+    }
     size_t at = piece->out_at * f->k;
     const void *from = p->int8 ? (const void *)(p->codes + at) : f->weight + at;
     return fresh ? lk_dnn_reorder(&e->dnn, plain, from, wanted, p->packed, NULL) : LK_OK;
@@ -366,6 +375,41 @@ done:
     return s;
 }
 
+/* Not every combination of types has a primitive (depthwise convolutions that give codes have none): what is refused
+ * runs again with a result that is no code, then with an input that is none, then in f32. Readers convert. */
+static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lower)(lk_executor *, lk_node))
+{
+    lk_node last = e->fused[anchor].last;
+    lk_type wide = lk_executor_type(e);
+    lk_status s;
+    int constant; /* those that are read stay, whatever is taken back */
+    for (int i = 0; i < e->fused[anchor].chain_count; i++)
+        if (e->fused[anchor].other[i] >= 0 &&
+            (s = lk_executor_value_of(e, e->fused[anchor].other[i], &constant)) != LK_OK)
+            return s;
+    if ((s = lk_executor_value_of(e, lk_at(e->graph, anchor)->inputs[0], &constant)) != LK_OK) return s;
+    for (;;) {
+        size_t steps = e->step_count, pieces = e->next_piece;
+        int reorders = e->reorders;
+        s = lower(e, anchor);
+        if (s != LK_UNSUPPORTED) return s;
+        if (is_int(e->types[last])) {
+            e->types[last] = wide;
+            e->scales[last] = 1;
+        } else if (is_int(e->in_types[anchor])) {
+            e->in_types[anchor] = wide;
+            e->in_scales[anchor] = 1;
+        } else if (e->in_types[anchor] == LK_TYPE_BF16) {
+            e->in_types[anchor] = e->types[last] = LK_TYPE_F32;
+        } else {
+            return s;
+        }
+        while (e->step_count > steps) lk_step_free(&e->steps[--e->step_count]);
+        lk_weights_rewind(e, pieces);
+        e->reorders = reorders;
+    }
+}
+
 /* Whether a group is of the form that our own product knows: before, sum, after. */
 static bool own_product(const lk_executor *e, const product *p, const folded *f, const lk_view *x, const lk_view *dst)
 {
@@ -438,7 +482,7 @@ done:
     return s;
 }
 
-lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+static lk_status lower_linear(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     lk_node from = node->inputs[0];
@@ -522,6 +566,11 @@ static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, con
     }
     step->output = e->value_of[p->group.last] = p->output;
     return LK_OK;
+}
+
+lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_linear);
 }
 
 static lk_status conv_piece(lk_executor *e, product *p, const folded *f, const lk_conv *c, part *piece, int source)
@@ -609,7 +658,7 @@ done:
     return s;
 }
 
-lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+static lk_status lower_conv(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     const lk_conv *c = &node->u.conv;
@@ -642,6 +691,11 @@ done:
     folded_free(&f);
     product_free(&p);
     return s;
+}
+
+lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_conv);
 }
 
 /* Batches of products of activations, or activations times a parameter [k][n]. */
