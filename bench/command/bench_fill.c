@@ -1,5 +1,5 @@
-/* Fills a collection with outside vectors, for bench/command/run.py: bench_fill COLLECTION VECTORS.npy COUNT. Each gets a
- * path of its own; a commit after every 256, as indexing pictures does. */
+/* Fills a collection with outside vectors, for bench/command/run.py: bench_fill COLLECTION VECTORS.npy COUNT. Each gets
+ * a path of its own; a commit after every 256, as indexing pictures does. */
 #include <inttypes.h>
 #include <likeness/collection.h>
 #include <likeness/vectors.h>
