@@ -1,127 +1,38 @@
 #!/usr/bin/env python3
 """Measures our vector indexes beside the libraries that people use, on the same vectors, in the same run.
 
-    bench/ann/run.py --build BUILD --dir DIR [--python PYTHON] [--rows N] [--only ours-partitioned,scann,...] [--rounds 3]
+    bench/ann/run.py --build BUILD --dir DIR [--rows N] [--only ours-graph,hnswlib,...] [--rounds 3] [--keep FOLDER]
 
-DIR holds base.npy and query.npy, float32 (tools/vectors/sift.py makes them from photographs). Each side builds its index
-in a process of its own with --build-threads threads, then all sides take turns, --rounds times, each searching all queries
-one at a time on one thread at every effort. A point's speed is that of its fastest pass, because the machine may do
-something else besides; the median latency of a query in that pass is printed too. Recall is that of the 10 nearest, the
-truth is found exactly. Memory of a peer is what its process grew by while it built (vectors given to it not counted, those
-it copies are); ours is the whole index, since it keeps no vectors besides. The last tables give queries per second at equal
-recall, interpolated along each side's sweep, and the ratio to each peer.
+DIR holds base.npy and query.npy, float32 (tools/vectors/sift.py makes them from photographs, and is run when --dir is left
+out). Every index is built by a process of its own with --build-threads threads and written to a file. Then all sides take
+turns, --rounds times: a process opens the file and searches all queries one at a time on one thread at every effort. A
+point's speed is that of the fastest pass of all. Recall is that of the 10 nearest, the truth is found exactly. Memory of a
+peer is what its process grew by while it built: vectors given to it are not counted, copies of them are. Ours is the whole
+index, which keeps no vectors besides. The tables give queries per second at equal recall, interpolated along each side's
+sweep, and the ratio to each peer.
 
-The peers' versions are those of requirements.txt, installed into a virtual environment in --venv unless --python names an
-interpreter that has them.
+With --keep indexes and their figures stay in FOLDER, a later run finds them there, and --build-only stops after building:
+so builds and searches can be measured at different times. A side that cannot run is left out, and named.
+
+ours-graph-avx2 is the graph with AVX-512 switched off. The peers' versions are those of requirements.txt, installed into
+a virtual environment in --venv unless --python names an interpreter that has them. SymphonyQG is called natively: it
+takes part when --symphonyqg names a checkout of github.com/gouyt13/SymphonyQG.
 """
 import argparse
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 
-K = 10
-PASSES = 3
+from peers import K, PEERS
+
 RECALLS = (0.90, 0.95, 0.99)
 HERE = pathlib.Path(__file__).resolve().parent
-
-
-# ---- the peers: each builds and returns (search(effort) -> function of one query, efforts) ----
-
-def faiss_ivf_fast_scan(x, threads):
-    import faiss
-    faiss.omp_set_num_threads(threads)
-    index = faiss.index_factory(x.shape[1], f"IVF1024,PQ{x.shape[1] // 2}x4fs,RFlat")
-    index.train(x[:200000])
-    index.add(x)
-    faiss.omp_set_num_threads(1)
-    index.k_factor = 10
-    inner = faiss.downcast_index(index.base_index)
-
-    def search(effort):
-        inner.nprobe = effort
-        return lambda q: index.search(q[None], K)[1][0]
-    return search, [2, 4, 8, 12, 16, 24, 32, 48, 64, 128]
-
-
-def faiss_hnsw_of(x, threads, kind):
-    import faiss
-    faiss.omp_set_num_threads(threads)
-    index = faiss.index_factory(x.shape[1], kind)
-    index.hnsw.efConstruction = 200
-    index.train(x)
-    index.add(x)
-    faiss.omp_set_num_threads(1)
-
-    def search(effort):
-        index.hnsw.efSearch = effort
-        return lambda q: index.search(q[None], K)[1][0]
-    return search, [10, 20, 40, 80, 160, 320, 640]
-
-
-def faiss_hnsw(x, threads):
-    return faiss_hnsw_of(x, threads, "HNSW16")
-
-
-def faiss_hnsw_sq8(x, threads):
-    return faiss_hnsw_of(x, threads, "HNSW16_SQ8")
-
-
-def hnswlib(x, threads):
-    import hnswlib as library
-    index = library.Index("l2", x.shape[1])
-    index.init_index(len(x), M=16, ef_construction=200, random_seed=1)
-    index.set_num_threads(threads)
-    index.add_items(x)
-    index.set_num_threads(1)
-
-    def search(effort):
-        index.set_ef(effort)
-        return lambda q: index.knn_query(q, k=K)[0][0]
-    return search, [10, 20, 40, 80, 160, 320, 640]
-
-
-def scann(x, threads):
-    import scann as library
-    index = (library.scann_ops_pybind.builder(x, K, "squared_l2").set_n_training_threads(threads)
-             .tree(num_leaves=1000, num_leaves_to_search=50, training_sample_size=200000)
-             .score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build())
-
-    def search(effort):
-        leaves, reordered = effort
-        return lambda q: index.search(q, leaves_to_search=leaves, pre_reorder_num_neighbors=reordered)[0]
-    return search, [(2, 30), (5, 50), (10, 60), (20, 80), (30, 100), (40, 120), (60, 150), (80, 200), (150, 300)]
-
-
-def svs(x, threads):
-    import svs as library
-    parameters = library.VamanaBuildParameters(graph_max_degree=32, window_size=128, alpha=1.2)
-    index = library.Vamana.build(parameters, x, library.DistanceType.L2, num_threads=threads)
-    index.num_threads = 1
-
-    def search(effort):
-        index.search_window_size = effort
-        return lambda q: index.search(q[None], K)[0][0]
-    return search, [10, 20, 40, 80, 160, 320]
-
-
-def usearch(x, threads):
-    from usearch.index import Index
-    import numpy
-    index = Index(ndim=x.shape[1], metric="l2sq", dtype="f32", connectivity=16, expansion_add=200, expansion_search=64)
-    index.add(numpy.arange(len(x)), x, threads=threads)
-
-    def search(effort):
-        index.expansion_search = effort
-        return lambda q: index.search(q, K, threads=1).keys
-    return search, [10, 20, 40, 80, 160, 320, 640]
-
-
-PEERS = {f.__name__: f for f in (scann, faiss_ivf_fast_scan, hnswlib, faiss_hnsw, faiss_hnsw_sq8, svs, usearch)}
-OURS = ("ours-partitioned", "ours-graph")
+OURS = ("ours-graph", "ours-graph-avx2", "ours-partitioned")
 
 
 def resident():
@@ -129,93 +40,158 @@ def resident():
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def load(options):
+def vectors(path, most):
     import numpy
-    base = numpy.load(os.path.join(options.dir, "base.npy"), mmap_mode="r")[:options.rows or None]
-    query = numpy.load(os.path.join(options.dir, "query.npy"))[:options.queries]
-    return numpy.ascontiguousarray(base, dtype="float32"), numpy.ascontiguousarray(query, dtype="float32")
+    return numpy.array(numpy.load(path, mmap_mode="r")[:most or None], dtype="float32", order="C")  # a copy, in memory
 
 
-def child(options):
-    """A peer in its own process: builds, says so, then measures its sweep once for each line of input."""
+def answer_of(command, **more):
+    """What a command prints as JSON; some peers print besides, before it."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    starts = [done.stdout.find(start) for start in ('{"build"', '[{"effort"', '{\n')]
+    if done.returncode or max(starts) < 0:
+        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+    return json.JSONDecoder().raw_decode(done.stdout[max(starts):])[0]
+
+
+# ---- a peer's own processes ----
+
+def child_build(options):
+    base = vectors(options.base, options.rows)
+    peer = PEERS[options.child](options.folder, base.shape[1])
+    before, cpu, start = resident(), time.process_time(), time.perf_counter()
+    peer.build(base, options.build_threads)
+    figures = {"build": time.perf_counter() - start, "cpu": time.process_time() - cpu, "bytes": resident() - before}
+    peer.save()
+    print("\n" + json.dumps(figures), flush=True)
+
+
+def child_search(options):
     import numpy
-    base, queries = load(options)
-    truth = [set(map(int, row)) for row in numpy.load(options.truth)]
-    before, start = resident(), time.perf_counter()
-    search, efforts = PEERS[options.child](base, options.build_threads)
-    print(json.dumps({"build": time.perf_counter() - start, "bytes": resident() - before}), flush=True)
+    queries = vectors(options.query, options.queries)
+    truth = [set(map(int, row)) for row in numpy.load(options.truth)[:len(queries), :K]]
+    peer = PEERS[options.child](options.folder, queries.shape[1])
+    peer.load()
     os.sched_setaffinity(0, {options.cpu})
-    for _ in sys.stdin:
-        points = []
-        for effort in efforts:
-            one = search(effort)
-            best = None
-            for _ in range(PASSES):
-                found, times = [], []
-                for q in queries:
-                    t = time.perf_counter()
-                    found.append(one(q))
-                    times.append(time.perf_counter() - t)
-                if best is None or sum(times) < sum(best):
-                    best = times
-            recall = sum(len(t & set(map(int, f))) for t, f in zip(truth, found)) / (K * len(queries))
-            points.append({"effort": str(effort), "recall": recall, "qps": len(best) / sum(best),
-                           "median": sorted(best)[len(best) // 2]})
-            if recall > 0.997:
-                break
-        print(json.dumps(points), flush=True)
+    points = []
+    for effort in peer.efforts:
+        one = peer.search(effort)
+        best = None
+        for _ in range(options.passes):
+            found, times = [], []
+            for q in queries:
+                t = time.perf_counter()
+                found.append(one(q))
+                times.append(time.perf_counter() - t)
+            if best is None or sum(times) < sum(best):
+                best = times
+        recall = sum(len(t & set(map(int, f))) for t, f in zip(truth, found)) / (K * len(queries))
+        points.append({"effort": str(effort), "recall": recall, "qps": len(best) / sum(best),
+                       "median": sorted(best)[len(best) // 2]})
+        if recall > 0.995:
+            break
+    print("\n" + json.dumps(points), flush=True)
 
 
-class Peer:
-    def __init__(self, name, options, truth):
-        command = [options.python, __file__, "--child", name, "--dir", options.dir, "--truth", truth, "--queries",
-                   str(options.queries), "--build-threads", str(options.build_threads), "--cpu", str(options.cpu),
-                   "--rows", str(options.rows)]
-        self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                        text=True)
-        self.built = json.loads(self.line())
+# ---- the sides: build() gives its figures, turn() the points of one sweep ----
 
-    def line(self):
-        """The next line of ours; some peers print too."""
-        for line in self.process.stdout:
-            if line.startswith(("{\"build\"", "[{\"effort\"")):
-                return line
-        raise RuntimeError(f"{self.name} ended early")
+class Side:
+    def __init__(self, name, options):
+        self.name, self.options = name, options
+        self.folder = os.path.join(options.keep, name)
+        self.pin = ["taskset", "-c", str(options.cpu)]
 
-    def turn(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return json.loads(self.line())
+    def built(self):
+        """Its figures, when it is built already."""
+        try:
+            with open(os.path.join(self.folder, "built.json")) as file:
+                figures = json.load(file)
+        except OSError:
+            return None
+        if figures["rows"] != self.options.rows:
+            raise RuntimeError(f"{self.folder} holds an index of {figures['rows']} vectors")
+        return figures
 
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+    def prepare(self):
+        figures = self.built()
+        if figures is None:
+            os.makedirs(self.folder, exist_ok=True)
+            figures = {**self.build(), "rows": self.options.rows}
+            with open(os.path.join(self.folder, "built.json"), "w") as file:
+                json.dump(figures, file)
+        self.figures = figures
 
 
-class Ours:
-    def __init__(self, name, options, truth, folder):
-        self.name, self.cpu = name, str(options.cpu)
-        self.file = os.path.join(folder, name)
-        self.common = [os.path.join(options.build, "src", "cli", "likeness"), "bench", "ann", "--base",
-                       os.path.join(options.dir, "base.npy"), "--queries", os.path.join(options.dir, "query.npy"), "--truth",
-                       truth, "--query-rows", str(options.queries), "--type", name.removeprefix("ours-"), "--quiet", "--json"]
-        if options.rows:
-            self.common += ["--rows", str(options.rows)]
-        built = self.run("--threads", str(options.build_threads), "--search-threads", "1", "--efforts", "10", "--file", self.file)
-        self.built = {"build": built["build_seconds"], "bytes": built["memory_bytes"], "what": built["index"]}
+class Peer(Side):
+    def command(self, what):
+        o = self.options
+        return [o.python, __file__, "--child", self.name, "--what", what, "--folder", self.folder, "--base", o.base, "--query",
+                o.query, "--truth", o.truth, "--queries", str(o.queries), "--passes", str(o.passes), "--build-threads",
+                str(o.build_threads), "--cpu", str(o.cpu), "--rows", str(o.rows)]
 
-    def run(self, *more, prefix=()):
-        return json.loads(subprocess.run([*prefix, *self.common, *more], check=True, stdout=subprocess.PIPE, text=True).stdout)
+    def build(self):
+        return answer_of(self.command("build"))
 
     def turn(self):
-        points = self.run("--threads", "1", "--open", self.file, prefix=("taskset", "-c", self.cpu))["points"]
+        return answer_of(self.command("search"))
+
+
+class SymphonyQG(Side):
+    def program(self):
+        o, program = self.options, os.path.join(self.folder, "symphonyqg")
+        if not os.path.exists(program):
+            flags = "-std=c++17 -Ofast -march=native -fopenmp -ftree-vectorize -DEIGEN_DONT_PARALLELIZE".split()
+            subprocess.run(["g++", *flags, "-I", os.path.join(o.symphonyqg, "symqglib"), HERE / "symphonyqg.cpp", "-o", program],
+                           check=True, stderr=subprocess.DEVNULL)
+        return program
+
+    def build(self):
+        o = self.options
+        return answer_of([self.program(), "build", o.base, os.path.join(self.folder, "index"), str(o.rows),
+                          str(o.build_threads)])
+
+    def turn(self):
+        o = self.options
+        return answer_of([*self.pin, self.program(), "search", o.query, o.truth, os.path.join(self.folder, "index"), str(o.rows),
+                         str(o.queries), str(o.passes)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+class Ours(Side):
+    def __init__(self, name, options):
+        super().__init__(name, options)
+        kind = name.split("-")[1]
+        self.folder = os.path.join(options.keep, f"ours-{kind}")
+        self.file = os.path.join(self.folder, "index")
+        self.common = [os.path.join(options.build, "src", "cli", "likeness"), "bench", "ann", "--base", options.base, "--queries",
+                       options.query, "--truth", options.truth, "--rows", str(options.rows), "--query-rows", str(options.queries),
+                       "--type", kind, "--quiet", "--json"]
+        self.environment = {**os.environ, **({"LIKENESS_CPU": "avx2"} if name.endswith("avx2") else {})}
+
+    def build(self):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        built = answer_of([*self.common, "--threads", str(self.options.build_threads), "--search-threads", "1", "--efforts", "10",
+                          "--file", self.file])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {"build": built["build_seconds"], "bytes": built["memory_bytes"], "what": built["index"],
+                "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+    def turn(self):
+        found = answer_of([*self.pin, *self.common, "--threads", "1", "--open", self.file], env=self.environment)
         return [{"effort": str(p["effort"]), "recall": p["recall"], "qps": p["qps"], "median": p["median_seconds"]}
-                for p in points]
+                for p in found["points"]]
 
-    def close(self):
-        os.unlink(self.file)
 
+def side_named(name, options):
+    if name in OURS:
+        return Ours(name, options)
+    if name == "symphonyqg":
+        return SymphonyQG(name, options)
+    if name not in PEERS:
+        raise RuntimeError(f"there is no {name}; there are {', '.join([*OURS, 'symphonyqg', *PEERS])}")
+    return Peer(name, options)
+
+
+# ---- the tables ----
 
 def merge(turns):
     """Of each effort the fastest pass of all turns."""
@@ -227,69 +203,84 @@ def merge(turns):
     return sorted(best.values(), key=lambda p: p["recall"])
 
 
-def at(points, recall, key):
-    """Speed at a recall, along the sweep; None when it is not reached."""
-    value = (lambda p: p["qps"]) if key == "qps" else (lambda p: 1 / p["median"])
+def at(points, recall):
+    """Queries per second at a recall, along the sweep; None when it is not reached."""
     for a, b in zip(points, points[1:]):
         if a["recall"] < recall <= b["recall"]:
-            return value(a) + (value(b) - value(a)) * (recall - a["recall"]) / (b["recall"] - a["recall"])
-    return value(points[0]) if points and points[0]["recall"] >= recall else None
+            return a["qps"] + (b["qps"] - a["qps"]) * (recall - a["recall"]) / (b["recall"] - a["recall"])
+    return points[0]["qps"] if points and points[0]["recall"] >= recall else None
 
 
-def cell(value, form="{:.0f}"):
+def cell(value, form="{:,.0f}"):
     return "-" if value is None else form.format(value)
 
 
+def row(values):
+    print("| " + " | ".join(values) + " |")
+
+
 def report(sides, rows):
-    heads = [f"{what} @{r:.2f}" for what in ("queries/s", "1/median") for r in RECALLS]
-    print("| side | build s | bytes/vector | " + " | ".join(heads) + " |\n|" + "---|" * (3 + len(heads)))
+    heads = [f"{r:.2f}" for r in RECALLS]
+    row(["", "build, s", "of processor time", "bytes a vector", "queries/s at " + heads[0], *heads[1:]])
+    row(["---"] * (4 + len(heads)))
     for name, side in sides.items():
-        values = [cell(at(side["points"], r, key)) for key in ("qps", "median") for r in RECALLS]
-        print(f"| {name} | {side['built']['build']:.1f} | {side['built']['bytes'] / rows:.0f} | " + " | ".join(values) + " |")
+        built = side["built"]
+        row([name, f"{built['build']:.1f}", f"{built['cpu']:.0f}", f"{built['bytes'] / rows:,.0f}"] +
+            [cell(at(side["points"], r)) for r in RECALLS])
     for ours in (name for name in sides if name in OURS):
-        print(f"\n{ours} ({sides[ours]['built'].get('what', '')}) over each peer\n\n| peer | " + " | ".join(heads) + " |\n|" +
-              "---|" * (1 + len(heads)))
+        print(f"\n{ours} ({sides[ours]['built'].get('what', '')}) over each peer\n")
+        row(["", "memory", "queries/s at " + heads[0], *heads[1:]])
+        row(["---"] * (2 + len(heads)))
         for name, side in sides.items():
             if name in OURS:
                 continue
-            ratios = []
-            for key in ("qps", "median"):
-                for r in RECALLS:
-                    a, b = at(sides[ours]["points"], r, key), at(side["points"], r, key)
-                    ratios.append(cell(a / b if a and b else None, "{:.2f}"))
-            print(f"| {name} | " + " | ".join(ratios) + " |")
+            pairs = [(at(sides[ours]["points"], r), at(side["points"], r)) for r in RECALLS]
+            row([name, f"{sides[ours]['built']['bytes'] / side['built']['bytes']:.2f}"] +
+                [cell(a / b if a and b else None, "{:.2f}") for a, b in pairs])
 
 
-def measure(options, folder):
-    import numpy
+def find_truth(options):
+    """Also says how many vectors there are."""
     import faiss
-    base, queries = load(options)
-    exact = faiss.IndexFlatL2(base.shape[1])
-    exact.add(base)
-    truth = os.path.join(folder, "truth.npy")
-    numpy.save(truth, exact.search(queries, K)[1].astype("int32"))
-    rows, dim = base.shape
-    del base, exact
-    print(f"{rows} x {dim}, {len(queries)} queries, recall of the {K} nearest by squared distance, one query at a time on one "
-          f"thread, built with {options.build_threads}\n", flush=True)
-    wanted = options.only.split(",") if options.only else [*OURS, *PEERS]
+    import numpy
+    base = vectors(options.base, options.rows)
+    options.rows, dim = base.shape
+    options.truth = os.path.join(options.keep, f"truth-{options.rows}.npy")
+    if not os.path.exists(options.truth):
+        exact = faiss.IndexFlatL2(dim)
+        exact.add(base)
+        numpy.save(options.truth, exact.search(vectors(options.query, options.queries), K)[1].astype("int32"))
+    return dim
+
+
+def measure(options):
+    dim = find_truth(options)
+    wanted = options.only.split(",") if options.only else [*OURS, *(["symphonyqg"] if options.symphonyqg else []), *PEERS]
     sides = []
     for name in wanted:
         try:
-            sides.append(Ours(name, options, truth, folder) if name in OURS else Peer(name, options, truth))
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            print(f"{name} cannot run here: {error}", file=sys.stderr)
+            side = side_named(name, options)
+            side.prepare()
+            sides.append(side)
+            print(f"{name}: {json.dumps(side.figures)}", file=sys.stderr, flush=True)
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            print(f"{name} cannot be built here: {error}", file=sys.stderr, flush=True)
+    if options.build_only:
+        return
     turns = {side.name: [] for side in sides}
     for _ in range(options.rounds):
         for side in sides:
-            turns[side.name].append(side.turn())
-    for side in sides:
-        side.close()
-    result = {side.name: {"built": side.built, "points": merge(turns[side.name])} for side in sides}
-    report(result, rows)
+            try:
+                turns[side.name].append(side.turn())
+            except RuntimeError as error:
+                print(f"{side.name} cannot be searched here: {error}", file=sys.stderr, flush=True)
+    result = {s.name: {"built": s.figures, "points": merge(turns[s.name])} for s in sides if turns[s.name]}
+    print(f"{options.rows:,} x {dim}, {options.queries:,} queries, recall of the {K} nearest by squared distance, one query at "
+          f"a time on one thread, built with {options.build_threads}\n")
+    report(result, options.rows)
     if options.json:
         with open(options.json, "w") as out:
-            json.dump({"rows": rows, "dim": dim, "k": K, "rounds": options.rounds, "sides": result}, out, indent=1)
+            json.dump({"rows": options.rows, "dim": dim, "k": K, "rounds": options.rounds, "sides": result}, out, indent=1)
 
 
 def interpreter(options):
@@ -312,18 +303,22 @@ def main():
     parser.add_argument("--dir", help="folder of base.npy and query.npy (default: made from photographs below build/)")
     parser.add_argument("--python")
     parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "likeness-bench-ann"))
+    parser.add_argument("--symphonyqg", help="a checkout of its repository")
     parser.add_argument("--rows", type=int, default=0, help="the first N vectors only")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=2, help="of each turn at each effort")
     parser.add_argument("--build-threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cpu", type=int, default=0)
     parser.add_argument("--only")
+    parser.add_argument("--keep", help="folder for the indexes and their figures")
+    parser.add_argument("--build-only", action="store_true")
     parser.add_argument("--json")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--truth", help=argparse.SUPPRESS)
+    for hidden in ("--child", "--what", "--folder", "--base", "--query", "--truth"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return child(options)
+        return child_build(options) if options.what == "build" else child_search(options)
     if not options.build:
         parser.error("--build is wanted")
     python = interpreter(options)
@@ -335,8 +330,11 @@ def main():
         options.dir = str(HERE.parents[1] / "build" / "sift-vectors")
         if not os.path.exists(os.path.join(options.dir, "query.npy")):
             subprocess.run([str(HERE.parents[1] / "tools" / "vectors" / "sift.py"), options.dir], check=True)
+    options.base, options.query = os.path.join(options.dir, "base.npy"), os.path.join(options.dir, "query.npy")
     with tempfile.TemporaryDirectory() as folder:
-        measure(options, folder)
+        options.keep = options.keep or folder
+        os.makedirs(options.keep, exist_ok=True)
+        measure(options)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ LK_API lk_parameter lk_graph_parameter_at(const lk_graph *graph, size_t index);
 /* Index of a parameter, or -1. */
 LK_API int64_t lk_graph_parameter_index(const lk_graph *graph, const char *name);
 /* Copies a tensor of any float type into a parameter. LK_NOT_FOUND (no such parameter), LK_INVALID (shape: the message
- * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN or infinity; the message names the tensor). */
+ * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN, infinity, above 1e16; the message names the tensor). */
 LK_API lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tensor);
 /* The same without copying when it is f32: tensor->data must outlive the graph (a mapped file). Training copies first.
  */
@@ -273,8 +273,9 @@ LK_API lk_status lk_executor_clone(const lk_executor *executor, lk_executor **ou
 
 /* Runs on `batch` rows (1..options.batch; fewer cost no less than all). inputs: one pointer per input of the graph, in
  * order of their making, [batch, ...] of the input's type. outputs: one per output, f32 [batch, ...], NULL = not
- * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. One thread at
- * a time per executor. LK_INVALID (batch, an id outside of its embedding). */
+ * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. A row whose
+ * input holds NaN or infinity, or whose sums pass 1e16 on the way, gives NaN, also where a ReLU would hide it. One
+ * thread at a time per executor. LK_INVALID (batch, an id outside of its embedding). */
 LK_API lk_status lk_executor_run(lk_executor *executor, int64_t batch, const void *const *inputs,
                                  float *const *outputs);
 /* After a run: the values of a node that is an output or in `keep`, as f32 [batch, ...] in the order of its shape. */

@@ -121,7 +121,7 @@ static void print_run(const lk_judged *run, double level, double seconds)
     char name[32];
     printf("%zu queries", run->queries);
     if (run->gallery) printf(" among %" PRIu64 " pictures", run->gallery);
-    printf(" (%" PRIu64 " more have nothing to find)", run->without);
+    if (run->without) printf(" (%" PRIu64 " more have nothing to find)", run->without);
     if (run->depth) printf(", the best %" PRIu64 " ranked", run->depth);
     if (run->missing) printf(", %" PRIu64 " not answered by the run: they count with 0", run->missing);
     printf(", %.1f s\n\n  %-12s %7s   %.0f%% interval\n", seconds, "", "mean", level * 100);

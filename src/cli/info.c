@@ -1,5 +1,6 @@
 /* likeness info: what a collection is. */
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
@@ -10,11 +11,28 @@ const cli_command cli_info = {"info", "COLLECTION.lk [--skipped] [--json]", "Tel
 
 static const char *const dtypes[] = {"f32", "f16", "int8"};
 
-static lk_status print_skipped(void *user, const lk_record *record)
+/* user: a JSON array, or NULL for lines. */
+static lk_status list_skipped(void *user, const lk_record *record)
 {
-    (void)user;
-    if (record->state == LK_PICTURE_SKIPPED) printf("%s\n", record->error ? record->error : record->path);
+    if (record->state != LK_PICTURE_SKIPPED) return LK_OK;
+    if (user) {
+        json_array_append_new(user, json_pack("{s:I, s:s, s:s?}", "id", (json_int_t)record->id, "path", record->path,
+                                              "reason",
+                                              record->error && lk_utf8_valid(record->error) ? record->error : NULL));
+    } else {
+        cli_put_plain(stdout, record->error ? record->error : record->path, SIZE_MAX);
+        putchar('\n');
+    }
     return LK_OK;
+}
+
+static lk_status print_skipped(lk_collection *collection, bool json)
+{
+    json_t *list = json ? json_array() : NULL;
+    lk_status s = lk_collection_each(collection, 0, list_skipped, list);
+    if (s == LK_OK && json) cli_print_json(json_pack("{s:O}", "skipped", list));
+    json_decref(list);
+    return s;
 }
 
 static int run(int argc, char **argv)
@@ -29,6 +47,10 @@ static int run(int argc, char **argv)
     lk_collection_stats stats;
     lk_status s;
     LK_TRY(lk_collection_open(argv[0], LK_READ, &collection));
+    if (skipped) {
+        s = print_skipped(collection, json);
+        goto done;
+    }
     LK_TRY(lk_collection_stats_of(collection, &stats));
     lk_index_info index;
     s = lk_collection_index_info(collection, &index);
@@ -50,16 +72,14 @@ static int run(int argc, char **argv)
                       "catalog_bytes", (json_int_t)stats.catalog_bytes, "dead_vectors", (json_int_t)stats.dead_vectors,
                       "index", "kind", index.kind, "why", index.why, "vectors", (json_int_t)index.vectors, "bytes",
                       (json_int_t)index.bytes, "effort", (json_int_t)index.effort, "recall", index.recall));
-    } else if (skipped) {
-        s = lk_collection_each(collection, 0, print_skipped, NULL);
     } else {
         printf("%s\n  pictures   %" PRIu64 " searchable, %" PRIu64
                " skipped%s\n  model      %s (%s)\n  vectors    %zu x %s, %s, %.1f MiB "
-               "in %" PRIu64 " segments\n  catalog    %.1f MiB\n",
+               "in %" PRIu64 " segment%s\n  catalog    %.1f MiB\n",
                lk_collection_path(collection), stats.indexed, stats.skipped,
                stats.skipped ? " (--skipped lists them)" : "", config.embedder_name, config.embedder_id, config.dim,
                dtypes[config.dtype], cli_score_name(config.metric), (double)stats.vector_bytes / 1048576,
-               stats.segments, (double)stats.catalog_bytes / 1048576);
+               stats.segments, cli_s(stats.segments), (double)stats.catalog_bytes / 1048576);
         if (index.vectors)
             printf("  index      %s (%s) of %" PRIu64 " vectors, %.1f MiB; finds %.1f%% of the ten best\n", index.kind,
                    index.description, index.vectors, (double)index.bytes / 1048576, index.recall * 100);

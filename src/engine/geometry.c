@@ -17,7 +17,8 @@ enum {
     CHUNK = 64       /* pictures whose features are in memory at once */
 };
 #define RATIO 0.8f
-#define THRESHOLD 0.02 /* of the longer side */
+#define RERANK_RATIO 0.9f /* a cheap check of size and direction follows: more pairs may come in */
+#define THRESHOLD 0.02    /* of the longer side */
 
 /* Which features of a and b look alike, and which of those agree on a transform. points and inlier may be NULL. */
 typedef struct agreement {
@@ -78,7 +79,7 @@ static lk_status compare(const lk_local *a, const lk_local *b, size_t *inliers)
     lk_verified found = {0};
     size_t n = 0;
     lk_status s = matches && from && to ? LK_OK : lk_fail_memory("matches");
-    if (s == LK_OK) s = lk_match_codes(a->count, a->codes, b->count, b->codes, RATIO, matches, &n);
+    if (s == LK_OK) s = lk_match_codes(a->count, a->codes, b->count, b->codes, RERANK_RATIO, matches, &n);
     for (size_t i = 0; s == LK_OK && i < n; i++) {
         from[i] = feature(&a->points[matches[i].a]);
         to[i] = feature(&b->points[matches[i].b]);

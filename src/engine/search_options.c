@@ -1,7 +1,6 @@
 /* Names of expansions and re-rankers, with their parameters, as people type them. */
 #include "base/error.h"
-#include "base/memory.h"
-#include <likeness/engine.h>
+#include "engine/searcher.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,6 +10,19 @@ enum { MOST = 4 };
 
 static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
 static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
+
+lk_kreciprocal_options lk_search_kreciprocal(void)
+{
+    return (lk_kreciprocal_options){.k1 = 12, .k2 = 2, .lambda = 0.8f};
+}
+
+lk_diffusion_options lk_search_diffusion(void)
+{
+    lk_diffusion_options o = lk_diffusion_defaults();
+    o.k = 20;
+    o.alpha = 0.2f;
+    return o;
+}
 
 const char *lk_rerank_name(lk_rerank rerank)
 {
@@ -50,9 +62,9 @@ static bool whole(const double *values, int given, int n)
 
 lk_status lk_rerank_parse(const char *text, lk_search_options *out)
 {
-    static const int most[] = {0, 3, 4, 2, 1}, wholes[] = {0, 2, 2, 1, 1};
-    lk_kreciprocal_options k = lk_kreciprocal_defaults();
-    lk_diffusion_options d = lk_diffusion_defaults();
+    static const int most[] = {0, 3, 4, 2, 2}, wholes[] = {0, 2, 2, 1, 1};
+    lk_kreciprocal_options k = lk_search_kreciprocal();
+    lk_diffusion_options d = lk_search_diffusion();
     lk_superglobal_options g = lk_superglobal_defaults();
     double v[MOST] = {0};
     size_t kind = named(text, rerank_names, sizeof rerank_names / sizeof *rerank_names);
@@ -65,7 +77,7 @@ lk_status lk_rerank_parse(const char *text, lk_search_options *out)
         return lk_fail(
             LK_INVALID,
             "%s: kreciprocal[:K1[:K2[:LAMBDA]]], diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]] or "
-            "geometric[:LEAST] is wanted",
+            "geometric[:LEAST[:WEIGHT]] is wanted",
             text);
     out->rerank = (lk_rerank)kind;
     switch (out->rerank) {
@@ -87,7 +99,7 @@ lk_status lk_rerank_parse(const char *text, lk_search_options *out)
         if (n > 1) g.beta = (float)v[1];
         out->superglobal = g;
         break;
-    default: out->geometric_least = n > 0 ? (uint32_t)v[0] : 0;
+    default: out->geometric_least = n > 0 ? (uint32_t)v[0] : 0; out->geometric_weight = n > 1 ? (float)v[1] : 0;
     }
     return LK_OK;
 }

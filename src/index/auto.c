@@ -228,6 +228,13 @@ static lk_status search(const void *index, lk_context *context, unsigned effort,
     return c->type->search(c->index, context, effort, n, queries, k, filter, filter_user, hits, counts);
 }
 
+static lk_status range(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                       float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    const chosen *c = index;
+    return c->type->range(c->index, context, effort, n, queries, bound, most, filter, filter_user, hits, counts);
+}
+
 static size_t efforts(const void *index, size_t k, unsigned *out)
 {
     const chosen *c = index;
@@ -290,6 +297,7 @@ const lk_ann_type lk_ann_auto = {
     .build = build,
     .free = chosen_free,
     .search = search,
+    .range = range,
     .efforts = efforts,
     .size = size,
     .save = save,

@@ -383,6 +383,7 @@ static lk_status bind_primitive(lk_executor *e, lk_dnn_op *op, size_t scratch, c
         char *data = value == LK_DNN_SCRATCH ? e->scratch + scratch : e->values[value].view.data;
         lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(op->args[i].memory, data + op->offsets[i]), name);
         if (s != LK_OK) return s;
+        if (op->args[i].arg == DNNL_ARG_DST) op->swish.data = data + op->offsets[i];
     }
     return LK_OK;
 }
@@ -399,9 +400,9 @@ static lk_status bind(lk_executor *e)
         size_t need = 0;
         for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
-        if (step->kind == LK_STEP_WINOGRAD) {
+        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT) {
             step->call.y = e->values[step->output].view;
-            need = lk_winograd_scratch(e, step);
+            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e) : lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;
@@ -458,6 +459,12 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
         goto done;
     }
     e->weights->owners++;
+    e->spoilt = lk_alloc_zero((size_t)e->options.batch, sizeof *e->spoilt);
+    if (!e->spoilt) {
+        free(keep);
+        s = lk_fail_memory("executor");
+        goto done;
+    }
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
@@ -505,6 +512,7 @@ void lk_executor_free_one(lk_executor *e)
     free(e->fused);
     free(e->value_of);
     free(e->pinned);
+    free(e->spoilt);
     free(e->values);
     free(e->steps);
     free(e->memory);

@@ -35,6 +35,13 @@ typedef struct lk_dnn_op {
     size_t offsets[LK_DNN_ARGS]; /* bytes into that memory; 0 unless set afterwards */
     int count;
     size_t scratch; /* bytes */
+    /* x sigmoid(factor x) of the result, by a kernel of our own afterwards; nothing when numbers is 0 */
+    struct lk_dnn_swish {
+        lk_type type;
+        float factor;
+        void *data;
+        size_t numbers;
+    } swish;
 } lk_dnn_op;
 enum { LK_DNN_FIXED = -1, LK_DNN_SCRATCH = -2 };
 

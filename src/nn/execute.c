@@ -16,6 +16,8 @@ static void run_primitives(void *arg, size_t begin, size_t end)
         const lk_dnn_op *op = &job->step->dnn[i];
         dnnl_status_t s = dnnl_primitive_execute(primitive, job->e->dnn.stream, op->count, op->args);
         if (s != dnnl_success) job->status = (int)s;
+        if (op->swish.numbers)
+            job->e->team.kernels->swish(op->swish.type, op->swish.factor, op->swish.data, op->swish.numbers);
     }
 }
 
@@ -32,6 +34,7 @@ static lk_status run_step(lk_executor *e, lk_step *step)
     case LK_STEP_DNN: return run_dnn(e, step);
     case LK_STEP_OPERATOR: return step->operator->forward(&step->call);
     case LK_STEP_WINOGRAD: lk_winograd_run(e, step); return LK_OK;
+    case LK_STEP_PRODUCT: lk_product_run(e, step); return LK_OK;
     case LK_STEP_COPY:
         lk_copy_strided(&e->team, &step->copy, &step->views[0], 0, &e->values[step->output].view, 0, false);
         return LK_OK;
@@ -61,6 +64,7 @@ void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs)
 
 typedef struct run_job {
     lk_executor *e;
+    int64_t batch;
     lk_status status;
 } run_job;
 
@@ -68,8 +72,10 @@ static void run_steps(void *arg)
 {
     run_job *job = arg;
     int before = lk_team_enter(1);
-    for (size_t i = 0; job->status == LK_OK && i < job->e->step_count; i++)
+    for (size_t i = 0; job->status == LK_OK && i < job->e->step_count; i++) {
         job->status = run_step(job->e, &job->e->steps[i]);
+        if (job->status == LK_OK) lk_spot_step(job->e, &job->e->steps[i], job->batch);
+    }
     lk_team_enter(before);
 }
 
@@ -78,12 +84,16 @@ lk_status lk_executor_run_one(lk_executor *e, int64_t batch, const void *const *
     const lk_graph *graph = e->graph;
     lk_status s = LK_OK;
     lk_executor_fill(e, batch, inputs);
-    run_job job = {e, LK_OK};
+    lk_spot_inputs(e, batch);
+    run_job job = {e, batch, LK_OK};
     lk_team_gather(&e->team, run_steps, &job);
     s = job.status;
     e->ran = s == LK_OK ? batch : 0;
-    for (size_t i = 0; s == LK_OK && outputs && i < graph->output_count; i++)
-        if (outputs[i]) s = lk_executor_read_one(e, graph->outputs[i], outputs[i]);
+    for (size_t i = 0; s == LK_OK && outputs && i < graph->output_count; i++) {
+        if (!outputs[i]) continue;
+        s = lk_executor_read_one(e, graph->outputs[i], outputs[i]);
+        lk_spot_output(e, batch, lk_shape_row(&lk_at(graph, graph->outputs[i])->shape), outputs[i]);
+    }
     return s;
 }
 

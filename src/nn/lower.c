@@ -90,8 +90,9 @@ typedef struct product {
     int post_count;
     int inputs[LK_MAX_INPUTS], input_count; /* values read */
     int output;
-    bool int8;
+    bool int8, own; /* own: by kernels of our own */
     float in_scale;
+    float swish; /* factor of a last x sigmoid(factor x) that is not left to the primitive; 0 = none */
     /* What the pieces share: quantised weights, and vectors among the weights. */
     int8_t *codes;
     float *scales, *src_scale, *dst_scale, *bias;
@@ -118,12 +119,24 @@ static bool is_int(lk_type type)
     return type == LK_TYPE_I8 || type == LK_TYPE_U8;
 }
 
+/* oneDNN's primitives take twice as long over x sigmoid(x) as our kernel does. */
+static float own_swish(const lk_executor *e, const product *p, lk_type type)
+{
+    const lk_node_data *last = p->group.chain_count ? lk_at(e->graph, p->group.chain[p->group.chain_count - 1]) : NULL;
+    bool narrow = type == LK_TYPE_BF16 && (lk_cpu_detect() & LK_CPU_AVX512_BF16);
+    if (!last || last->op != LK_OP_ACTIVATION || p->own || !(lk_cpu_detect() & LK_CPU_AVX512) ||
+        !(narrow || type == LK_TYPE_F32))
+        return 0;
+    return last->u.activation == LK_SILU ? 1 : last->u.activation == LK_QUICK_GELU ? 1.702f : 0;
+}
+
 /* Makes the output value and the list of post-operations. `dst` is the value's view. */
 static lk_status begin(lk_executor *e, product *p, lk_view dst)
 {
     p->output = lk_executor_value(e, dst);
     if (p->output < 0) return lk_fail_memory("plan");
-    for (int i = 0; i < p->group.chain_count; i++) {
+    p->swish = own_swish(e, p, dst.type);
+    for (int i = 0; i < p->group.chain_count - (p->swish > 0); i++) {
         const lk_node_data *node = lk_at(e->graph, p->group.chain[i]);
         lk_post *post = &p->posts[p->post_count++];
         if (node->op == LK_OP_ACTIVATION) {
@@ -264,6 +277,9 @@ static lk_status add_piece(lk_executor *e, product *p, const folded *f, part *pi
     const_dnnl_memory_desc_t wanted = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
     const_dnnl_memory_desc_t bias = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 1);
     size_t bytes = lk_type_bytes(piece->dst.type);
+    if (p->swish > 0)
+        op->swish = (struct lk_dnn_swish){
+            .type = piece->dst.type, .factor = p->swish, .numbers = lk_view_elements(&piece->dst)};
     LK_TRY(pack(e, p, f, piece, wanted, plain));
     LK_TRY(lk_dnn_op_create(&e->dnn, op, pd, p->step->node->name));
     LK_TRY(arg_at(e, op, DNNL_ARG_SRC, source_desc, source, piece->src_at * lk_type_bytes(piece->src.type)));
@@ -303,6 +319,14 @@ static void finish(lk_executor *e, product *p, int source, lk_node last)
 static int piece_count(const lk_executor *e, double products)
 {
     return products < 2e5 ? 1 : e->team.threads;
+}
+
+/* What is activated after a piece should still be in the second-level cache then. */
+static int64_t rounds(const product *p, const lk_view *dst, int threads)
+{
+    enum { NEAR = 256 << 10 };
+    size_t each = lk_view_bytes(dst) / (size_t)dst->dims[0] / (size_t)threads;
+    return p->swish > 0 && each > NEAR ? (int64_t)((each + NEAR - 1) / NEAR) : 1;
 }
 
 /* View of a group's result. */
@@ -386,6 +410,43 @@ static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lowe
     }
 }
 
+/* Whether a group is of the form that our own product knows: before, sum, after. */
+static bool own_product(const lk_executor *e, const product *p, const folded *f, const lk_view *x, const lk_view *dst)
+{
+    int sums = 0, activations = 0;
+    for (int i = 0; i < p->group.chain_count; i++)
+        (lk_at(e->graph, p->group.chain[i])->op == LK_OP_ACTIVATION ? activations++ : sums++);
+    bool order = activations < 2 || (activations == 2 && sums == 1 && p->group.chain_count == 3 &&
+                                     lk_at(e->graph, p->group.chain[1])->op != LK_OP_ACTIVATION);
+    return order && sums < 2 && dst->rank > 2 && lk_product_fits(e, x->type, f->k, f->out);
+}
+
+static lk_status lower_product(lk_executor *e, product *p, const folded *f, lk_node anchor, int source)
+{
+    lk_type type = e->values[source].view.type;
+    lk_step *step = lk_executor_step(e, LK_STEP_PRODUCT, lk_at(e->graph, anchor));
+    bool fresh;
+    void *weights = lk_weights_next(e, f->k * f->out * lk_type_bytes(type), &fresh);
+    const float *bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    if (!step || !weights || (f->bias && !bias)) return lk_fail_memory("weights");
+    if (fresh) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
+    step->product = (lk_product){.weights = weights, .bias = bias, .k = f->k, .out = f->out, .before = -1, .after = -1};
+    step->inputs[0] = source;
+    step->input_count = 1;
+    for (int i = 0; i < p->post_count; i++) {
+        if (p->posts[i].kind != LK_POST_ACTIVATION) {
+            step->product.other = step->input_count;
+            step->inputs[step->input_count++] = p->inputs[0]; /* a group has one sum */
+        } else if (step->product.other) {
+            step->product.after = (int)p->posts[i].activation;
+        } else {
+            step->product.before = (int)p->posts[i].activation;
+        }
+    }
+    step->output = e->value_of[p->group.last] = p->output;
+    return LK_OK;
+}
+
 /* y [rows][out] = x [rows][k] W^T: a linear layer, or a convolution that was made one. */
 static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, folded *f)
 {
@@ -393,8 +454,14 @@ static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view 
                  .int8 = is_int(e->values[source].view.type),
                  .in_scale = e->values[source].view.scale};
     lk_status s;
-    LK_TRY(begin(e, &p, dst));
     lk_view x = e->values[source].view;
+    p.own = own_product(e, &p, f, &x, &dst);
+    LK_TRY(begin(e, &p, dst));
+    x = e->values[source].view;
+    if (p.own) {
+        s = lower_product(e, &p, f, anchor, source);
+        goto done;
+    }
     int64_t rows = (int64_t)lk_view_elements(&dst) / (int64_t)f->out;
     int count = piece_count(e, (double)rows * (double)f->out * (double)f->k);
     if (count > rows) count = (int)rows;
@@ -567,19 +634,20 @@ static lk_status conv_pieces(lk_executor *e, product *p, const folded *f, const 
     lk_status s;
     int64_t n = x.dims[0];
     int threads = piece_count(e, (double)lk_view_elements(&dst) * (double)f->k);
+    int64_t each = (threads > n ? threads / n : 1) * rounds(p, &dst, threads);
     if (c->kernel[0] == 1 && c->kernel[1] == 1 && c->stride[0] == 1 && c->stride[1] == 1 && !c->pad[0] && !c->pad[1] &&
-        !c->pad[2] && !c->pad[3] && threads > 1) { /* positions are alike: they can be cut anywhere */
+        !c->pad[2] && !c->pad[3] && each > 1) { /* positions are alike: they can be cut anywhere */
         x.dims[2] *= x.dims[3];
         dst.dims[2] *= dst.dims[3];
         x.dims[3] = dst.dims[3] = 1;
     }
-    int64_t each = threads > n ? threads / n : 1;
     if (each > dst.dims[2]) each = dst.dims[2];
+    bool whole = threads == 1 && each == 1;
     LK_TRY(begin_weights(e, p, f));
-    LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), threads > 1 ? (int)(n * each) : 1));
-    if (threads == 1) {
-        part whole = {.src = x, .dst = dst, .out = f->out, .how = lk_dnn_conv_of(c)};
-        return conv_piece(e, p, f, c, &whole, source);
+    LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), whole ? 1 : (int)(n * each)));
+    if (whole) {
+        part all = {.src = x, .dst = dst, .out = f->out, .how = lk_dnn_conv_of(c)};
+        return conv_piece(e, p, f, c, &all, source);
     }
     for (int64_t i = 0; i < n * each; i++) {
         int64_t first = dst.dims[2] * (i % each) / each, end = dst.dims[2] * (i % each + 1) / each;
@@ -611,8 +679,9 @@ static lk_status lower_conv(lk_executor *e, lk_node anchor)
     lk_view x = e->values[source].view, dst = result_view(e, last, true);
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
+    p.own = lk_winograd_fits(e, c, &x, &dst);
     LK_TRY(begin(e, &p, dst));
-    if (lk_winograd_fits(e, c, &x, &dst)) {
+    if (p.own) {
         s = lower_winograd(e, &p, &f, node, source);
         goto done;
     }

@@ -31,7 +31,7 @@ static inline size_t lk_grid_row(lk_grid g)
 }
 static inline void *lk_view_at(const lk_view *view, size_t element)
 {
-    return (char *)view->data + element * lk_type_bytes(view->type);
+    return (char *)view->data + element * lk_type_width(view->type);
 }
 
 typedef struct lk_call {

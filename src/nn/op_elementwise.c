@@ -93,49 +93,56 @@ static void combine(const binary_job *job, float *a, const float *b, size_t n)
         k->add(a, b, n, a);
 }
 
-/* Items are (row, block) pairs: positions x block numbers each. */
+enum { POSITIONS = 64 };
+
+/* Positions `first` and `count` - 1 more of one (row, block): count x block numbers. */
+static void binary_run(binary_job *job, size_t plane, size_t first, size_t count)
+{
+    lk_call *c = job->call;
+    lk_grid g = job->grid;
+    size_t row = plane / g.blocks, block = plane % g.blocks, at = (plane * g.positions + first) * g.block;
+    size_t from = (job->form == FORM_GATE ? row * g.blocks : 0) * g.block + block * g.block;
+    float v[LK_RUN], w[LK_RUN];
+    if (job->form == FORM_SAME || job->form == FORM_BATCH) {
+        size_t span = count * g.block;
+        from = job->form == FORM_SAME ? at : (block * g.positions + first) * g.block;
+        for (size_t i = 0; i < span; i += LK_RUN) {
+            size_t n = span - i < LK_RUN ? span - i : LK_RUN;
+            lk_get(c, job->a, at + i, n, v);
+            lk_get(c, job->b, from + i, n, w);
+            combine(job, v, w, n);
+            lk_set(c, &c->y, at + i, n, v);
+        }
+        return;
+    }
+    for (size_t j = 0; j < g.block; j += LK_RUN) {
+        size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
+        lk_get(c, job->b, from + j, n, w);
+        if (job->multiply && n == g.block && n >= 16) {
+            c->team->kernels->gate_rows(job->a->type, job->a->scale, lk_view_at(job->a, at), w, count, n, c->y.type,
+                                        c->y.scale, lk_view_at(&c->y, at));
+            continue;
+        }
+        size_t rows = n == g.block ? LK_RUN / n : 1; /* short blocks: several positions in one run */
+        if (rows > count) rows = count;
+        for (size_t r = 1; r < rows; r++) memcpy(w + r * n, w, n * sizeof *w);
+        for (size_t p = 0; p < count; p += rows) {
+            size_t m = (count - p < rows ? count - p : rows) * n;
+            lk_get(c, job->a, at + p * g.block + j, m, v);
+            combine(job, v, w, m);
+            lk_set(c, &c->y, at + p * g.block + j, m, v);
+        }
+    }
+}
+
+/* Items are runs of positions of (row, block) pairs. */
 static void binary_piece(void *arg, size_t begin, size_t end)
 {
     binary_job *job = arg;
-    lk_call *c = job->call;
-    lk_grid g = job->grid;
-    size_t span = g.positions * g.block;
-    float v[LK_RUN], w[LK_RUN];
-    bool repeated = job->form == FORM_GATE || job->form == FORM_CHANNEL;
+    size_t positions = job->grid.positions, runs = (positions + POSITIONS - 1) / POSITIONS;
     for (size_t item = begin; item < end; item++) {
-        size_t row = item / g.blocks, block = item % g.blocks, at = item * span;
-        size_t from = job->form == FORM_SAME ? at
-                      : job->form == FORM_BATCH
-                          ? block * span
-                          : (job->form == FORM_GATE ? row * g.blocks : 0) * g.block + block * g.block;
-        if (!repeated) {
-            for (size_t i = 0; i < span; i += LK_RUN) {
-                size_t n = span - i < LK_RUN ? span - i : LK_RUN;
-                lk_get(c, job->a, at + i, n, v);
-                lk_get(c, job->b, from + i, n, w);
-                combine(job, v, w, n);
-                lk_set(c, &c->y, at + i, n, v);
-            }
-            continue;
-        }
-        for (size_t j = 0; j < g.block; j += LK_RUN) {
-            size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
-            lk_get(c, job->b, from + j, n, w);
-            if (job->multiply && n == g.block && n >= 16) {
-                c->team->kernels->gate_rows(job->a->type, job->a->scale, lk_view_at(job->a, at), w, g.positions, n,
-                                            c->y.type, c->y.scale, lk_view_at(&c->y, at));
-                continue;
-            }
-            size_t rows = n == g.block ? LK_RUN / n : 1; /* short blocks: several positions in one run */
-            if (rows > g.positions) rows = g.positions;
-            for (size_t r = 1; r < rows; r++) memcpy(w + r * n, w, n * sizeof *w);
-            for (size_t p = 0; p < g.positions; p += rows) {
-                size_t m = (g.positions - p < rows ? g.positions - p : rows) * n;
-                lk_get(c, job->a, at + p * g.block + j, m, v);
-                combine(job, v, w, m);
-                lk_set(c, &c->y, at + p * g.block + j, m, v);
-            }
-        }
+        size_t first = item % runs * POSITIONS, left = positions - first;
+        binary_run(job, item / runs, first, left < POSITIONS ? left : POSITIONS);
     }
 }
 
@@ -205,7 +212,9 @@ static lk_status binary_forward(lk_call *c, bool multiply)
     if (job.form == FORM_STRIDED)
         lk_team_for(c->team, lk_view_elements(&c->y), 20, binary_strided_piece, &job);
     else
-        lk_team_for(c->team, job.grid.batch * job.grid.blocks, job.grid.positions * job.grid.block, binary_piece, &job);
+        lk_team_for(c->team, job.grid.batch * job.grid.blocks * ((job.grid.positions + POSITIONS - 1) / POSITIONS),
+                    (job.grid.positions < POSITIONS ? job.grid.positions : POSITIONS) * job.grid.block, binary_piece,
+                    &job);
     return LK_OK;
 }
 

@@ -53,11 +53,12 @@ static void pool_piece(void *arg, size_t begin, size_t end)
         size_t values = (size_t)((at.y1 - at.y0) * (at.x1 - at.x0));
         if (max && values <= MAX_TAPS && gy.block <= LK_RUN) {
             const void *taps[MAX_TAPS];
-            size_t count = 0;
-            for (int64_t y = at.y0; y < at.y1; y++)
-                for (int64_t x = at.x0; x < at.x1; x++)
-                    taps[count++] = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + x)) * gx.block);
-            if (lk_type_bytes(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
+            size_t count = 0, line = gx.block * lk_type_width(c->x->type);
+            for (int64_t y = at.y0; y < at.y1; y++) {
+                const char *tap = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + at.x0)) * gx.block);
+                for (int64_t x = at.x0; x < at.x1; x++, tap += line) taps[count++] = tap;
+            }
+            if (lk_type_width(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
                 k->max_codes(c->x->type, taps, count, gy.block, lk_view_at(&c->y, item * gy.block));
                 continue;
             }
@@ -166,37 +167,40 @@ const lk_operator lk_operator_adaptive_pool = {pool_forward, pool_backward, NULL
 
 /* Mean or maximum over all positions of a row (pictures: over H*W, tokens: over T) -> [N, C]. */
 
+enum { GLOBAL_RUN = 64 };
+
+/* Items are runs of channels: (row, block, run). */
 static void global_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     lk_grid g = lk_grid_of(c->x);
     const lk_nn_kernels *k = c->team->kernels;
     bool max = c->node->op == LK_OP_GLOBAL_MAX;
-    size_t channels = (size_t)c->y.dims[1];
-    float v[LK_RUN], total[LK_RUN];
+    size_t channels = (size_t)c->y.dims[1], runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
+    float v[GLOBAL_RUN], total[GLOBAL_RUN];
     for (size_t item = begin; item < end; item++) {
-        size_t row = item / g.blocks, first = item % g.blocks * g.block;
-        for (size_t j = 0; j < g.block && first + j < channels; j += LK_RUN) {
-            size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
-            if (n > channels - first - j) n = channels - first - j;
-            if (!max) {
-                const void *rows = lk_view_at(c->x, item * g.positions * g.block + j);
-                k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
-            }
-            for (size_t p = 0; max && p < g.positions; p++) {
-                lk_get(c, c->x, (item * g.positions + p) * g.block + j, n, p ? v : total);
-                if (p) k->max(v, total, n, total);
-            }
-            if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
-            lk_set(c, &c->y, row * channels + first + j, n, total);
+        size_t plane = item / runs, j = item % runs * GLOBAL_RUN, row = plane / g.blocks;
+        size_t first = plane % g.blocks * g.block, n = g.block - j < GLOBAL_RUN ? g.block - j : GLOBAL_RUN;
+        if (first + j >= channels) continue;
+        if (n > channels - first - j) n = channels - first - j;
+        if (!max) {
+            const void *rows = lk_view_at(c->x, plane * g.positions * g.block + j);
+            k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
         }
+        for (size_t p = 0; max && p < g.positions; p++) {
+            lk_get(c, c->x, (plane * g.positions + p) * g.block + j, n, p ? v : total);
+            if (p) k->max(v, total, n, total);
+        }
+        if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
+        lk_set(c, &c->y, row * channels + first + j, n, total);
     }
 }
 
 static lk_status global_forward(lk_call *c)
 {
     lk_grid g = lk_grid_of(c->x);
-    lk_team_for(c->team, g.batch * g.blocks, g.positions * g.block, global_piece, c);
+    size_t runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
+    lk_team_for(c->team, g.batch * g.blocks * runs, g.positions * GLOBAL_RUN, global_piece, c);
     return LK_OK;
 }
 

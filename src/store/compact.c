@@ -23,12 +23,10 @@ typedef struct rewriter {
     size_t rows; /* gathered */
 } rewriter;
 
-#define SEGMENT_BYTES ((uint64_t)256 << 20)
-
 static lk_status begin_segment(rewriter *w)
 {
     lk_collection *c = w->collection;
-    if (w->count && w->done[w->count - 1].bytes < SEGMENT_BYTES) return LK_OK;
+    if (w->count && w->done[w->count - 1].bytes < LK_SEGMENT_BYTES) return LK_OK;
     if (!lk_grow((void **)&w->done, &w->capacity, w->count + 1, sizeof *w->done)) return lk_fail_memory("compaction");
     lk_segment_row fresh = {.number = w->next_number++, .bytes = LK_SEGMENT_HEADER};
     char *path = lk_collection_segment_path(c, fresh.number);

@@ -424,7 +424,7 @@ static float agreeing(void **state, int64_t query, int64_t found)
     OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
     OK(lk_search_id(searcher, query, &options, &results));
     for (size_t i = 0; i < results.count; i++)
-        if (results.items[i].id == found) value = results.items[i].reranked;
+        if (results.items[i].id == found) value = roundf((results.items[i].reranked - results.items[i].score) / 0.02f);
     lk_results_free(&results);
     lk_searcher_free(searcher);
     return value;
@@ -517,13 +517,13 @@ static void parameters_of_rerankers_are_read(void **state)
     assert_int_equal(o.rerank, LK_RERANK_KRECIPROCAL);
     assert_true(o.kreciprocal.k1 == 8 && o.kreciprocal.k2 == 2 && o.kreciprocal.lambda == 0.5f);
     OK(lk_rerank_parse("kreciprocal:9", &o));
-    assert_true(o.kreciprocal.k1 == 9 && o.kreciprocal.k2 == lk_kreciprocal_defaults().k2);
+    assert_true(o.kreciprocal.k1 == 9 && o.kreciprocal.k2 == 2);
     OK(lk_rerank_parse("diffusion:20:5:2:0.9", &o));
     assert_true(o.diffusion.k == 20 && o.diffusion.kq == 5 && o.diffusion.gamma == 2 && o.diffusion.alpha == 0.9f);
     OK(lk_rerank_parse("superglobal:4:0.2", &o));
     assert_true(o.superglobal.k == 4 && o.superglobal.beta == 0.2f);
-    OK(lk_rerank_parse("geometric:12", &o));
-    assert_int_equal(o.geometric_least, 12);
+    OK(lk_rerank_parse("geometric:12:0.5", &o));
+    assert_true(o.geometric_least == 12 && o.geometric_weight == 0.5f);
     OK(lk_rerank_parse("none", &o));
     assert_int_equal(o.rerank, LK_RERANK_NONE);
     OK(lk_expansion_parse("alpha:5:1.5", &o));

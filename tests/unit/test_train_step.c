@@ -111,15 +111,16 @@ static void one_step(size_t at, int32_t *classes, double *loss)
     memcpy(classes, fixture("", "classes", batch)->data, batch * sizeof *classes);
     const lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = classes};
     const lk_miner_options all = lk_miner_defaults(LK_MINER_ALL);
-    assert_int_equal(lk_network_forward(&net, true, input), LK_OK);
-    assert_int_equal(lk_network_backward(&net, &labels, &all, 0, 1, loss), LK_OK);
+    const lk_net_lesson lesson = {.labels = &labels, .miner = &all, .share = 1};
+    assert_int_equal(lk_network_forward(&net, true, 0, input), LK_OK);
+    assert_int_equal(lk_network_backward(&net, &lesson, loss), LK_OK);
     free(input);
 }
 
 static void compare_first(void)
 {
     float *expected = floats("", "embedding", batch * net.dim);
-    double d = difference(net.embedding, expected, NULL, batch * net.dim);
+    double d = difference(net.main.embedding, expected, NULL, batch * net.dim);
     bool same = d <= 1e-5;
     if (!same) print_error("embedding differs by %g of its size\n", d);
     free(expected);

@@ -14,7 +14,7 @@ import pathlib
 import subprocess
 import sys
 
-PACKAGES = "gnome-backgrounds kde-wallpapers plasma-workspace-wallpapers mate-backgrounds ukui-wallpapers".split()
+PACKAGES = "gnome-backgrounds plasma-workspace-wallpapers mate-backgrounds ukui-wallpapers".split()
 REQUIREMENTS = ["opencv-python-headless==4.13.0.92", "numpy==2.4.6"]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 QUERIES, LONGEST_SIDE, FEATURES = 2000, 4096, 60000
