@@ -70,9 +70,9 @@ static void profile(bench *b)
     }
     for (size_t i = 0; i < e->step_count; i++) {
         const lk_step *step = &e->steps[i];
-        static const char *const kinds[] = {"own", "dnn", "copy"};
+        static const char *const kinds[] = {"own", "dnn", "copy", "winograd", "product"};
         const lk_value *y = &e->values[step->output];
-        printf("%9.1f us %-4s %-14s %-36s", best[i] * 1e6, kinds[step->kind],
+        printf("%9.1f us %-8s %-14s %-36s", best[i] * 1e6, kinds[step->kind],
                step->node ? lk_op_name(step->node->op) : "", step->node ? step->node->name : "");
         printf(" type %d [", (int)y->view.type);
         for (int d = 0; d < y->view.rank; d++) printf(" %ld", (long)y->view.dims[d]);

@@ -4,9 +4,10 @@
     bench/embed/run.py --build BUILD [--python PROGRAM | --venv DIR] [--models resnet50,...] [--precisions f32,bf16,int8]
                        [--threads 1,2] [--batches 1,16] [--rounds N] [--seconds S] [--json FILE]
 
-Every contestant gets a turn of S seconds in every round. With one thread the rate is pictures per second of processor
-time, so that what else the machine does is not counted; with more threads it is by the clock. Figures are medians over the
-rounds; "ratio" is our rate over that of the fastest peer at the same precision, "of f32" over the fastest peer in f32.
+Every contestant gets a turn of S seconds in every round (at least one whole run). Rates are pictures per second, medians
+over the rounds: with one thread of processor time, so that what else the machine does is not counted, with more threads by
+the clock. "ratio" is our rate over that of the fastest peer at the same precision, round by round: median, smallest and
+largest; "other" its median by the other of the two clocks; "of f32" our rate over that of the fastest peer in f32.
 int8 of the peers: the ONNX file quantised by ONNX Runtime (static, per channel), which OpenVINO runs as well.
 Weights are random (seeded) from timm and transformers; batch norms are given the statistics of their input, so that values
 stay sensible. The packages of requirements.txt are installed into DIR, or PROGRAM is a Python that has them.
@@ -144,13 +145,13 @@ class Peer:
         pass
 
 
-def make_peers(module, files, precision, x, threads):
+def make_peers(wanted, module, files, precision, x, threads):
     import onnxruntime
     import openvino
     import torch
     peers = {}
     torch.set_num_threads(threads)
-    if precision in ("f32", "bf16"):
+    if "PyTorch" in wanted and precision in ("f32", "bf16"):
         fast = module.to(memory_format=torch.channels_last)
         xt = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
 
@@ -158,11 +159,13 @@ def make_peers(module, files, precision, x, threads):
             with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 return fast(xt)
         peers["PyTorch"] = Peer(run_torch, len(x))
-    if precision in ("f32", "int8"):
+    if "ONNX Runtime" in wanted and precision in ("f32", "int8"):
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(files[precision == "int8"], settings, providers=["CPUExecutionProvider"])
         peers["ONNX Runtime"] = Peer(lambda: session.run(None, {"x": x}), len(x))
+    if "OpenVINO" not in wanted:
+        return peers
     model = openvino.Core().read_model(files[precision == "int8"])
     model.reshape([len(x), 3, SIDE, SIDE])
     hint = "bf16" if precision == "bf16" else "f32"
@@ -187,18 +190,21 @@ def measure(options, module, path, files, precision, batch, threads, folder):
         expected = module(torch.from_numpy(x)).numpy()
     got = ours.embed(x, folder)
     cosine = min(float((a * b).sum() / numpy.linalg.norm(a) / numpy.linalg.norm(b)) for a, b in zip(got, expected))
-    sides = {"Likeness": ours, **make_peers(module, files, precision, x, threads)}
+    sides = {"Likeness": ours, **make_peers(options.peers.split(","), module, files, precision, x, threads)}
     rates = {name: [] for name in sides}
     for _ in range(options.rounds):
         for name, side in sides.items():
-            rates[name].append(side.turn(options.seconds)[threads == 1])
+            rates[name].append(side.turn(options.seconds))
     for side in sides.values():
         side.close()
     row = {"precision": precision, "batch": batch, "threads": threads, "cosine": cosine,
-           "rates": {name: statistics.median(r) for name, r in rates.items()}}
-    best = max((r, name) for name, r in row["rates"].items() if name != "Likeness")
-    row["peer"] = best[1]
-    row["ratio"] = statistics.median(a / b for a, b in zip(rates["Likeness"], rates[best[1]]))
+           "turns": rates}
+    for clock, key in ((threads == 1, ""), (threads != 1, "other ")):
+        medians = {name: statistics.median(r[clock] for r in turns) for name, turns in rates.items()}
+        peer = max((r, name) for name, r in medians.items() if name != "Likeness")[1]
+        ratios = [a[clock] / b[clock] for a, b in zip(rates["Likeness"], rates[peer])]
+        row |= {key + "rates": medians, key + "peer": peer, key + "ratio": statistics.median(ratios),
+                key + "least": min(ratios), key + "most": max(ratios)}
     return row
 
 
@@ -210,6 +216,7 @@ def main():
     parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "likeness-bench-embed-models"))
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--precisions", default="f32,bf16,int8" if has_bf16() else "f32,int8")
+    parser.add_argument("--peers", default="PyTorch,ONNX Runtime,OpenVINO")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--batches", default="1,16")
     parser.add_argument("--rounds", type=int, default=5)
@@ -221,7 +228,7 @@ def main():
     os.makedirs(options.work, exist_ok=True)
     report = []
     print(f"{'model':22}{'threads':>8}{'batch':>6} {'precision':10}{'Likeness':>9}{'PyTorch':>9}{'ONNX RT':>9}{'OpenVINO':>9}"
-          f"{'ratio':>7}{'of f32':>7}{'cosine':>9}   pictures/s", flush=True)
+          f"{'ratio':>7} {'least-most':>10}{'other':>6}{'of f32':>7}{'cosine':>9}   pictures/s", flush=True)
     for name in options.models.split(","):
         module, path = make_model(name, options.work)
         files = make_onnx(module, path)
@@ -238,6 +245,7 @@ def main():
                     cells = [f"{row['rates'][side]:9.1f}" if side in row["rates"] else " " * 9
                              for side in ("Likeness", "PyTorch", "ONNX Runtime", "OpenVINO")]
                     print(f"{name:22}{threads:8}{batch:6} {precision:10}{''.join(cells)}{row['ratio']:7.2f}"
+                          f" {row['least']:5.2f}-{row['most']:4.2f}{row['other ratio']:6.2f}"
                           f"{row['of f32'] or 0:7.2f}{row['cosine']:9.5f}", flush=True)
     if options.json:
         with open(options.json, "w") as out:

@@ -23,6 +23,10 @@ class SuperGlobal(ctypes.Structure):
     _fields_ = [("k", ctypes.c_uint32), ("beta", ctypes.c_float)]
 
 
+class Rocchio(ctypes.Structure):
+    _fields_ = [("alpha", ctypes.c_float), ("beta", ctypes.c_float), ("gamma", ctypes.c_float)]
+
+
 class Shortlist(ctypes.Structure):
     _fields_ = [("count", ctypes.c_size_t), ("ids", ctypes.c_void_p), ("distances", ctypes.c_void_p),
                 ("farthest", ctypes.c_float), ("self", ctypes.c_uint64)]
@@ -121,11 +125,19 @@ class Library:
 
     def flat(self, vectors):
         """An exact index by cosine; ids are positions."""
-        vectors, out = f32(vectors), ctypes.c_void_p()
-        self.check(self.c.lk_flat_new(ctypes.c_size_t(vectors.shape[1]), 0, 0, ctypes.byref(out)))
-        ids = numpy.arange(len(vectors), dtype=numpy.uint64)
-        self.check(self.c.lk_flat_add(out, ctypes.c_size_t(len(vectors)), pointer(ids), pointer(vectors)))
+        out = self.flat_of(vectors.shape[1])
+        self.flat_add(out, numpy.arange(len(vectors), dtype=numpy.uint64), vectors)
         return out
+
+    def flat_of(self, dim, dtype=0):
+        """An empty one; dtype 0 f32, 1 f16, 2 int8."""
+        out = ctypes.c_void_p()
+        self.check(self.c.lk_flat_new(ctypes.c_size_t(dim), 0, dtype, ctypes.byref(out)))
+        return out
+
+    def flat_add(self, index, ids, vectors):
+        vectors = f32(vectors)
+        self.check(self.c.lk_flat_add(index, ctypes.c_size_t(len(vectors)), pointer(ids), pointer(vectors)))
 
     def source(self, knn, index=None, query=None):
         """Neighbours from the table; distances from the index, if there is one."""
@@ -168,6 +180,13 @@ class Library:
         similarities, out = f32(near @ query), numpy.empty(len(query), numpy.float32)
         self.check(self.c.lk_expand_query({"aqe": 1, "rank": 2, "alpha": 3}[kind], ctypes.c_float(alpha), ctypes.c_size_t(len(query)),
                                           pointer(query), ctypes.c_size_t(len(near)), pointer(near), pointer(similarities), pointer(out)))
+        return out
+
+    def feedback(self, query, yes, no, weights=(1.0, 0.75, 0.15)):
+        query, yes, no = f32(query), f32(yes), f32(no)
+        out = numpy.empty_like(query)
+        self.check(self.c.lk_feedback(Rocchio(*weights), ctypes.c_size_t(len(query)), pointer(query), ctypes.c_size_t(len(yes)), pointer(yes),
+                                      ctypes.c_size_t(len(no)), pointer(no), pointer(out)))
         return out
 
     def augment(self, kind, vectors, k, alpha=3.0):

@@ -122,11 +122,13 @@ LK_API void lk_snapshot_free(lk_snapshot *snapshot);
 /* An approximate index of the collection's vectors, so that a search reads a small part of them. It is a file over the
  * vectors of one commit; pictures that come later are scanned beside it, removed ones left out. */
 typedef struct lk_index_options {
-    /* "flat" (none: every search is exact), "graph", "partitioned" or "auto": none below 50,000 vectors, else a graph,
-     * or partitions when a graph would not fit into memory_limit. NULL = what there is, "auto" where there is none. */
+    /* "flat" (none: every search is exact), "graph", "partitioned" or "auto": none while the vectors
+     * as f32 are at most 32 MiB, else a graph, or partitions where a graph would not fit into memory_limit or would be
+     * of more than two million vectors. NULL = what there is, "auto" where there is none. */
     const char *kind;
     double recall; /* share of the ten best that searches are to find, measured on queries of its own; 0 = 0.98 */
-    uint64_t memory_limit; /* bytes that searching may keep in memory; 0 = no limit */
+    uint64_t memory_limit; /* bytes that searching may keep in memory; 0 = no limit ("auto": a quarter of the
+                              machine's memory) */
     bool always; /* build even where the present index is good enough: of the same kind, and not one row in five new or
                     dead since */
     uint64_t seed;
@@ -141,6 +143,7 @@ LK_API lk_status lk_collection_build_index(lk_context *context, lk_collection *c
 typedef struct lk_index_info {
     const char *kind;         /* "flat" when there is none; static */
     char description[128];    /* a few words; "" for flat */
+    char why[128];            /* "auto" chose it; "" when somebody wanted this kind */
     uint64_t vectors;         /* that are in it */
     uint64_t bytes, resident; /* of its file; of that, what searching keeps in memory */
     unsigned effort;          /* of a search */
@@ -154,6 +157,15 @@ LK_API lk_status lk_collection_index_info(lk_collection *collection, lk_index_in
  * exactly. exact: reads every vector. LK_INVALID, LK_NO_MEMORY, LK_CANCELLED. */
 LK_API lk_status lk_snapshot_search(const lk_snapshot *snapshot, lk_context *context, bool exact, const float *query,
                                     size_t k, const lk_id_set *filter, lk_hit *hits, size_t *count);
+
+/* All pictures whose score is `bound` or better (LK_L2: at most, else: at least), best first, but at most `most`: hits
+ * [most]. Exact, or through the approximate index, which may miss some; scores are exact. LK_INVALID (bound is NaN),
+ * LK_NO_MEMORY, LK_CANCELLED. */
+LK_API lk_status lk_snapshot_range(const lk_snapshot *snapshot, lk_context *context, bool exact, const float *query,
+                                   float bound, size_t most, const lk_id_set *filter, lk_hit *hits, size_t *count);
+
+/* Whether searches go through an approximate index unless they are to be exact. */
+LK_API bool lk_snapshot_is_approximate(const lk_snapshot *snapshot);
 
 /* A number that changes with every commit of any process: cheap to ask, so that a server knows when to take a new
  * snapshot. */

@@ -6,6 +6,7 @@
 #include <likeness/context.h>
 #include <likeness/embed.h>
 #include <likeness/eval.h>
+#include <likeness/partitioned.h>
 #include <likeness/rank.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,14 +27,18 @@ typedef struct lk_source {
 typedef struct lk_source_list lk_source_list;
 LK_API lk_status lk_sources_new(lk_source_list **out);
 LK_API void lk_sources_free(lk_source_list *list);
-/* A folder (walked recursively; files whose name ends in a picture's extension; hidden ones left out; label = NULL),
- * one file, or a glob pattern. LK_NOT_FOUND when it names nothing. */
+/* A folder (walked recursively; files whose name ends in a picture's extension, or that have none and begin as a
+ * picture does; hidden ones left out; label = NULL), one file, or a glob pattern. LK_NOT_FOUND when it names nothing.
+ */
 LK_API lk_status lk_sources_add(lk_source_list *list, const char *path_or_pattern);
 /* A CSV (RFC 4180) whose header has a `path` column, relative to the CSV's folder; every other column becomes a member
  * of the labels. LK_CORRUPT with the line number. */
 LK_API lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path);
 /* One path. */
 LK_API lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char *labels);
+/* Gives every source without labels the name of the folder that it lies in as its "label": classes as most data sets
+ * keep them. */
+LK_API lk_status lk_sources_label_by_folder(lk_source_list *list);
 LK_API size_t lk_sources_count(lk_source_list *list);
 /* Borrowed until the next addition. */
 LK_API const lk_source *lk_sources_at(lk_source_list *list, size_t index);
@@ -54,7 +59,7 @@ typedef struct lk_ingest_report {
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
  * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
  * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run.
- * A file whose name is not UTF-8 is logged and counted, but not recorded. */
+ * A file whose name is not UTF-8, or a folder that may not be read, is logged and counted, but not recorded. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
@@ -81,7 +86,8 @@ typedef enum lk_rerank {
     LK_RERANK_KRECIPROCAL, /* lk_kreciprocal_rerank; distance, lower is better */
     LK_RERANK_DIFFUSION,   /* lk_diffusion_rerank; higher is better */
     LK_RERANK_SUPERGLOBAL, /* lk_superglobal_rerank; higher is better */
-    LK_RERANK_GEOMETRIC    /* local features that agree on one affine map; their number, higher is better */
+    LK_RERANK_GEOMETRIC    /* local features that agree on one affine map; the cosine and 0.02 for each, higher is
+                              better */
 } lk_rerank;
 
 typedef struct lk_results {
@@ -108,35 +114,50 @@ typedef struct lk_search_options {
     int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
     bool exact;         /* read every vector, though the collection has an approximate index */
     const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    bool range;         /* all results whose score is `bound` or better, but at most k */
+    float bound;
+    lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
+    lk_fusion fuse; /* of several queries: LK_FUSE_MEAN (their mean is searched for) or LK_FUSE_BEST (each is, and a
+                       picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
-    size_t expand_k;         /* how many of them; 0 = 3 */
-    float expand_alpha;      /* 0 = 3; the average is LK_EXPAND_AVERAGE */
+    size_t expand_k;         /* how many of them; 0 = 2 */
+    float expand_alpha;      /* 0 = 10; the average is LK_EXPAND_AVERAGE */
     const int64_t *yes, *no; /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults.
                                 The wrong ones are left out of the results. */
     size_t n_yes, n_no;
     lk_rerank rerank;
-    size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 50. At most 10000. */
+    lk_kreciprocal_options kreciprocal; /* k1 0 = 12, 2, 0.8; the paper's are lk_kreciprocal_defaults */
+    lk_diffusion_options diffusion;     /* k 0 = 20, alpha 0.2, the rest lk_diffusion_defaults */
+    lk_superglobal_options superglobal; /* k 0 = lk_superglobal_defaults */
+    uint32_t geometric_least;           /* fewer features that agree count as none; 0 = 4 */
+    float geometric_weight; /* of each feature that agrees, added to the cosine; 0 = 0.02. Other metrics: their number
+                               alone decides */
+    size_t shortlist; /* how many of the first are re-ranked; 0 = 200, for LK_RERANK_GEOMETRIC 100. At most 10000. */
 } lk_search_options;
 
-/* The kinds by the names that the program and the HTTP API use: "none", "kreciprocal", "diffusion", "superglobal",
- * "geometric"; "none", "aqe", "rank", "alpha". LK_INVALID names them all. */
-LK_API lk_status lk_rerank_named(const char *name, lk_rerank *out);
-LK_API lk_status lk_expansion_named(const char *name, lk_expansion *out);
+/* Sets the kind, and its parameters, from what the program and the HTTP API take: none, kreciprocal[:K1[:K2[:LAMBDA]]],
+ * diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]], geometric[:LEAST[:WEIGHT]]; none, aqe[:N], rank[:N],
+ * alpha[:N[:ALPHA]]. LK_INVALID says what is wanted. */
+LK_API lk_status lk_rerank_parse(const char *text, lk_search_options *out);
+LK_API lk_status lk_expansion_parse(const char *text, lk_search_options *out);
 LK_API const char *lk_rerank_name(lk_rerank rerank);
 
 /* What is looked for: at least one picture. Several are fused into one query (lk_fuse_queries). */
 typedef struct lk_query {
     const lk_image *images; /* [n_images], decoded by lk_embedder_image_options */
     size_t n_images;
-    const int64_t *ids; /* [n_ids]: pictures of the collection; they are left out of the results */
+    const lk_image *details; /* [n_images] the same pictures for LK_RERANK_GEOMETRIC, which sees more in them: decoded
+                                by lk_query_image_load without a searcher; NULL = images are taken */
+    const int64_t *ids;      /* [n_ids]: pictures of the collection; they are left out of the results */
     size_t n_ids;
     const float *vectors; /* [n_vectors][dim] */
     size_t n_vectors;
 } lk_query;
 
 /* Decodes a picture as the embedder of the searcher wants it, cut to the rectangle crop {left, top, width, height} of
- * the upright full picture if crop is not NULL. limits (may be NULL): max_bytes and max_pixels are taken from it. */
+ * the upright full picture if crop is not NULL. limits (may be NULL): max_bytes and max_pixels are taken from it.
+ * searcher NULL: as geometric re-ranking wants it. */
 LK_API lk_status lk_query_image_load(lk_searcher *searcher, const char *path, const uint32_t crop[4],
                                      const lk_image_options *limits, lk_image *out);
 LK_API lk_status lk_query_image_memory(lk_searcher *searcher, const void *bytes, size_t size, const char *name,
@@ -163,11 +184,49 @@ LK_API lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k);
 /* Whether there is a table for the collection as it is now. */
 LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
 
+/* Computes the local features that LK_RERANK_GEOMETRIC compares of every picture and keeps them in the collection,
+ * those that are there already and of pictures that have not changed excepted. What is not kept is computed when a
+ * search meets it, and kept then: so this only saves the first searches the time. limit: bytes that are kept from now
+ * on, the oldest go beyond it; 0 = as before, at first 1 GiB. *pictures says how many are looked after. LK_IO
+ * (read-only folder), LK_NO_MEMORY, LK_CANCELLED. */
+LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_t limit, uint64_t *pictures);
+
 /* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
  * with the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when
  * something is at `into` already; LK_UNSUPPORTED (not cosine). */
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
+
+/* ---- duplicates ---- */
+
+typedef struct lk_duplicates {
+    lk_results *groups; /* [count], each of two pictures or more, the largest first: the one with the smallest id, then
+                           the others by their score with it */
+    size_t count;
+    size_t pictures; /* in all groups */
+} lk_duplicates;
+/* Groups of pictures that are nearly the same: any two within a distance (1 - cosine; squared for LK_L2) of each other
+ * are of one group, and so are those that a chain of such pairs connects. Through the approximate index where there is
+ * one, which may miss a few pairs, unless exact: then time grows with the square of the collection. where: only
+ * pictures that satisfy it (lk_collection_select); NULL = all. LK_INVALID, LK_UNSUPPORTED (inner products),
+ * LK_NO_MEMORY (all vectors are in memory as f32 meanwhile), LK_CANCELLED. */
+LK_API lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, const char *where,
+                                    lk_duplicates *out);
+LK_API void lk_duplicates_free(lk_duplicates *duplicates);
+
+/* ---- out and in ---- */
+
+/* Writes what the catalog knows of every picture that can be found as a CSV (id, path, size, mtime_ns, hash, width,
+ * height, labels as JSON) in order of id, and hands their vectors to rows [n][dim] in the same order, once. The file
+ * appears when rows has returned LK_OK. LK_CONFLICT when pictures are removed meanwhile; LK_NO_MEMORY; LK_IO; what rows
+ * returns. */
+typedef lk_status (*lk_vectors_fn)(void *user, size_t n, size_t dim, const float *vectors);
+LK_API lk_status lk_export_collection(lk_searcher *searcher, const char *csv, lk_vectors_fn rows, void *user);
+/* Makes a new collection with the model of another: the pictures of a CSV as above, of whose columns only path must be
+ * there, with one vector each, in its order. Ids are new. A picture whose size and mtime_ns are not given or not those
+ * of its file is embedded anew by the next run of lk_ingest over it. LK_CONFLICT when something is at `path` already;
+ * LK_INVALID with the line, and then what was read before stays. */
+LK_API lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path);
 
 /* ---- what two pictures share ---- */
 

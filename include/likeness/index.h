@@ -71,6 +71,42 @@ typedef int (*lk_id_filter)(void *user, uint64_t id);
 LK_API lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, const float *queries, size_t k,
                                 lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
 
+/* All vectors whose score is `bound` or better (LK_L2: at most, else: at least) for each of n queries, best first, but
+ * at most `most` of them: hits [n][most], counts [n]. Exact, and otherwise as lk_flat_search. LK_INVALID when most is 0
+ * or bound is NaN. */
+LK_API lk_status lk_flat_range(const lk_flat *index, lk_context *context, size_t n, const float *queries, float bound,
+                               size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
+
+/* One thing searched for by several vectors at once: a vector's score is made of its scores for each of them. */
+typedef enum lk_fusion {
+    LK_FUSE_MEAN = 0, /* the mean of the scores: one search, with the mean of the vectors */
+    LK_FUSE_SUM = 1,
+    LK_FUSE_BEST = 2 /* the best of them (LK_L2: the least): one search for each */
+} lk_fusion;
+/* The k best by the fused score of m vectors [m][dim], m >= 1 (each normalised inside for LK_COSINE): hits [k], *count.
+ * Exact, by the scores that lk_flat_search gives up to rounding. */
+LK_API lk_status lk_flat_search_several(const lk_flat *index, lk_context *context, size_t m, const float *vectors,
+                                        lk_fusion fusion, size_t k, lk_id_filter filter, void *filter_user,
+                                        lk_hit *hits, size_t *count);
+
+/* Results that are not all of one kind. Zero in both: as they come. */
+typedef struct lk_diversity {
+    float apart; /* a result nearer than this to a better one is left out: by squared distance, for LK_COSINE by
+                    1 - cosine */
+    float trade; /* 0..1: maximal marginal relevance (Carbonell & Goldstein, 1998): next comes the result with the
+                    greatest (1 - trade) score + trade * -(its greatest score with a chosen one), scores of LK_L2
+                    being minus the squared distance */
+} lk_diversity;
+/* Chooses up to k of n hits, best first, with their vectors [n][dim] (for LK_COSINE normalised): numbers of those
+ * chosen [k], *count. LK_INVALID when a number in `how` is negative or not finite, or trade above 1; LK_NO_MEMORY. */
+LK_API lk_status lk_diversify(lk_metric metric, size_t dim, lk_diversity how, size_t n, const lk_hit *hits,
+                              const float *vectors, size_t k, size_t *chosen, size_t *count);
+/* As lk_flat_search, diversified: more than k are found, and looked at as they are stored, until k remain. trade
+ * chooses among the 4 k + 16 best. */
+LK_API lk_status lk_flat_search_diverse(const lk_flat *index, lk_context *context, lk_diversity how, size_t n,
+                                        const float *queries, size_t k, lk_id_filter filter, void *filter_user,
+                                        lk_hit *hits, size_t *counts);
+
 /* Copies the stored vector of an id, decoded, into out [dim]. LK_NOT_FOUND. */
 LK_API lk_status lk_flat_vector(const lk_flat *index, uint64_t id, float *out);
 
@@ -141,10 +177,16 @@ LK_API lk_status lk_graph_index_search_filtered(const lk_graph_index *graph, lk_
                                                 size_t n, const float *queries, size_t k,
                                                 const lk_graph_index_filter *filter, lk_hit *hits, size_t *counts);
 
-/* All vectors whose score is `bound` or better (L2: at most, else: at least), best first, but at most `most` of them:
- * hits [most]; *count says how many. Approximate as a search is; effort as there. */
-LK_API lk_status lk_graph_index_range(const lk_graph_index *graph, size_t effort, const float *query, float bound,
-                                      size_t most, lk_hit *hits, size_t *count);
+/* As lk_flat_range, lk_flat_search_several and lk_flat_search_diverse, approximate as a search is; effort as there. */
+LK_API lk_status lk_graph_index_range(const lk_graph_index *graph, lk_context *context, size_t effort, size_t n,
+                                      const float *queries, float bound, size_t most, lk_id_filter filter,
+                                      void *filter_user, lk_hit *hits, size_t *counts);
+LK_API lk_status lk_graph_index_search_several(const lk_graph_index *graph, lk_context *context, size_t effort,
+                                               size_t m, const float *vectors, lk_fusion fusion, size_t k,
+                                               lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *count);
+LK_API lk_status lk_graph_index_search_diverse(const lk_graph_index *graph, lk_context *context, size_t effort,
+                                               lk_diversity how, size_t n, const float *queries, size_t k,
+                                               lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
 
 /* The least effort at which searches for k results find the share `recall` (0..1) of them, measured on n queries
  * [n][dim]; queries NULL: on up to n of the index's own vectors, each hidden while it is searched for. Queries that are

@@ -2,6 +2,7 @@
 #ifndef LIKENESS_H
 #define LIKENESS_H
 
+#include <likeness/codes.h>
 #include <likeness/collection.h>
 #include <likeness/context.h>
 #include <likeness/embed.h>

@@ -1,5 +1,5 @@
 /* Metric learning: what an embedding is taught with. Losses with their gradients, miners, samplers, labels of several
- * kinds, learning-rate schedules. Everything works on plain arrays and knows nothing of networks, pictures or files.
+ * kinds. Everything works on plain arrays and knows nothing of networks, pictures or files.
  *
  * Equations, sources and advice on when to use what: docs/losses.md. */
 #ifndef LIKENESS_METRIC_H

@@ -79,6 +79,7 @@ typedef struct lk_conv {
     int64_t pad[4];      /* top, left, bottom, right */
     int64_t groups;      /* 0 = 1; the number of input channels makes it depthwise */
     bool no_bias;        /* no parameter <name>.bias */
+    float deviation;     /* of the weights that lk_graph_initialise draws; 0 = He's over the outputs of a group */
 } lk_conv;
 /* Convolution. <name>.weight [out, in/groups, kh, kw], <name>.bias [out]. */
 LK_API lk_node lk_graph_conv(lk_graph *graph, const char *name, lk_node x, const lk_conv *conv);
@@ -224,7 +225,7 @@ LK_API lk_parameter lk_graph_parameter_at(const lk_graph *graph, size_t index);
 /* Index of a parameter, or -1. */
 LK_API int64_t lk_graph_parameter_index(const lk_graph *graph, const char *name);
 /* Copies a tensor of any float type into a parameter. LK_NOT_FOUND (no such parameter), LK_INVALID (shape: the message
- * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN or infinity; the message names the tensor). */
+ * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN, infinity, above 1e16; the message names the tensor). */
 LK_API lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tensor);
 /* The same without copying when it is f32: tensor->data must outlive the graph (a mapped file). Training copies first.
  */
@@ -236,7 +237,7 @@ LK_API const float *lk_graph_values(const lk_graph *graph, size_t index);
 /* The same for changing; copies what was borrowed. LK_INVALID before loading. */
 LK_API lk_status lk_graph_values_writable(lk_graph *graph, size_t index, float **values);
 /* Random starting values for what was not loaded yet: convolutions He-normal over the outputs (He et al., 2015), linear
- * and embedding weights truncated normal 0.02, norms 1 and 0. The same seed gives the same values. */
+ * and embedding weights normal with deviation 0.02, norms 1 and 0. The same seed gives the same values. */
 LK_API lk_status lk_graph_initialise(lk_graph *graph, uint64_t seed);
 
 /* Inference ------------------------------------------------------------------------------------------------------- */
@@ -272,8 +273,9 @@ LK_API lk_status lk_executor_clone(const lk_executor *executor, lk_executor **ou
 
 /* Runs on `batch` rows (1..options.batch; fewer cost no less than all). inputs: one pointer per input of the graph, in
  * order of their making, [batch, ...] of the input's type. outputs: one per output, f32 [batch, ...], NULL = not
- * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. One thread at
- * a time per executor. LK_INVALID (batch, an id outside of its embedding). */
+ * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. A row whose
+ * input holds NaN or infinity, or whose sums pass 1e16 on the way, gives NaN, also where a ReLU would hide it. One
+ * thread at a time per executor. LK_INVALID (batch, an id outside of its embedding). */
 LK_API lk_status lk_executor_run(lk_executor *executor, int64_t batch, const void *const *inputs,
                                  float *const *outputs);
 /* After a run: the values of a node that is an output or in `keep`, as f32 [batch, ...] in the order of its shape. */
@@ -299,11 +301,21 @@ LK_API lk_status lk_calibration_set(lk_calibration *calibration, const float *va
 
 /* Training -------------------------------------------------------------------------------------------------------- */
 
+/* Processes that train one network, each on its part of a batch. Batch normalisation then takes the statistics of the
+ * whole batch; gradients of parameters stay those of the part, for the caller to add up. */
+typedef struct lk_together {
+    int processes;
+    /* Replaces n values by their sums over all processes, which call it in the same order. */
+    lk_status (*sum)(void *user, double *values, size_t n);
+    void *user;
+} lk_together;
+
 typedef struct lk_training_options {
-    int64_t batch; /* rows of every step */
-    int threads;   /* 0 = 1 */
-    bool bf16;     /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
-    uint64_t seed; /* of dropout */
+    int64_t batch;               /* rows of every step */
+    int threads;                 /* 0 = 1 */
+    bool bf16;                   /* convolutions and linear layers multiply in bf16 and sum in f32; values stay f32 */
+    uint64_t seed;               /* of dropout */
+    const lk_together *together; /* borrowed; NULL = alone */
 } lk_training_options;
 
 typedef struct lk_training lk_training;
@@ -314,7 +326,8 @@ LK_API void lk_training_free(lk_training *training);
 /* train: batch statistics, dropout, running statistics updated; false: as in inference, but backward still works. */
 LK_API lk_status lk_training_forward(lk_training *training, bool train, const void *const *inputs,
                                      float *const *outputs);
-/* Values of any node after forward, f32 [batch, ...]. */
+/* Values of any node after forward, f32 [batch, ...]. LK_UNSUPPORTED for a batch norm or sum that is computed as one
+ * with the ReLU behind it. */
 LK_API lk_status lk_training_read(const lk_training *training, lk_node node, float *out);
 /* Adds to the gradients of the parameters what output_grads (one per output, f32 [batch, ...], NULL = zero) give.
  * input_grads: one per input, NULL = not wanted; may be NULL. */

@@ -83,6 +83,21 @@ LK_API lk_status lk_partitioned_search(const lk_partitioned *index, lk_context *
                                        size_t n, const float *queries, size_t k, lk_id_filter filter, void *filter_user,
                                        lk_hit *hits, size_t *counts);
 
+/* All that were found whose score is `bound` or better, as lk_flat_range. Cells are visited, the nearest first, until
+ * effort.probes of them in a row had nothing to give. */
+LK_API lk_status lk_partitioned_range(const lk_partitioned *index, lk_context *context, lk_partitioned_effort effort,
+                                      size_t n, const float *queries, float bound, size_t most, lk_id_filter filter,
+                                      void *filter_user, lk_hit *hits, size_t *counts);
+/* As lk_flat_search_several and lk_flat_search_diverse. The latter wants finer copies: LK_UNSUPPORTED without. */
+LK_API lk_status lk_partitioned_search_several(const lk_partitioned *index, lk_context *context,
+                                               lk_partitioned_effort effort, size_t m, const float *vectors,
+                                               lk_fusion fusion, size_t k, lk_id_filter filter, void *filter_user,
+                                               lk_hit *hits, size_t *count);
+LK_API lk_status lk_partitioned_search_diverse(const lk_partitioned *index, lk_context *context,
+                                               lk_partitioned_effort effort, lk_diversity how, size_t n,
+                                               const float *queries, size_t k, lk_id_filter filter, void *filter_user,
+                                               lk_hit *hits, size_t *counts);
+
 #ifdef __cplusplus
 }
 #endif

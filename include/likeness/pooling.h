@@ -21,8 +21,16 @@ typedef struct lk_map_shape {
     bool tokens; /* positions before channels; take a class token out first by passing x + channels, batch 1 */
 } lk_map_shape;
 
-/* What a model's head pools with; R-MAC of three levels. */
-typedef enum lk_head_pool { LK_HEAD_AVG, LK_HEAD_MAX, LK_HEAD_GEM, LK_HEAD_RMAC } lk_head_pool;
+/* What a model's head pools with. Of transformers the places are the patches, without the tokens in front of them. */
+typedef enum lk_head_pool {
+    LK_HEAD_AVG,
+    LK_HEAD_MAX,
+    LK_HEAD_GEM,
+    LK_HEAD_RMAC, /* maps alone */
+    LK_HEAD_CGD,  /* several descriptors, each projected */
+    LK_HEAD_CLS,  /* the class token of a transformer */
+    LK_HEAD_POOLS
+} lk_head_pool;
 
 /* Average over positions (SPoC, Babenko & Lempitsky, 2015, without the centre prior). out [batch][channels]. */
 LK_API lk_status lk_average_forward(lk_map_shape shape, const float *x, float *out);
@@ -69,7 +77,7 @@ LK_API lk_status lk_rmac_backward(size_t batch, size_t channels, uint32_t height
                                   const lk_whitening *whitening, const float *x, const float *grad_out, float *grad_x,
                                   float *grad_weight, float *grad_bias);
 
-typedef enum lk_cgd_kind { LK_CGD_AVERAGE, LK_CGD_MAXIMUM, LK_CGD_GEM } lk_cgd_kind;
+typedef enum lk_cgd_kind { LK_CGD_AVERAGE, LK_CGD_MAXIMUM, LK_CGD_GEM, LK_CGD_KINDS } lk_cgd_kind;
 
 /* One global descriptor of a combination: pooled, projected, normalised. */
 typedef struct lk_cgd_branch {

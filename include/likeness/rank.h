@@ -237,6 +237,20 @@ typedef struct lk_verified {
 LK_API lk_status lk_verify_matches(const lk_verify_options *options, size_t n, const lk_point *from, const lk_point *to,
                                    lk_verified *out, uint8_t *inlier);
 
+/* A local feature: place and size in pixels, direction in radians. */
+typedef struct lk_feature {
+    float x, y, scale, angle;
+} lk_feature;
+
+/* The same for pairs of oriented features, each of which is a whole similarity (Philbin, Chum, Isard, Sivic &
+ * Zisserman, CVPR 2007, section 4): every pair is tried as a hypothesis, so nothing is left to chance and the cost is
+ * n^2; the best four are refined to affine maps by fitting to those who agree within threshold pixels of the second
+ * picture. A pair agrees only if it also grows (to a factor of 2) and turns (to 0.6 radians) as the hypothesis does.
+ * Maps that mirror, or stretch one direction five times more than the other, count as none, as do those of three pairs
+ * or fewer. inlier [n] may be NULL. LK_INVALID (threshold), LK_NO_MEMORY. */
+LK_API lk_status lk_verify_features(double threshold, size_t n, const lk_feature *from, const lk_feature *to,
+                                    lk_verified *out, uint8_t *inlier);
+
 #ifdef __cplusplus
 }
 #endif

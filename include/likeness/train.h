@@ -26,10 +26,17 @@ extern "C" {
 
 typedef struct lk_head_options {
     lk_head_pool pool;
-    float p;      /* GeM: the exponent it starts with; 0 = 3 */
-    bool fixed_p; /* GeM: do not learn it */
-    size_t dim;   /* of the projection; 0 = none, the embedding is what is pooled */
-    bool neck;    /* batch normalisation behind the projection (Luo et al., 2019), while training */
+    float p;                        /* GeM, alone or within CGD: the exponent it starts with; 0 = 3 */
+    bool fixed_p;                   /* GeM: do not learn it (CGD's is always fixed, as published) */
+    bool p_per_channel;             /* GeM: one for each channel */
+    unsigned levels;                /* R-MAC; 0 = 3 */
+    bool descriptors[LK_CGD_KINDS]; /* CGD: which ones, in the order of lk_cgd_kind; none = all */
+    size_t dim; /* of the projection; 0 = none, the embedding is what is pooled. CGD: of all descriptors together; 0 =
+                   as many as channels */
+    bool neck;  /* batch normalisation behind the projection (Luo et al., 2019), while training */
+    float drop_block; /* Batch DropBlock (Dai et al., 2019): a second branch, in training alone, that sees the features
+                         less a strip of this share of their height, pools the maximum, and learns by a loss of its own;
+                         0 = none, 0.33 as published */
 } lk_head_options;
 
 /* ---- Data -----------------------------------------------------------------------------------------------------------
@@ -50,11 +57,37 @@ typedef struct lk_train_data_info {
 /* Reads a folder whose folders are classes, or a CSV with `path` and `label` (one class) or `labels` (several, parted
  * by ; or |), or neither (no labels). Column `split`: train, and validation (val, valid) for the held-out part; rows of
  * other splits are left out. Without it a fifth of the classes, chosen by the hash of their name, validates; with fewer
- * than five classes of two pictures a fifth of the pictures does. LK_NOT_FOUND (nothing there; no file of the list
+ * than five classes of two pictures a fifth of the pictures does.
+ *
+ * levels: labels of a hierarchy, the coarsest level first. Names of columns parted by commas; one column alone holds
+ * all of them, parted by slashes (furniture/chair/office). "folders": each folder on the way to a picture is a level.
+ * NULL: the column `levels` or the columns level1, level2, ... where the CSV has them, else there is no hierarchy. The
+ * classes that validate, are sampled and counted are those of the finest level. At most 8 levels.
+ *
+ * LK_NOT_FOUND (nothing there; no file of the list
  * exists), LK_CORRUPT (CSV), LK_INVALID (nothing to train on). */
-LK_API lk_status lk_train_data_open(lk_context *context, const char *path, lk_train_data **out);
+LK_API lk_status lk_train_data_open(lk_context *context, const char *path, const char *levels, lk_train_data **out);
 LK_API void lk_train_data_free(lk_train_data *data);
 LK_API lk_train_data_info lk_train_data_info_of(const lk_train_data *data);
+
+/* ---- Several processes ----------------------------------------------------------------------------------------------
+ */
+
+/* This process among those that mpirun started, on one machine or several. Each takes its part of every batch; together
+ * they do what one would with a batch as many times larger: embeddings meet for the loss, batch norms share their
+ * statistics, gradients are added up. The pictures must lie at the same paths for all; the first process alone writes.
+ */
+typedef struct lk_processes lk_processes;
+
+/* LK_UNSUPPORTED when the library was built without MPI (meson's option mpi), LK_INVALID after it was left. */
+LK_API lk_status lk_processes_join(lk_processes **out);
+/* Once, at the end. After a failure that the others do not know of it does not wait for them; the process must then end
+ * with another status than 0, so that mpirun stops them. NULL allowed. */
+LK_API void lk_processes_leave(lk_processes *processes);
+LK_API int lk_processes_rank(const lk_processes *processes);  /* from 0; NULL: 0 */
+LK_API int lk_processes_count(const lk_processes *processes); /* NULL: 1 */
+/* Whether this one failed and could not tell the others. */
+LK_API bool lk_processes_broken(const lk_processes *processes);
 
 /* ---- Training -------------------------------------------------------------------------------------------------------
  */
@@ -75,6 +108,8 @@ typedef struct lk_train_options {
     lk_head_options head;
     bool loss_given;
     lk_loss_options loss; /* classes are filled in */
+    bool pairs_given;     /* how pairs between alike and unlike count: pairs; else soft where the loss understands it */
+    lk_pair_rule pairs;
     bool miner_given;
     lk_miner_options miner;
     bool sampler_given;
@@ -84,7 +119,7 @@ typedef struct lk_train_options {
     lk_frame frame;
     lk_augment_kind augment;
     uint32_t epochs;     /* 0 = 30 */
-    size_t batch;        /* 0 = 64; lowered where the data has less */
+    size_t batch;        /* of each process; 0 = 64; lowered where the data has less */
     size_t batches;      /* per epoch; 0 = about every picture once */
     uint32_t accumulate; /* batches per step of the optimiser; 0 = 1 */
     bool bf16;
@@ -100,8 +135,9 @@ typedef struct lk_train_options {
     double seconds;            /* stop (as if cancelled) after so many; 0 = no limit */
     uint64_t memory;           /* bytes of decoded pictures kept; 0 = 1 GiB */
     uint64_t seed;
-    bool resume; /* go on from the checkpoint in the directory, if there is one; options must be the same */
-    bool half;   /* write the model's weights as f16 */
+    bool resume;             /* go on from the checkpoint in the directory, if there is one; options must be the same */
+    bool half;               /* write the model's weights as f16 */
+    lk_processes *processes; /* borrowed; NULL = one alone */
 } lk_train_options;
 
 /* Published defaults: GeM, 128 dimensions, AdamW at 1e-3, cosine. */
@@ -129,6 +165,8 @@ typedef struct lk_train_report {
  *   history.csv, report.html         curves, and the pictures most often confused
  *   checkpoint/last.safetensors      everything that a resumed run needs; it goes on bit for bit
  * Each is replaced atomically. The same data, options, seed and number of threads give the same bytes.
+ * With several processes every one calls it with the same data and options; `epoch` is called in the first alone, and a
+ * failure of one is returned by all.
  * LK_INVALID (options), LK_CORRUPT (the loss is not finite: nothing after the last checkpoint is kept, and the message
  * says what to lower), LK_IO (disk full), LK_CANCELLED (a checkpoint was written), LK_CONFLICT (resume with other
  * options). */

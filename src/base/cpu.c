@@ -12,7 +12,7 @@
 #include <sys/auxv.h>
 #endif
 
-static lk_cpu_features detect(void)
+static unsigned ask_processor(void)
 {
     unsigned f = LK_CPU_PLAIN;
 #if defined(__x86_64__)
@@ -32,17 +32,23 @@ static lk_cpu_features detect(void)
     f |= LK_CPU_NEON;
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) f |= LK_CPU_NEON_DOTPROD;
 #endif
+    return f;
+}
+
+lk_cpu_features lk_cpu_detect(void)
+{
+    /* The processor is asked once: CPUID traps in virtual machines, which takes tens of microseconds. Threads that come
+     * first together ask it each and find the same. The environment is read anew: tests change it between calls. */
+    enum { ASKED = 1 << 30 };
+    static _Atomic unsigned known;
+    unsigned f = known;
+    if (!f) known = f = ask_processor() | ASKED;
+    f &= ~(unsigned)ASKED;
     const char *limit = getenv("LIKENESS_CPU");
     if (limit && strcmp(limit, "plain") == 0) f = LK_CPU_PLAIN;
     if (limit && strcmp(limit, "avx2") == 0) f &= LK_CPU_AVX2;
     if (limit && strcmp(limit, "neon") == 0) f &= LK_CPU_NEON;
     return (lk_cpu_features)f;
-}
-
-lk_cpu_features lk_cpu_detect(void)
-{
-    /* Read anew at each call: callers keep the kernels they chose, and tests change the environment between calls. */
-    return detect();
 }
 
 const char *lk_cpu_names(lk_cpu_features features)

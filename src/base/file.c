@@ -117,6 +117,16 @@ lk_status lk_atomic_write(lk_atomic_file *file, const void *bytes, size_t size)
     return LK_OK;
 }
 
+lk_status lk_folder_sync(const char *path)
+{
+    lk_status s = LK_OK;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) /* EINVAL: a file system that cannot sync folders */
+        s = lk_fail_errno(errno, "%s: the folder cannot be synced", path);
+    if (fd >= 0) close(fd);
+    return s;
+}
+
 static lk_status sync_folder_of(const char *path)
 {
     char *copy = strdup(path);
@@ -127,11 +137,7 @@ static lk_status sync_folder_of(const char *path)
         slash[slash == copy ? 1 : 0] = 0; /* "/x" lies in "/" */
         folder = copy;
     }
-    lk_status s = LK_OK;
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) /* EINVAL: a file system that cannot sync folders */
-        s = lk_fail_errno(errno, "%s: the folder cannot be synced", folder);
-    if (fd >= 0) close(fd);
+    lk_status s = lk_folder_sync(folder);
     free(copy);
     return s;
 }

@@ -25,6 +25,9 @@ lk_status lk_atomic_write(lk_atomic_file *file, const void *bytes, size_t size);
 lk_status lk_atomic_commit(lk_atomic_file *file); /* frees it, also on failure */
 void lk_atomic_abandon(lk_atomic_file *file);     /* NULL allowed */
 
+/* Makes the names in a folder durable: those of new files and folders, and that old ones are gone. */
+lk_status lk_folder_sync(const char *path);
+
 /* Checked blob: a file of one payload with magic, version, endianness mark, payload size and XXH3-128 of the payload in
  * front; written atomically. Reading refuses a wrong magic (LK_CORRUPT), a newer version (LK_UNSUPPORTED), a wrong size
  * or checksum (LK_CORRUPT). magic is 8 characters. *payload is malloc'ed. */

@@ -11,18 +11,18 @@ const cli_command cli_augment = {
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    uint64_t k = 3;
+    uint64_t k = 2;
     const char *into = NULL, *kind_name = "alpha";
     const cli_option options[] = {
         {.name = "--into", .value = "NEW.lk", .help = "the collection to write", .text = &into},
         {.name = "--expand",
          .value = "KIND",
-         .help = "weights of the nearest: aqe, rank or alpha (default)",
+         .help = "weights of the nearest: aqe[:N], rank[:N] or alpha[:N[:ALPHA]] (default)",
          .text = &kind_name},
         {.name = "--count",
          .letter = 'k',
          .value = "N",
-         .help = "how many of the nearest (default 3)",
+         .help = "how many of the nearest (default 2)",
          .number = &k,
          .least = 1,
          .most = 1000},
@@ -34,15 +34,15 @@ static int run(int argc, char **argv)
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;
     lk_searcher *searcher = NULL;
-    lk_expansion kind = LK_EXPAND_NONE;
-    lk_status s = lk_expansion_named(kind_name, &kind);
+    lk_search_options how = {.expand_k = k, .expand_alpha = 10};
+    lk_status s = lk_expansion_parse(kind_name, &how);
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
-    if (s == LK_OK) s = lk_augment_collection(searcher, kind, 3, k, into);
+    if (s == LK_OK) s = lk_augment_collection(searcher, how.expand, how.expand_alpha, how.expand_k, into);
     if (s != LK_OK)
         status = cli_fail("augment");
     else if (!common.quiet)
         printf("%zu pictures written to %s, each joined by its nearest %llu\n", lk_searcher_count(searcher), into,
-               (unsigned long long)k);
+               (unsigned long long)how.expand_k);
     lk_searcher_free(searcher);
     cli_context_free(context);
     return status;

@@ -5,12 +5,14 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_bench = {"bench", "ann|kernels [options]", "Measure an index, or the kernels", run};
+const cli_command cli_bench = {"bench", "ann|codes|kernels|mixed [options]",
+                               "Measure an index, also while it changes, codes or kernels", run};
 
 static const struct {
     const char *name;
     const cli_command *command;
-} benches[] = {{"ann", &cli_bench_ann}, {"kernels", &cli_bench_kernels}};
+} benches[] = {
+    {"ann", &cli_bench_ann}, {"codes", &cli_bench_codes}, {"kernels", &cli_bench_kernels}, {"mixed", &cli_bench_mixed}};
 enum { BENCHES = sizeof benches / sizeof *benches };
 
 static int run(int argc, char **argv)
@@ -22,5 +24,5 @@ static int run(int argc, char **argv)
     }
     for (int i = 0; argc > 0 && i < BENCHES; i++)
         if (strcmp(argv[0], benches[i].name) == 0) return benches[i].command->run(argc - 1, argv + 1);
-    return cli_usage(&cli_bench, "ann or kernels is wanted");
+    return cli_usage(&cli_bench, "ann, codes, kernels or mixed is wanted");
 }

@@ -4,6 +4,6 @@
 
 #include "cli/cli.h"
 
-extern const cli_command cli_bench_ann, cli_bench_kernels;
+extern const cli_command cli_bench_ann, cli_bench_codes, cli_bench_kernels, cli_bench_mixed;
 
 #endif

@@ -25,7 +25,8 @@ const cli_command cli_bench_ann = {
     "Build an index, sweep its effort and print recall, speed, latency, build time and size", run};
 
 typedef struct bench {
-    const char *base, *queries, *truth, *metric_name, *type_name, *file, *opened, *efforts_text, *recall_text;
+    const char *base, *queries, *truth, *metric_name, *type_name, *file, *opened, *efforts_text, *recall_text,
+        *pass_text;
     uint64_t n, query_most, k, seed, memory, search_threads;
     bool json;
     cli_common common;
@@ -41,6 +42,8 @@ typedef struct bench {
     double *latencies;
     void *index;
     double build_seconds;
+    double pass; /* share of the vectors that may be found; 0 = all */
+    lk_graph_index_filter *among;
     double recall, tuned_recall; /* wanted, and measured on vectors of the base; 0 = none */
     unsigned efforts[LK_ANN_MAX_EFFORTS];
     size_t effort_count;
@@ -84,6 +87,20 @@ static lk_status read_truth(bench *b)
     return s;
 }
 
+/* Which vectors may be found: drawn by their number. */
+static int passes(void *user, uint64_t id)
+{
+    const bench *b = user;
+    uint64_t x = (id + 1) * 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 31) * 0xbf58476d1ce4e5b9u;
+    return (double)(x >> 11) * 0x1p-53 < b->pass;
+}
+
+static lk_id_filter filter_of(const bench *b)
+{
+    return b->pass > 0 ? passes : NULL;
+}
+
 /* Without a file of neighbours the exact index finds them. */
 static lk_status find_truth(bench *b, size_t n, const float *vectors)
 {
@@ -92,7 +109,7 @@ static lk_status find_truth(bench *b, size_t n, const float *vectors)
     void *index;
     lk_status s = flat->build(b->context, &input, &index);
     if (s != LK_OK) return s;
-    s = flat->search(index, b->context, 1, b->query_count, b->query_rows, b->k, NULL, NULL, b->hits, b->counts);
+    s = flat->search(index, b->context, 1, b->query_count, b->query_rows, b->k, filter_of(b), b, b->hits, b->counts);
     for (size_t q = 0; s == LK_OK && q < b->query_count; q++)
         for (size_t i = 0; i < b->k; i++)
             b->best[q * b->k + i] = i < b->counts[q] ? (int32_t)b->hits[q * b->k + i].id : -1;
@@ -231,8 +248,12 @@ static lk_status search_range(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     for (size_t q = begin; q < end; q++) {
         double start = lk_now();
-        lk_status s = b->type->search(b->index, NULL, p->effort, 1, b->query_rows + q * b->dim, b->k, NULL, NULL,
-                                      b->hits + q * b->k, b->counts + q);
+        const float *query = b->query_rows + q * b->dim;
+        lk_hit *hits = b->hits + q * b->k;
+        lk_status s =
+            b->among ? lk_graph_index_search_filtered(b->index, NULL, p->effort, 1, query, b->k, b->among, hits,
+                                                      b->counts + q)
+                     : b->type->search(b->index, NULL, p->effort, 1, query, b->k, filter_of(b), b, hits, b->counts + q);
         if (s != LK_OK) return s;
         b->latencies[q] = lk_now() - start;
     }
@@ -349,6 +370,13 @@ static int choose(bench *b)
         if (b->opened || b->efforts_text)
             return cli_usage(&cli_bench_ann, "--recall tunes an index that is built here, and chooses the effort");
     }
+    if (b->pass_text) {
+        char *end;
+        b->pass = strtod(b->pass_text, &end);
+        if (*end || !(b->pass > 0 && b->pass <= 1))
+            return cli_usage(&cli_bench_ann, "--pass %s: a share above 0 and up to 1 is wanted", b->pass_text);
+        if (b->truth) return cli_usage(&cli_bench_ann, "--pass: the truth among the vectors that pass is found here");
+    }
     return b->efforts_text ? read_efforts(b) : EXIT_DONE;
 }
 
@@ -356,6 +384,9 @@ static lk_status sweep(bench *b)
 {
     json_t *json = NULL;
     lk_status s = prepare(b);
+    if (s != LK_OK) return s;
+    if (b->pass > 0 && b->type == &lk_ann_graph) /* worked out once, as for a label that is asked for often */
+        s = lk_graph_index_filter_new(b->index, b->context, passes, b, &b->among);
     if (s != LK_OK) return s;
     if (b->effort_count == 0) b->effort_count = b->type->efforts(b->index, (size_t)b->k, b->efforts);
     report_head(b, &json);
@@ -408,6 +439,10 @@ static int run(int argc, char **argv)
          .value = "R",
          .help = "only the effort that reaches this recall on vectors of the base",
          .text = &b.recall_text},
+        {.name = "--pass",
+         .value = "SHARE",
+         .help = "only this share of the vectors, drawn at random, may be found",
+         .text = &b.pass_text},
         {.name = "--rows",
          .letter = 'n',
          .value = "N",
@@ -453,6 +488,7 @@ static int run(int argc, char **argv)
     if (b.search_threads == 0) b.search_threads = (uint64_t)lk_context_threads(b.context);
     lk_status s = lk_pool_new((int)b.search_threads, &b.pool);
     if (s == LK_OK) s = sweep(&b);
+    lk_graph_index_filter_free(b.among);
     if (b.index) b.type->free(b.index);
     lk_pool_free(b.pool);
     free(b.query_rows);

@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <likeness/likeness.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_SKIPPED = 3 };
 
@@ -61,6 +63,12 @@ int cli_fail(const char *what);
 /* The same with a text of the command's own instead of the library's message. */
 int cli_fail_text(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* "s" unless there is one of them. */
+const char *cli_s(uint64_t count);
+/* Writes text with what a terminal would obey (line ends, escapes: names of files may hold anything) as question marks;
+ * at most `most` characters of it. Returns how many were written. */
+size_t cli_put_plain(FILE *stream, const char *text, size_t most);
+
 /* A context whose log and progress go to stderr (and --log), and that SIGINT and SIGTERM cancel. NULL after a message.
  */
 lk_context *cli_context(const cli_common *common);
@@ -95,8 +103,12 @@ typedef struct cli_page_row {
     const lk_results *results;
 } cli_page_row;
 lk_status cli_write_page(const char *path, const char *title, const cli_page_row *rows, size_t count);
+/* A page of what two pictures share; png: the drawing. */
+lk_status cli_write_match_page(const char *path, const char *a, const char *b, const lk_picture_match *match,
+                               const char *kind, const uint8_t *png, size_t size);
 
-extern const cli_command cli_index, cli_search_command, cli_match, cli_neighbours, cli_augment, cli_info, cli_remove,
-    cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench, cli_model, cli_train;
+extern const cli_command cli_index, cli_search_command, cli_match, cli_dedup, cli_export, cli_import, cli_neighbours,
+    cli_augment, cli_info, cli_remove, cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench,
+    cli_model, cli_train;
 
 #endif

@@ -23,7 +23,9 @@ static struct {
 int cli_fail(const char *what)
 {
     if (run.progress) lk_progress_clear(run.progress);
-    fprintf(stderr, "likeness: %s: %s\n", what, lk_error_message());
+    fprintf(stderr, "likeness: %s: ", what);
+    cli_put_plain(stderr, lk_error_message(), SIZE_MAX);
+    fputc('\n', stderr);
     return EXIT_FAILED;
 }
 
@@ -39,6 +41,22 @@ int cli_fail_text(const char *what, const char *format, ...)
     return EXIT_FAILED;
 }
 
+const char *cli_s(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+size_t cli_put_plain(FILE *stream, const char *text, size_t most)
+{
+    size_t count = 0;
+    for (const char *c = text; *c; c++) {
+        unsigned char byte = (unsigned char)*c;
+        if ((byte & 0xc0) != 0x80 && count++ == most) return most; /* the others go on with a character of UTF-8 */
+        fputc(byte < 0x20 || byte == 0x7f ? '?' : byte, stream);
+    }
+    return count;
+}
+
 static void log_line(void *user, lk_log_level level, const char *line)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -48,12 +66,16 @@ static void log_line(void *user, lk_log_level level, const char *line)
         time_t now = time(NULL);
         struct tm utc;
         strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-        fprintf(run.log, "%s %s %s\n", when, names[level], line);
+        fprintf(run.log, "%s %s ", when, names[level]);
+        cli_put_plain(run.log, line, SIZE_MAX);
+        fputc('\n', run.log);
         fflush(run.log);
     }
     if (run.quiet && level != LK_LOG_ERROR) return;
     if (run.progress) lk_progress_clear(run.progress);
-    fprintf(stderr, "likeness: %s\n", line);
+    fputs("likeness: ", stderr);
+    cli_put_plain(stderr, line, SIZE_MAX);
+    fputc('\n', stderr);
 }
 
 static void stop(int signal_number)

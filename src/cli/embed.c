@@ -1,41 +1,17 @@
-/* likeness embed: pictures to a NumPy array of vectors. */
+/* likeness embed: pictures to a file of vectors. */
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/cli.h"
 
-#include <inttypes.h>
+#include <likeness/vectors.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static int run(int argc, char **argv);
 const cli_command cli_embed = {
     "embed", "--model DIR|COLLECTION.lk [--pool P] [--precision F] --out V.npy LIST|-",
     "Write the vectors of the pictures of a list (one path a line) as float32 [N,D] in its order", run};
-
-/* The .npy format, version 1.0: magic, header length, a Python dictionary padded so that the data is aligned to 64
- * bytes. */
-static lk_status write_npy(const char *path, const float *vectors, size_t rows, size_t columns)
-{
-    char header[128], text[96];
-    int n =
-        snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows, columns);
-    memset(header, ' ', sizeof header);
-    memcpy(header, "\x93NUMPY\x01\x00", 8);
-    header[8] = sizeof header - 10;
-    header[9] = 0;
-    memcpy(header + 10, text, (size_t)n);
-    header[sizeof header - 1] = '\n';
-    lk_atomic_file *file;
-    lk_status s = lk_atomic_open(path, &file);
-    if (s != LK_OK) return s;
-    s = lk_atomic_write(file, header, sizeof header);
-    if (s == LK_OK) s = lk_atomic_write(file, vectors, rows * columns * sizeof *vectors);
-    if (s == LK_OK) return lk_atomic_commit(file);
-    lk_atomic_abandon(file);
-    return s;
-}
 
 static const lk_source *source_at(void *user, size_t i)
 {
@@ -73,7 +49,7 @@ static int run(int argc, char **argv)
          .help = "of a network: model (its own head, default), avg, max, gem[:P] or cls",
          .text = &pool},
         {.name = "--precision", .value = "F", .help = "of a network: f32 (default), bf16 or int8", .text = &precision},
-        {.name = "--out", .value = "FILE", .help = "the .npy file to write", .text = &out},
+        {.name = "--out", .value = "FILE", .help = "the file to write: .npy, .fvecs, .fbin or .hdf5", .text = &out},
         CLI_COMMON_OPTIONS(common),
     };
     int count, status = cli_parse(&cli_embed, options, sizeof options / sizeof *options, argc, argv, &count);
@@ -84,6 +60,7 @@ static int run(int argc, char **argv)
     lk_embedder *embedder = NULL;
     cli_lines lines = {0};
     lk_source *sources = NULL;
+    lk_vector_writer *writer = NULL;
     float *vectors = NULL;
     uint8_t *ok = NULL;
     size_t bad = 0;
@@ -97,6 +74,7 @@ static int run(int argc, char **argv)
     for (size_t i = 0; i < lines.count; i++) sources[i].path = lines.items[i];
     LK_TRY(open_model(model, pool, precision, sources, lines.count, &embedder));
     size_t dim = lk_embedder_dim(embedder);
+    LK_TRY(lk_vector_writer_open(out, LK_VECTORS_BASE, lines.count, dim, LK_COMPONENT_F32, &writer));
     vectors = lk_alloc_zero(lines.count * dim, sizeof *vectors);
     ok = lk_alloc_zero(lines.count, 1);
     if (!vectors || !ok) {
@@ -104,7 +82,10 @@ static int run(int argc, char **argv)
         goto done;
     }
     LK_TRY(lk_embed_sources(context, embedder, sources, lines.count, vectors, ok));
-    LK_TRY(write_npy(out, vectors, lines.count, dim));
+    LK_TRY(lk_vector_writer_write(writer, lines.count, vectors));
+    s = lk_vector_writer_finish(writer);
+    writer = NULL;
+    LK_TRY(s);
     for (size_t i = 0; i < lines.count; i++) bad += !ok[i];
     if (!common.quiet)
         printf("%zu vectors of %zu dimensions written to %s; %zu pictures could not be used (rows of zeros)\n",
@@ -112,6 +93,7 @@ static int run(int argc, char **argv)
     status = bad ? EXIT_SKIPPED : EXIT_DONE;
 done:
     if (s != LK_OK) status = cli_fail("embed");
+    lk_vector_writer_abandon(writer);
     cli_free_lines(&lines);
     free(sources);
     free(vectors);

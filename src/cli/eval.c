@@ -121,7 +121,7 @@ static void print_run(const lk_judged *run, double level, double seconds)
     char name[32];
     printf("%zu queries", run->queries);
     if (run->gallery) printf(" among %" PRIu64 " pictures", run->gallery);
-    printf(" (%" PRIu64 " more have nothing to find)", run->without);
+    if (run->without) printf(" (%" PRIu64 " more have nothing to find)", run->without);
     if (run->depth) printf(", the best %" PRIu64 " ranked", run->depth);
     if (run->missing) printf(", %" PRIu64 " not answered by the run: they count with 0", run->missing);
     printf(", %.1f s\n\n  %-12s %7s   %.0f%% interval\n", seconds, "", "mean", level * 100);
@@ -239,8 +239,8 @@ static int read_search(request *r)
 {
     if (!r->rerank && !r->expand) return EXIT_DONE;
     if (!r->collection) return cli_usage(&cli_eval, "--rerank and --expand go with a collection");
-    if ((r->rerank && lk_rerank_named(r->rerank, &r->search.rerank) != LK_OK) ||
-        (r->expand && lk_expansion_named(r->expand, &r->search.expand) != LK_OK))
+    if ((r->rerank && lk_rerank_parse(r->rerank, &r->search) != LK_OK) ||
+        (r->expand && lk_expansion_parse(r->expand, &r->search) != LK_OK))
         return cli_usage(&cli_eval, "%s", lk_error_message());
     char *name = NULL;
     if (asprintf(&name, "%s %s%s%s", r->name, r->expand ? r->expand : "", r->expand && r->rerank ? " " : "",

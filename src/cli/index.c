@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static int run(int argc, char **argv);
 const cli_command cli_index = {
@@ -20,8 +21,8 @@ typedef struct index_options {
     cli_common common;
     const char *into, *kind, *dtype, *csv, *model, *pool, *precision, *index, *recall;
     lk_neural_options network;
-    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory;
-    bool retry, rebuild, json;
+    uint64_t words, dim, sample, seed, commit_every, max_bytes, max_pixels, memory, features;
+    bool retry, rebuild, json, folders;
 } index_options;
 
 static bool is_csv(const char *path)
@@ -49,6 +50,7 @@ static lk_status gather(const index_options *o, int argc, char **argv, lk_source
         }
         if (s != LK_OK) break;
     }
+    if (s == LK_OK && o->folders) s = lk_sources_label_by_folder(list);
     if (s == LK_OK && lk_sources_count(list) == 0) s = lk_fail(LK_NOT_FOUND, "no pictures were found there");
 done:
     return s;
@@ -114,7 +116,10 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
         s = lk_fail_memory("path");
         goto done;
     }
-    LK_TRY(make_embedder(context, o, list, embedder));
+    LK_TRY(lk_make_dirs(model)); /* before the work, not after: one that cannot be made is no surprise to keep */
+    s = make_embedder(context, o, list, embedder);
+    if (s != LK_OK) rmdir(model);
+    LK_TRY(s);
     LK_TRY(lk_embedder_save(*embedder, model));
     lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
                                    .metric = LK_COSINE,
@@ -127,6 +132,18 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
 done:
     free(model);
     free(trimmed);
+    return s;
+}
+
+/* --local-features: those of every picture, up to the limit. */
+static lk_status describe(lk_context *context, const index_options *o)
+{
+    lk_searcher *searcher = NULL;
+    uint64_t pictures;
+    if (!o->features) return LK_OK;
+    lk_status s = lk_searcher_open(context, o->into, &searcher);
+    if (s == LK_OK) s = lk_searcher_build_local_features(searcher, o->features << 20, &pictures);
+    lk_searcher_free(searcher);
     return s;
 }
 
@@ -143,8 +160,8 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
         return;
     }
     if (o->common.quiet) return;
-    printf("%" PRIu64 " pictures indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
-           r->added, r->updated, r->unchanged);
+    printf("%" PRIu64 " picture%s indexed (%" PRIu64 " new, %" PRIu64 " changed, %" PRIu64 " unchanged", indexed,
+           cli_s(indexed), r->added, r->updated, r->unchanged);
     if (r->moved) printf(", %" PRIu64 " moved", r->moved);
     printf("), %" PRIu64 " skipped, in %.1f s; %s holds %" PRIu64 "\n", r->skipped, r->wall_seconds, o->into,
            stats->indexed);
@@ -154,6 +171,7 @@ static void report(const index_options *o, const lk_ingest_report *r, const lk_c
         printf("%" PRIu64
                " of the skipped were skipped before and have not changed; --retry-skipped tries them again\n",
                r->skipped_before);
+    if (stats->skipped) printf("`likeness info --skipped %s` says why\n", o->into);
 }
 
 static int run(int argc, char **argv)
@@ -162,6 +180,9 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         {.name = "--into", .value = "DIR", .help = "the collection to create or update", .text = &o.into},
         {.name = "--csv", .value = "FILE", .help = "a CSV whatever its name ends in: path,label,...", .text = &o.csv},
+        {.name = "--label-folders",
+         .help = "the folder that a picture lies in is its label, unless a CSV gives it labels",
+         .flag = &o.folders},
         {.name = "--model",
          .value = "DIR",
          .help = "of a new collection: a network's directory as downloaded (see likeness model list)",
@@ -226,7 +247,7 @@ static int run(int argc, char **argv)
          .most = 1000000},
         {.name = "--index",
          .value = "KIND",
-         .help = "flat (exact), graph, partitioned, or auto: from 50,000 vectors on (default: as it is, else auto)",
+         .help = "flat (exact), graph, partitioned, or auto: by count, width and memory (default: as it is, else auto)",
          .text = &o.index},
         {.name = "--recall",
          .value = "SHARE",
@@ -236,6 +257,12 @@ static int run(int argc, char **argv)
          .value = "MIB",
          .help = "that searching may take for the index (default: no limit)",
          .number = &o.memory,
+         .least = 1,
+         .most = UINT64_MAX >> 20},
+        {.name = "--local-features",
+         .value = "MIB",
+         .help = "compute what geometric re-ranking compares now, and keep at most so much of it (else 1024)",
+         .number = &o.features,
          .least = 1,
          .most = UINT64_MAX >> 20},
         {.name = "--rebuild", .help = "build the index even if few pictures changed", .flag = &o.rebuild},
@@ -285,6 +312,7 @@ static int run(int argc, char **argv)
     }
     LK_TRY(lk_ingest(context, collection, embedder, list, &ingest, &r));
     LK_TRY(lk_collection_build_index(context, collection, &index));
+    LK_TRY(describe(context, &o));
     LK_TRY(lk_collection_stats_of(collection, &stats));
     report(&o, &r, &stats);
     status = r.skipped ? EXIT_SKIPPED : EXIT_DONE;

@@ -7,20 +7,27 @@
 #include <stdlib.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_match = {"match", "A B [--png FILE] [--homography] [--json]",
+const cli_command cli_match = {"match", "A B [--html FILE] [--png FILE] [--homography] [--json]",
                                "Compare the local features of two pictures and draw those that agree on one transform",
                                run};
 
 enum { SIDE = 512 };
 
-static lk_status draw(const char *path, const lk_image *a, const lk_image *b, const lk_picture_match *match)
+/* Where the drawing goes. */
+typedef struct output {
+    const char *png, *html, *a, *b, *kind;
+} output;
+
+static lk_status draw(const output *to, const lk_image *a, const lk_image *b, const lk_picture_match *match)
 {
     lk_image picture;
     uint8_t *bytes = NULL;
     size_t size;
+    if (!to->png && !to->html) return LK_OK;
     lk_status s = lk_draw_match(a, b, match, &picture);
     if (s == LK_OK) s = lk_image_encode(&picture, LK_FORMAT_PNG, 100, &bytes, &size);
-    if (s == LK_OK) s = lk_file_write_atomic(path, bytes, size);
+    if (s == LK_OK && to->png) s = lk_file_write_atomic(to->png, bytes, size);
+    if (s == LK_OK && to->html) s = cli_write_match_page(to->html, to->a, to->b, match, to->kind, bytes, size);
     lk_image_free(&picture);
     free(bytes);
     return s;
@@ -41,10 +48,11 @@ static json_t *match_json(const lk_picture_match *m)
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    const char *png = NULL;
+    output to = {0};
     bool homography = false, json = false;
     const cli_option options[] = {
-        {.name = "--png", .value = "FILE", .help = "draw both pictures with a line for every pair", .text = &png},
+        {.name = "--png", .value = "FILE", .help = "draw both pictures with a line for every pair", .text = &to.png},
+        {.name = "--html", .value = "FILE", .help = "write a page with the drawing and the numbers", .text = &to.html},
         {.name = "--homography", .help = "allow perspective (default: an affine map)", .flag = &homography},
         {.name = "--json",
          .help = "print pairs and transform, in pixels of the pictures at a longer side of 512",
@@ -63,14 +71,17 @@ static int run(int argc, char **argv)
     lk_status s = lk_image_load(argv[0], &decoding, &a);
     if (s == LK_OK) s = lk_image_load(argv[1], &decoding, &b);
     if (s == LK_OK) s = lk_match_pictures(&a, &b, homography ? LK_HOMOGRAPHY : LK_AFFINE, &match);
-    if (s == LK_OK && png) s = draw(png, &a, &b, &match);
+    to.a = argv[0];
+    to.b = argv[1];
+    to.kind = homography ? "a homography" : "an affine map";
+    if (s == LK_OK) s = draw(&to, &a, &b, &match);
     if (s != LK_OK)
         status = cli_fail("match");
     else if (json)
         status = cli_print_json(match_json(&match));
     else
         printf("%zu and %zu features, %zu alike, %zu of them agree on %s\n", match.features_a, match.features_b,
-               match.count, match.inliers, homography ? "a homography" : "an affine map");
+               match.count, match.inliers, to.kind);
     lk_picture_match_free(&match);
     lk_image_free(&a);
     lk_image_free(&b);

@@ -1,4 +1,4 @@
-/* Options from a table: `--name value`, `--name=value`, `-k value`, flags; `--` ends them. */
+/* Options from a table: `--name value`, `--name=value`, `-k value`, `-k5`, flags; `--` ends them. */
 #include "base/memory.h"
 #include "cli/cli.h"
 
@@ -114,13 +114,21 @@ int cli_parse(const cli_command *command, const cli_option *options, size_t n, i
         }
         char *equals = strchr(arg, '=');
         const cli_option *option = find(options, n, arg, equals ? (size_t)(equals - arg) : strlen(arg));
+        const char *attached = NULL; /* -k5 */
+        if (!option && arg[1] != '-') {
+            option = find(options, n, arg, 2);
+            if (option && option->value)
+                attached = arg + 2;
+            else
+                option = NULL;
+        }
         if (!option) return unknown(command, options, n, arg);
         if (!option->value) {
             if (equals) return cli_usage(command, "%s takes no value", option->name);
             *option->flag = true;
             continue;
         }
-        const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+        const char *value = attached ? attached : equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
         if (!value) return cli_usage(command, "%s wants a value: %s", option->name, option->value);
         int status = take(command, option, value);
         if (status != EXIT_DONE) return status;

@@ -65,7 +65,7 @@ static int run(int argc, char **argv)
     if (gone) LK_TRY(lk_collection_each(collection, 0, find_missing, &m));
     for (size_t i = 0; i < m.count; i++) LK_TRY(lk_collection_remove(collection, m.ids[i]));
     LK_TRY(lk_collection_commit(collection));
-    printf("%zu pictures removed\n", (size_t)count - 1 + m.count);
+    printf("%zu picture%s removed\n", (size_t)count - 1 + m.count, cli_s((size_t)count - 1 + m.count));
 done:
     free(m.ids);
     lk_collection_close(collection);

@@ -43,12 +43,12 @@ static int run_verify(int argc, char **argv)
     if (json)
         cli_print_json(json_pack("{s:I, s:O}", "problems", (json_int_t)problems, "list", list));
     else if (problems == 0)
-        printf("%s is whole: %" PRIu64 " pictures, %" PRIu64 " segments\n", argv[0], stats.indexed + stats.skipped,
-               stats.segments);
+        printf("%s is whole: %" PRIu64 " picture%s, %" PRIu64 " segment%s\n", argv[0], stats.indexed + stats.skipped,
+               cli_s(stats.indexed + stats.skipped), stats.segments, cli_s(stats.segments));
     else
         fprintf(stderr,
-                "likeness: verify: %s: %" PRIu64 " problems; restore a backup, or index the pictures named anew\n",
-                argv[0], problems);
+                "likeness: verify: %s: %" PRIu64 " problem%s; restore a backup, or index the pictures named anew\n",
+                argv[0], problems, cli_s(problems));
 done:
     json_decref(list);
     lk_embedder_free(embedder);
@@ -80,8 +80,8 @@ static int run_compact(int argc, char **argv)
     }
     LK_TRY(lk_collection_stats_of(collection, &after));
     if (!common.quiet)
-        printf("%" PRIu64 " dead vectors dropped; %.1f MiB of vectors are now %.1f MiB\n", before.dead_vectors,
-               (double)before.vector_bytes / 1048576, (double)after.vector_bytes / 1048576);
+        printf("%" PRIu64 " dead vector%s dropped; %.1f MiB of vectors are now %.1f MiB\n", before.dead_vectors,
+               cli_s(before.dead_vectors), (double)before.vector_bytes / 1048576, (double)after.vector_bytes / 1048576);
 done:
     if (s != LK_OK) status = cli_fail("compact");
     lk_collection_close(collection);

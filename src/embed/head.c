@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const lk_head_pool_names[4] = {"avg", "max", "gem", "rmac"};
+const char *const lk_head_pool_names[LK_HEAD_POOLS] = {"avg", "max", "gem", "rmac", "cgd", "cls"};
+const char *const lk_cgd_names[LK_CGD_KINDS] = {"avg", "max", "gem"};
 static const float EPS = 1e-6f;
 
 void lk_head_free(lk_head *head)
 {
+    free(head->p);
+    free(head->cgd);
     free(head->weight);
     free(head->bias);
     *head = (lk_head){0};
@@ -37,61 +40,209 @@ static lk_status read_tensor(const lk_safetensors *file, const char *name, size_
     return LK_OK;
 }
 
-static lk_status read_weights(const char *directory, lk_head *head)
+static lk_status read_weights(const char *directory, lk_head *head, bool projects)
 {
     lk_safetensors *file = NULL;
+    size_t out = 0;
     char *path = lk_path_join(directory, "model.safetensors");
     lk_status s = path ? lk_safetensors_open(path, &file) : lk_fail_memory(directory);
-    if (s == LK_OK) s = read_tensor(file, LK_HEAD_PREFIX "weight", head->dim, head->channels, &head->weight);
-    if (s == LK_OK) s = read_tensor(file, LK_HEAD_PREFIX "bias", head->dim, 0, &head->bias);
+    if (s != LK_OK) goto done;
+    if (head->pooling.p_count > 1) {
+        free(head->p);
+        head->p = NULL;
+        LK_TRY(read_tensor(file, LK_HEAD_PREFIX "p", head->pooling.p_count, 0, &head->p));
+        for (size_t i = 0; i < head->pooling.p_count; i++)
+            if (!(head->p[i] > 0)) LK_TRY(lk_fail(LK_CORRUPT, "%s: an exponent is not above 0", path));
+    }
+    for (size_t k = 0; k < head->pooling.branch_count; k++) out += head->pooling.branches[k].out;
+    if (out) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "cgd.weight", out, head->map.channels, &head->cgd));
+    if (projects) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "weight", head->dim, head->width, &head->weight));
+    if (projects) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "bias", head->dim, 0, &head->bias));
+done:
     lk_safetensors_free(file);
     free(path);
     return s;
 }
 
-lk_status lk_head_open(const char *directory, const lk_model *model, lk_head *out, bool *there)
+static int find_name(const char *name, const char *const *names, int count)
+{
+    for (int i = 0; name && i < count; i++)
+        if (strcmp(name, names[i]) == 0) return i;
+    return -1;
+}
+
+/* [{"pool": "avg", "dim": 64}, ...]; false when it is not that. */
+static bool read_branches(const json_t *list, float p, lk_head_pooling *out)
+{
+    size_t count = json_array_size(list);
+    if (count < 1 || count > LK_CGD_KINDS) return false;
+    for (size_t k = 0; k < count; k++) {
+        const json_t *one = json_array_get(list, k);
+        int kind = find_name(json_string_value(json_object_get(one, "pool")), lk_cgd_names, LK_CGD_KINDS);
+        json_int_t dim = json_integer_value(json_object_get(one, "dim"));
+        if (kind < 0 || dim < 1 || dim > 65536) return false;
+        out->branches[k] = (lk_cgd_branch){.kind = (lk_cgd_kind)kind, .p = p, .out = (size_t)dim};
+    }
+    out->branch_count = count;
+    return true;
+}
+
+lk_status lk_head_open(const char *directory, lk_model *model, lk_head *out, bool *there)
 {
     const json_t *config = json_object_get(lk_model_config(model), "likeness_head");
     *out = (lk_head){0};
     *there = config != NULL;
     if (!config) return LK_OK;
-    const char *pool = json_string_value(json_object_get(config, "pool"));
-    int kind = -1;
-    for (int i = 0; pool && i < 4; i++)
-        if (strcmp(pool, lk_head_pool_names[i]) == 0) kind = i;
-    json_int_t dim = json_integer_value(json_object_get(config, "dim"));
     lk_model_info info = lk_model_info_of(model);
-    out->p = (float)json_number_value(json_object_get(config, "p"));
-    if (kind < 0 || dim < 0 || dim > 65536 || (kind == LK_HEAD_GEM && !(out->p > 0 && out->p < 1000)) ||
-        (kind == LK_HEAD_RMAC && info.tokens))
+    lk_shape shape = lk_graph_shape(lk_model_graph(model), lk_model_features(model));
+    lk_head_pooling *how = &out->pooling;
+    out->map = lk_head_map_of(&info, &shape);
+    int kind = find_name(json_string_value(json_object_get(config, "pool")), lk_head_pool_names, LK_HEAD_POOLS);
+    json_int_t dim = json_integer_value(json_object_get(config, "dim"));
+    json_int_t levels = json_integer_value(json_object_get(config, "levels"));
+    float p = (float)json_number_value(json_object_get(config, "p"));
+    bool powers = kind == LK_HEAD_GEM || kind == LK_HEAD_CGD;
+    how->pool = (lk_head_pool)kind;
+    how->levels = levels ? (unsigned)levels : LK_HEAD_LEVELS;
+    how->p_count = json_is_true(json_object_get(config, "p_per_channel")) ? out->map.channels : 1;
+    bool sane = kind >= 0 && dim >= 0 && dim <= 65536 && (!powers || (p > 0 && p < 1000)) && levels >= 0 && levels <= 8;
+    sane = sane && (kind != LK_HEAD_CGD || read_branches(json_object_get(config, "descriptors"), p, how));
+    if (!sane || lk_head_pool_check(how, &out->map) != LK_OK) {
+        *out = (lk_head){0};
         return lk_fail(LK_CORRUPT, "%s/config.json: its likeness_head is not one", directory);
-    out->pool = (lk_head_pool)kind;
-    out->channels = (size_t)info.channels;
-    out->dim = dim ? (size_t)dim : out->channels;
-    lk_status s = dim ? read_weights(directory, out) : LK_OK;
+    }
+    out->width = lk_head_pool_width(how, &out->map);
+    out->dim = dim ? (size_t)dim : out->width;
+    out->p = lk_alloc(1, sizeof *out->p);
+    lk_status s = out->p ? LK_OK : lk_fail_memory("head");
+    if (s == LK_OK) *out->p = p;
+    if (s == LK_OK && (dim || how->p_count > 1 || how->branch_count)) s = read_weights(directory, out, dim > 0);
+    how->p = out->p;
+    for (size_t k = 0, at = 0; k < how->branch_count; at += how->branches[k++].out)
+        how->branches[k].weight = out->cgd ? out->cgd + at * out->map.channels : NULL;
     if (s != LK_OK) lk_head_free(out);
     return s;
 }
 
-lk_status lk_head_pool_forward(lk_head_pool pool, float p, lk_map_shape shape, uint32_t height, uint32_t width,
-                               const float *features, float *out)
+lk_status lk_head_apply(const lk_head *head, const float *features, float *pooled, float *out)
 {
-    switch (pool) {
-    case LK_HEAD_AVG: return lk_average_forward(shape, features, out);
-    case LK_HEAD_MAX: return lk_maximum_forward(shape, features, out);
-    case LK_HEAD_GEM: return lk_gem_forward(shape, features, &p, 1, EPS, out);
-    case LK_HEAD_RMAC:
-        return lk_rmac_forward(shape.batch, shape.channels, height, width, LK_HEAD_LEVELS, NULL, features, out);
-    }
-    return lk_fail(LK_INVALID, "there is no such pooling");
+    lk_status s = lk_head_pool_forward(&head->pooling, &head->map, 1, features, head->weight ? pooled : out);
+    if (s != LK_OK || !head->weight) return s;
+    return lk_projection_forward(1, head->width, head->dim, pooled, head->weight, head->bias, out);
 }
 
-lk_status lk_head_apply(const lk_head *head, const lk_model_info *info, uint32_t height, uint32_t width,
-                        const float *features, float *pooled, float *out)
+/* ---- pooling ---- */
+
+lk_head_map lk_head_map_of(const lk_model_info *info, const lk_shape *features)
 {
-    lk_map_shape shape = {1, head->channels, (size_t)info->places, info->tokens};
-    const float *from = info->tokens ? features + (size_t)info->leading * head->channels : features;
-    lk_status s = lk_head_pool_forward(head->pool, head->p, shape, height, width, from, head->weight ? pooled : out);
-    if (s != LK_OK || !head->weight) return s;
-    return lk_projection_forward(1, head->channels, head->dim, pooled, head->weight, head->bias, out);
+    return (lk_head_map){.channels = (size_t)info->channels,
+                         .places = (size_t)info->places,
+                         .leading = (size_t)info->leading,
+                         .tokens = info->tokens,
+                         .height = info->tokens ? 1 : (uint32_t)features->dims[2],
+                         .width = (uint32_t)(info->tokens ? info->places : features->dims[3])};
+}
+
+lk_status lk_head_pool_check(const lk_head_pooling *how, const lk_head_map *map)
+{
+    if (how->pool == LK_HEAD_RMAC && map->tokens)
+        return lk_fail(LK_UNSUPPORTED, "R-MAC wants a map of places, which transformers do not have: use gem");
+    if (how->pool == LK_HEAD_CLS && !(map->tokens && map->leading))
+        return lk_fail(LK_UNSUPPORTED, "this network has no class token: use gem or avg");
+    return LK_OK;
+}
+
+size_t lk_head_pool_width(const lk_head_pooling *how, const lk_head_map *map)
+{
+    size_t width = 0;
+    if (how->pool != LK_HEAD_CGD) return map->channels;
+    for (size_t k = 0; k < how->branch_count; k++) width += how->branches[k].out;
+    return width;
+}
+
+/* Tokens of n pictures without those in front: in [n][leading + places][channels], out [n][places][channels]; back: the
+ * other way, and those in front are zeroed. */
+static void move_places(const lk_head_map *map, size_t n, float *all, float *places, bool back)
+{
+    size_t head = map->leading * map->channels, body = map->places * map->channels;
+    for (size_t i = 0; i < n; i++) {
+        float *from = all + i * (head + body);
+        if (back) memset(from, 0, head * sizeof *from);
+        if (back)
+            memcpy(from + head, places + i * body, body * sizeof *from);
+        else
+            memcpy(places + i * body, from + head, body * sizeof *from);
+    }
+}
+
+static lk_status pool_places(const lk_head_pooling *how, const lk_head_map *map, lk_map_shape shape, const float *x,
+                             float *out)
+{
+    switch (how->pool) {
+    case LK_HEAD_AVG: return lk_average_forward(shape, x, out);
+    case LK_HEAD_MAX: return lk_maximum_forward(shape, x, out);
+    case LK_HEAD_GEM: return lk_gem_forward(shape, x, how->p, how->p_count, EPS, out);
+    case LK_HEAD_RMAC:
+        return lk_rmac_forward(shape.batch, shape.channels, map->height, map->width, how->levels, NULL, x, out);
+    case LK_HEAD_CGD: return lk_cgd_forward(shape, how->branches, how->branch_count, x, out);
+    default: return lk_fail(LK_INVALID, "there is no such pooling");
+    }
+}
+
+static lk_status pool_places_back(const lk_head_pooling *how, const lk_head_map *map, lk_map_shape shape,
+                                  const float *x, const float *out, const float *g, float *gx, float *grad_p,
+                                  float *const *grad_weights)
+{
+    switch (how->pool) {
+    case LK_HEAD_AVG: return lk_average_backward(shape, g, gx);
+    case LK_HEAD_MAX: return lk_maximum_backward(shape, x, g, gx);
+    case LK_HEAD_GEM: return lk_gem_backward(shape, x, out, g, how->p, how->p_count, EPS, gx, grad_p);
+    case LK_HEAD_RMAC:
+        return lk_rmac_backward(shape.batch, shape.channels, map->height, map->width, how->levels, NULL, x, g, gx, NULL,
+                                NULL);
+    case LK_HEAD_CGD: return lk_cgd_backward(shape, how->branches, how->branch_count, x, g, gx, grad_weights);
+    default: return lk_fail(LK_INVALID, "there is no such pooling");
+    }
+}
+
+lk_status lk_head_pool_forward(const lk_head_pooling *how, const lk_head_map *map, size_t n, const float *features,
+                               float *out)
+{
+    const lk_map_shape shape = {n, map->channels, map->places, map->tokens};
+    size_t row = (map->leading + map->places) * map->channels;
+    if (how->pool == LK_HEAD_CLS) {
+        for (size_t i = 0; i < n; i++) memcpy(out + i * map->channels, features + i * row, map->channels * sizeof *out);
+        return LK_OK;
+    }
+    if (!map->tokens || !map->leading) return pool_places(how, map, shape, features, out);
+    if (n == 1) return pool_places(how, map, shape, features + map->leading * map->channels, out);
+    float *places = lk_alloc_aligned(n * map->places, map->channels * sizeof *places);
+    if (!places) return lk_fail_memory("places");
+    move_places(map, n, (float *)(uintptr_t)features, places, false);
+    lk_status s = pool_places(how, map, shape, places, out);
+    free(places);
+    return s;
+}
+
+lk_status lk_head_pool_backward(const lk_head_pooling *how, const lk_head_map *map, size_t n, const float *features,
+                                const float *out, const float *grad_out, float *grad_features, float *grad_p,
+                                float *const *grad_weights)
+{
+    const lk_map_shape shape = {n, map->channels, map->places, map->tokens};
+    size_t row = (map->leading + map->places) * map->channels, body = n * map->places * map->channels;
+    if (how->pool == LK_HEAD_CLS) {
+        memset(grad_features, 0, n * row * sizeof *grad_features);
+        for (size_t i = 0; i < n; i++)
+            memcpy(grad_features + i * row, grad_out + i * map->channels, map->channels * sizeof *grad_out);
+        return LK_OK;
+    }
+    if (!map->tokens || !map->leading)
+        return pool_places_back(how, map, shape, features, out, grad_out, grad_features, grad_p, grad_weights);
+    float *places = lk_alloc_aligned(2 * body, sizeof *places);
+    if (!places) return lk_fail_memory("places");
+    move_places(map, n, (float *)(uintptr_t)features, places, false);
+    lk_status s = pool_places_back(how, map, shape, places, out, grad_out, places + body, grad_p, grad_weights);
+    if (s == LK_OK) move_places(map, n, grad_features, places + body, true);
+    free(places);
+    return s;
 }

@@ -6,26 +6,56 @@
 #include <likeness/model.h>
 #include <likeness/pooling.h>
 
-typedef struct lk_head {
+/* The last features of a network, as a head sees them. */
+typedef struct lk_head_map {
+    size_t channels, places, leading; /* leading: tokens that are no places */
+    bool tokens;                      /* [leading + places][channels] a picture; else [channels][height * width] */
+    uint32_t height, width;           /* of a map */
+} lk_head_map;
+/* height and width: of the features' node where they are a map. */
+lk_head_map lk_head_map_of(const lk_model_info *info, const lk_shape *features);
+
+/* How a head pools; the arrays are borrowed. */
+typedef struct lk_head_pooling {
     lk_head_pool pool;
-    float p;
-    size_t channels, dim; /* dim = channels without a projection */
-    float *weight;        /* [dim][channels] or NULL; a neck of training is folded in */
-    float *bias;          /* [dim] */
+    const float *p;  /* GeM: [p_count] exponents */
+    size_t p_count;  /* 1, or the channels */
+    unsigned levels; /* R-MAC */
+    lk_cgd_branch branches[LK_CGD_KINDS];
+    size_t branch_count; /* CGD */
+} lk_head_pooling;
+
+/* LK_UNSUPPORTED: R-MAC of tokens, a class token where there is none. */
+lk_status lk_head_pool_check(const lk_head_pooling *how, const lk_head_map *map);
+/* Numbers that come out of it for one picture. */
+size_t lk_head_pool_width(const lk_head_pooling *how, const lk_head_map *map);
+/* Features of n pictures -> out [n][width]. */
+lk_status lk_head_pool_forward(const lk_head_pooling *how, const lk_head_map *map, size_t n, const float *features,
+                               float *out);
+/* out: what forward gave; grad_features written. grad_p [p_count] and grad_weights (one per branch, [out][channels])
+ * written; NULL = not wanted. */
+lk_status lk_head_pool_backward(const lk_head_pooling *how, const lk_head_map *map, size_t n, const float *features,
+                                const float *out, const float *grad_out, float *grad_features, float *grad_p,
+                                float *const *grad_weights);
+
+/* The head of a model's directory. */
+typedef struct lk_head {
+    lk_head_pooling pooling;
+    lk_head_map map;
+    size_t width, dim; /* of what is pooled; of the result: width without a projection */
+    float *p, *cgd;    /* of pooling: [p_count]; [sum of the branches' out][channels] */
+    float *weight;     /* [dim][width] or NULL; a neck of training is folded in */
+    float *bias;       /* [dim] */
 } lk_head;
 
-enum { LK_HEAD_LEVELS = 3 }; /* of R-MAC */
-extern const char *const lk_head_pool_names[4];
+enum { LK_HEAD_LEVELS = 3 }; /* of R-MAC, unless said otherwise */
+extern const char *const lk_head_pool_names[LK_HEAD_POOLS];
+extern const char *const lk_cgd_names[LK_CGD_KINDS];
 
 /* Reads the head of a model's directory. *there is false, and nothing is read, when the model has none. LK_CORRUPT. */
-lk_status lk_head_open(const char *directory, const lk_model *model, lk_head *out, bool *there);
+lk_status lk_head_open(const char *directory, lk_model *model, lk_head *out, bool *there);
 void lk_head_free(lk_head *head);
-/* features of one picture, [channels][height * width] or tokens [places][channels]; out [dim], not normalised. pooled
- * [channels]: scratch. */
-lk_status lk_head_apply(const lk_head *head, const lk_model_info *info, uint32_t height, uint32_t width,
-                        const float *features, float *pooled, float *out);
-/* Pooling alone, of a batch. */
-lk_status lk_head_pool_forward(lk_head_pool pool, float p, lk_map_shape shape, uint32_t height, uint32_t width,
-                               const float *features, float *out);
+/* Features of one picture; out [dim], not normalised. pooled [width]: scratch. */
+lk_status lk_head_apply(const lk_head *head, const float *features, float *pooled, float *out);
 
 #endif

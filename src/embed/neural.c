@@ -161,16 +161,12 @@ static size_t input_size(const neural *e)
     return (size_t)(3 * info.height * info.width);
 }
 
-/* pooled [channels]: scratch. */
+/* pooled: scratch of what a head of our own pools. */
 static lk_status pool_one(const neural *e, const float *from, float *pooled, float *out)
 {
     lk_model_info info = lk_model_info_of(e->model);
     size_t channels = (size_t)info.channels;
-    if (e->has_head) {
-        lk_shape shape = lk_graph_shape(lk_model_graph(e->model), e->output);
-        return lk_head_apply(&e->head, &info, info.tokens ? 1 : (uint32_t)shape.dims[2],
-                             (uint32_t)(info.tokens ? info.places : shape.dims[3]), from, pooled, out);
-    }
+    if (e->has_head) return lk_head_apply(&e->head, from, pooled, out);
     if (e->options.pool == LK_POOL_MODEL)
         memcpy(out, from, e->base.dim * sizeof *out);
     else if (e->options.pool == LK_POOL_CLS)
@@ -231,7 +227,8 @@ static lk_status neural_embed(const lk_embedder *embedder, const lk_image *image
         return lk_fail(LK_INVALID, "%s: its int8 ranges were never measured (lk_neural_calibrate)", e->directory);
     LK_TRY(take(e, n, &run, &executor));
     size_t batch = (size_t)run->batch;
-    input = lk_alloc_aligned(batch * input_size(e) + (size_t)lk_model_info_of(e->model).channels, sizeof *input);
+    size_t pooled = e->has_head ? e->head.width : 0;
+    input = lk_alloc_aligned(batch * input_size(e) + pooled, sizeof *input);
     output = lk_alloc_aligned(batch * output_size(e), sizeof *output);
     if (!input || !output) {
         s = lk_fail_memory("pictures");

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 static const char *const files[] = {
-    "config.json", "preprocessor_config.json", "model.safetensors",      "tokenizer.json", "vocab.json",
-    "merges.txt",  "tokenizer_config.json",    "special_tokens_map.json"};
+    "config.json", "preprocessor_config.json", "model.safetensors",       "tokenizer.json", "vocab.json",
+    "merges.txt",  "tokenizer_config.json",    "special_tokens_map.json", "spiece.model"};
 enum { FILES = sizeof files / sizeof *files, HASHED = 3 };
 
 lk_status lk_neural_files_hash(const char *directory, lk_hash128 *out)

@@ -139,6 +139,7 @@ static lk_status pool(lk_map_shape shape, const lk_cgd_branch *branch, const flo
     case LK_CGD_AVERAGE: return lk_average_forward(shape, x, out);
     case LK_CGD_MAXIMUM: return lk_maximum_forward(shape, x, out);
     case LK_CGD_GEM: return lk_gem_forward(shape, x, &branch->p, 1, floor_of_gem, out);
+    default: break;
     }
     return lk_fail(LK_INVALID, "no kind of pooling has number %d", branch->kind);
 }
@@ -150,6 +151,7 @@ static lk_status pool_back(lk_map_shape shape, const lk_cgd_branch *branch, cons
     case LK_CGD_AVERAGE: return lk_average_backward(shape, grad_out, grad_x);
     case LK_CGD_MAXIMUM: return lk_maximum_backward(shape, x, grad_out, grad_x);
     case LK_CGD_GEM: return lk_gem_backward(shape, x, out, grad_out, &branch->p, 1, floor_of_gem, grad_x, NULL);
+    default: break;
     }
     return lk_fail(LK_INVALID, "no kind of pooling has number %d", branch->kind);
 }

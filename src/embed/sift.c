@@ -263,3 +263,21 @@ done:
     if (s != LK_OK) lk_sift_free(out);
     return s;
 }
+
+lk_status lk_sift_describe_picture(const lk_image *in, const lk_sift_options *options, lk_sift *out)
+{
+    *out = (lk_sift){0};
+    if (in->channels == 1) return lk_sift_describe(in, options, out);
+    size_t pixels = (size_t)in->width * in->height, step = in->channels;
+    lk_image grey = {.pixels = lk_alloc(pixels, 1), .width = in->width, .height = in->height, .channels = 1};
+    if (!grey.pixels) return lk_fail_memory("picture");
+    for (size_t i = 0; i < pixels; i++) {
+        const uint8_t *p = in->pixels + i * step;
+        double luma = 0.2126 * p[0] + 0.7152 * p[1] + 0.0722 * p[2];
+        if (step == 4) luma = 255 + (luma - 255) * p[3] / 255;
+        grey.pixels[i] = (uint8_t)(luma + 0.5);
+    }
+    lk_status s = lk_sift_describe(&grey, options, out);
+    lk_image_free(&grey);
+    return s;
+}

@@ -31,6 +31,8 @@ typedef struct lk_sift {
 
 /* Describes a grey picture (channels 1). A picture without any contrast has count 0. LK_INVALID, LK_NO_MEMORY. */
 lk_status lk_sift_describe(const lk_image *grey, const lk_sift_options *options, lk_sift *out);
+/* The same of a picture of any channels: Rec. 709 luma of the sRGB values, transparent pixels on white. */
+lk_status lk_sift_describe_picture(const lk_image *image, const lk_sift_options *options, lk_sift *out);
 void lk_sift_free(lk_sift *sift);
 
 /* RootSIFT in place: divide by the sum, take square roots; the result has unit length. A zero vector stays zero. */

@@ -201,9 +201,9 @@ static lk_status evaluate_index(void *user, const lk_flat *index)
     if (status == LK_OK) status = leave_out_unknown(&s);
     if (status == LK_OK) status = study_number_labels(&s, g.labels, s.rows, s.labels);
     if (status == LK_OK && s.label_count == 0 && !job->options->truth_csv && !job->options->qrels)
-        status = lk_fail(LK_INVALID,
-                         "no picture has a label: index from a CSV with a `label` column, or give the truth as a "
-                         "CSV of `query,relevant`");
+        status = lk_fail(LK_INVALID, "no picture has a label: index from a CSV with a `label` column or with "
+                                     "--label-folders, or give the truth as a "
+                                     "CSV of `query,relevant`");
     if (status == LK_OK) status = study_make_truth(&s);
     if (status == LK_OK) status = study_evaluate(&s, job->out);
 done:

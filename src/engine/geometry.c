@@ -4,57 +4,21 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "embed/sift.h"
+#include "engine/local_features.h"
 #include "engine/searcher.h"
+#include "rank/match.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    SIDE = 512, /* pictures are compared at this longer side */
-    KEYPOINTS = 500,
-    CHANCE = 6 /* so many features agree on some affine map in pictures that have nothing in common */
+    KEYPOINTS = 500, /* of pictures that are matched */
+    CHUNK = 64       /* pictures whose features are in memory at once */
 };
 #define RATIO 0.8f
-#define THRESHOLD 0.02 /* of the longer side */
-
-/* Rec. 709 luma of the sRGB values, transparent pixels on white. */
-static lk_status make_grey(const lk_image *in, lk_image *out)
-{
-    size_t pixels = (size_t)in->width * in->height, step = in->channels;
-    *out = (lk_image){.pixels = lk_alloc(pixels, 1), .width = in->width, .height = in->height, .channels = 1};
-    if (!out->pixels) return lk_fail_memory("picture");
-    for (size_t i = 0; i < pixels; i++) {
-        const uint8_t *p = in->pixels + i * step;
-        double grey = step == 1 ? p[0] : 0.2126 * p[0] + 0.7152 * p[1] + 0.0722 * p[2];
-        if (step == 4) grey = 255 + (grey - 255) * p[3] / 255;
-        out->pixels[i] = (uint8_t)(grey + 0.5);
-    }
-    return LK_OK;
-}
-
-static lk_status describe(const lk_image *image, lk_sift *out)
-{
-    lk_image grey;
-    *out = (lk_sift){0};
-    lk_status s = make_grey(image, &grey);
-    if (s == LK_OK) s = lk_sift_describe(&grey, &(lk_sift_options){.max_keypoints = KEYPOINTS}, out);
-    lk_image_free(&grey);
-    return s;
-}
-
-static lk_status describe_file(const char *path, lk_sift *out)
-{
-    lk_image_options options = lk_image_default_options();
-    options.max_side = SIDE;
-    options.colour = LK_COLOUR_GREY;
-    lk_image image = {0};
-    *out = (lk_sift){0};
-    lk_status s = lk_image_load(path, &options, &image);
-    if (s == LK_OK) s = lk_sift_describe(&image, &(lk_sift_options){.max_keypoints = KEYPOINTS}, out);
-    lk_image_free(&image);
-    return s;
-}
+#define RERANK_RATIO 0.9f /* a cheap check of size and direction follows: more pairs may come in */
+#define THRESHOLD 0.02    /* of the longer side */
 
 /* Which features of a and b look alike, and which of those agree on a transform. points and inlier may be NULL. */
 typedef struct agreement {
@@ -71,13 +35,6 @@ static void agreement_free(agreement *a)
     free(a->from);
     free(a->to);
     free(a->inlier);
-}
-
-static double reach(const lk_sift *sift)
-{
-    float far = 0;
-    for (size_t i = 0; i < sift->keypoints; i++) far = fmaxf(far, fmaxf(sift->places[i].x, sift->places[i].y));
-    return (double)far;
 }
 
 static lk_status agree(const lk_sift *a, const lk_sift *b, lk_transform_kind kind, double side, agreement *out)
@@ -105,58 +62,81 @@ static lk_status agree(const lk_sift *a, const lk_sift *b, lk_transform_kind kin
 /* ---- re-ranking ---- */
 
 typedef struct scoring {
-    lk_searcher *searcher;
-    const lk_hit *hits;
-    float *values;
-    lk_sift *queries;
-    size_t count;
+    const lk_local *pictures, *queries; /* [n], [count] */
+    float *values;                      /* [n] */
+    size_t count, least;
 } scoring;
+
+static lk_feature feature(const lk_local_point *p)
+{
+    return (lk_feature){p->x, p->y, p->scale, p->angle};
+}
+
+static lk_status compare(const lk_local *a, const lk_local *b, size_t *inliers)
+{
+    lk_match *matches = lk_alloc(a->count, sizeof *matches);
+    lk_feature *from = lk_alloc(a->count, sizeof *from), *to = lk_alloc(a->count, sizeof *to);
+    lk_verified found = {0};
+    size_t n = 0;
+    lk_status s = matches && from && to ? LK_OK : lk_fail_memory("matches");
+    if (s == LK_OK) s = lk_match_codes(a->count, a->codes, b->count, b->codes, RERANK_RATIO, matches, &n);
+    for (size_t i = 0; s == LK_OK && i < n; i++) {
+        from[i] = feature(&a->points[matches[i].a]);
+        to[i] = feature(&b->points[matches[i].b]);
+    }
+    double side = b->width > b->height ? b->width : b->height;
+    if (s == LK_OK) s = lk_verify_features(fmax(THRESHOLD * side, 1), n, from, to, &found, NULL);
+    *inliers = found.inliers;
+    free(matches);
+    free(from);
+    free(to);
+    return s;
+}
 
 static lk_status score_some(void *arg, size_t begin, size_t end, int worker)
 {
     scoring *c = arg;
     (void)worker;
-    lk_status s = LK_OK;
-    for (size_t i = begin; s == LK_OK && i < end; i++) {
-        lk_record record;
-        lk_sift sift = {0};
+    for (size_t i = begin; i < end; i++) {
         c->values[i] = 0;
-        if (lk_context_cancelled(lk_searcher_context(c->searcher)))
-            return lk_fail(LK_CANCELLED, "the search was stopped");
-        if (lk_searcher_record(c->searcher, (int64_t)c->hits[i].id, &record) != LK_OK) continue;
-        bool readable = describe_file(record.path, &sift) == LK_OK;
-        lk_record_free(&record);
-        for (size_t j = 0; readable && s == LK_OK && j < c->count; j++) {
-            agreement a;
-            s = agree(&c->queries[j], &sift, LK_AFFINE, reach(&sift), &a);
-            if (a.found.inliers > CHANCE && (float)a.found.inliers > c->values[i])
-                c->values[i] = (float)a.found.inliers;
-            agreement_free(&a);
+        for (size_t j = 0; j < c->count; j++) {
+            size_t inliers;
+            lk_status s = compare(&c->queries[j], &c->pictures[i], &inliers);
+            if (s != LK_OK) return s;
+            if (inliers >= c->least && (float)inliers > c->values[i]) c->values[i] = (float)inliers;
         }
-        lk_sift_free(&sift);
     }
+    return LK_OK;
+}
+
+static lk_status score_chunk(lk_searcher *searcher, const lk_local *queries, size_t count, size_t least,
+                             const lk_hit *hits, size_t n, float *values)
+{
+    int64_t ids[CHUNK];
+    lk_local pictures[CHUNK];
+    for (size_t i = 0; i < n; i++) ids[i] = (int64_t)hits[i].id;
+    lk_status s = lk_local_features_of(searcher, ids, n, pictures);
+    scoring c = {pictures, queries, values, count, least};
+    if (s == LK_OK) s = lk_parallel_for(lk_context_pool(lk_searcher_context(searcher)), n, 1, score_some, &c);
+    for (size_t i = 0; i < n; i++) lk_local_free(&pictures[i]);
     return s;
 }
 
-lk_status lk_geometric_scores(lk_searcher *searcher, const lk_query *query, const lk_hit *hits, size_t n, float *values)
+lk_status lk_geometric_scores(lk_searcher *searcher, const lk_query *query, size_t least, const lk_hit *hits, size_t n,
+                              float *values)
 {
-    scoring c = {.searcher = searcher,
-                 .hits = hits,
-                 .values = values,
-                 .queries = lk_alloc_zero(query->n_images + query->n_ids, sizeof *c.queries)};
-    if (!c.queries) return lk_fail_memory("re-ranking");
+    size_t count = query->n_images + query->n_ids;
+    lk_local *queries = lk_alloc_zero(count, sizeof *queries);
+    if (!queries) return lk_fail_memory("re-ranking");
+    const lk_image *images = query->details ? query->details : query->images;
     lk_status s = LK_OK;
-    for (size_t i = 0; s == LK_OK && i < query->n_images; i++) s = describe(&query->images[i], &c.queries[c.count++]);
-    for (size_t i = 0; s == LK_OK && i < query->n_ids; i++) {
-        lk_record record;
-        s = lk_searcher_record(searcher, query->ids[i], &record);
-        if (s != LK_OK) break;
-        s = describe_file(record.path, &c.queries[c.count++]);
-        lk_record_free(&record);
-    }
-    if (s == LK_OK) s = lk_parallel_for(lk_context_pool(lk_searcher_context(searcher)), n, 1, score_some, &c);
-    for (size_t i = 0; i < c.count; i++) lk_sift_free(&c.queries[i]);
-    free(c.queries);
+    for (size_t i = 0; s == LK_OK && i < query->n_images; i++) s = lk_local_describe(&images[i], &queries[i]);
+    if (s == LK_OK) s = lk_local_features_of(searcher, query->ids, query->n_ids, queries + query->n_images);
+    for (size_t first = 0; s == LK_OK && first < n; first += CHUNK)
+        s = score_chunk(searcher, queries, count, least, hits + first, n - first < CHUNK ? n - first : CHUNK,
+                        values + first);
+    for (size_t i = 0; i < count; i++) lk_local_free(&queries[i]);
+    free(queries);
     return s;
 }
 
@@ -174,8 +154,8 @@ lk_status lk_match_pictures(const lk_image *a, const lk_image *b, lk_transform_k
     agreement both = {0};
     *out = (lk_picture_match){0};
     lk_status s;
-    LK_TRY(describe(a, &left));
-    LK_TRY(describe(b, &right));
+    LK_TRY(lk_sift_describe_picture(a, &(lk_sift_options){.max_keypoints = KEYPOINTS}, &left));
+    LK_TRY(lk_sift_describe_picture(b, &(lk_sift_options){.max_keypoints = KEYPOINTS}, &right));
     LK_TRY(agree(&left, &right, kind, b->width > b->height ? b->width : b->height, &both));
     out->pairs = lk_alloc(both.count, sizeof *out->pairs);
     if (!out->pairs) {

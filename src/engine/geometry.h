@@ -4,9 +4,9 @@
 
 #include <likeness/engine.h>
 
-/* For each of n hits the number of local features that agree with the query on one affine map; 0 below what chance
- * gives. Of several query pictures the best counts. Pictures whose file cannot be read have 0. values [n]. */
-lk_status lk_geometric_scores(lk_searcher *searcher, const lk_query *query, const lk_hit *hits, size_t n,
+/* For each of n hits the number of local features that agree with the query on one affine map; 0 when they are fewer
+ * than `least`. Of several query pictures the best counts. Pictures whose file cannot be read have 0. values [n]. */
+lk_status lk_geometric_scores(lk_searcher *searcher, const lk_query *query, size_t least, const lk_hit *hits, size_t n,
                               float *values);
 
 #endif

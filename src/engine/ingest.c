@@ -13,8 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { JOBS_PER_THREAD = 4, DEFAULT_BATCH = 256 };
+enum {
+    MOST_COPIES = 64
+}; /* of the same bytes that are looked at for one that moved: of a placeholder there are thousands */
 
 /* One picture on its way. */
 typedef struct picture {
@@ -123,13 +127,15 @@ static lk_status find_moved(ingest *in, const picture *job, lk_record *moved)
     uint64_t hash[2] = {job->hash.low, job->hash.high};
     lk_status s;
     *moved = (lk_record){0};
-    for (int64_t after = 0;;) {
+    int64_t after = 0;
+    for (int i = 0; i < MOST_COPIES; i++) {
         s = lk_collection_find_hash(in->collection, hash, after, moved);
         if (s != LK_OK) return s == LK_NOT_FOUND ? LK_OK : s;
         if (!lk_path_exists(moved->path)) return LK_OK;
         after = moved->id;
         lk_record_free(moved);
     }
+    return LK_OK;
 }
 
 static lk_status store_picture(ingest *in, const picture *job, const float *vector)
@@ -200,23 +206,32 @@ static lk_status finish_group(ingest *in, group *g)
     return s;
 }
 
+/* Says why a path is passed over that the catalog is not to know. */
+static lk_status pass_over(ingest *in, const char *path, const char *why)
+{
+    in->report->skipped++;
+    lk_log(in->context, LK_LOG_WARN, "skipped %s: %s", path, why);
+    return LK_OK;
+}
+
 /* Looks at the file and the catalog; true when the picture must be worked on. Everything else is settled here. */
 static lk_status look_at(ingest *in, const lk_source *source, picture *job, bool *work)
 {
     struct stat st;
-    *work = lk_utf8_valid(source->path);
-    if (!*work) { /* the catalog cannot hold the name, and one file is no reason to index none */
-        in->report->skipped++;
-        lk_log(in->context, LK_LOG_WARN, "skipped %s: the name is not valid UTF-8: rename the file", source->path);
-        return LK_OK;
-    }
+    *work = false;
+    if (!lk_utf8_valid(source->path)) /* the catalog cannot hold the name, and one file is no reason to index none */
+        return pass_over(in, source->path, "the name is not valid UTF-8: rename the file");
+    bool there = stat(source->path, &st) == 0;
+    if (there && S_ISDIR(st.st_mode) && access(source->path, R_OK | X_OK) != 0)
+        return pass_over(in, source->path, "the folder cannot be read");
+    *work = true;
     lk_status s = lk_collection_find_path(in->collection, source->path, &job->known);
     if (s == LK_NOT_FOUND) {
         job->known = (lk_record){0};
         s = LK_OK;
     }
     if (s != LK_OK) return s;
-    if (stat(source->path, &st) != 0) return LK_OK; /* reading it will say why */
+    if (!there) return LK_OK; /* reading it will say why */
     job->size = (uint64_t)st.st_size;
     job->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     const lk_record *known = &job->known;

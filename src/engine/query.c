@@ -1,6 +1,7 @@
 /* Pictures to search with, or with a part of. */
 #include "base/error.h"
 #include "base/file.h"
+#include "embed/local.h"
 #include <likeness/engine.h>
 
 #include <stdlib.h>
@@ -8,12 +9,15 @@
 lk_status lk_query_image_memory(lk_searcher *searcher, const void *bytes, size_t size, const char *name,
                                 const uint32_t crop[4], const lk_image_options *limits, lk_image *out)
 {
-    lk_image_options decoding = lk_embedder_image_options(lk_searcher_embedder(searcher)),
-                     full = lk_image_default_options();
+    lk_image_options decoding = lk_image_default_options(), full = lk_image_default_options();
     lk_image whole = {0}, part = {0};
     uint8_t *encoded = NULL;
     size_t encoded_size;
     *out = (lk_image){0};
+    if (searcher)
+        decoding = lk_embedder_image_options(lk_searcher_embedder(searcher));
+    else
+        decoding.max_side = LK_LOCAL_SIDE;
     if (limits) {
         decoding.max_bytes = full.max_bytes = limits->max_bytes;
         decoding.max_pixels = full.max_pixels = limits->max_pixels;

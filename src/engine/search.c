@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 50, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 100, SHORTLIST_MOST = 10000, EXPAND_K = 2 };
+enum { GEOMETRIC_LEAST = 4 };
+#define GEOMETRIC_WEIGHT 0.02f
 
 typedef struct search {
     lk_searcher *searcher;
@@ -17,7 +19,9 @@ typedef struct search {
     lk_searcher_view view;
     lk_searcher_filter *filter; /* NULL = all pictures */
     size_t dim;
-    float *vector;   /* [dim]: what is searched with */
+    float *vector;  /* [dim]: what is searched with */
+    float *several; /* [several_count][dim], LK_FUSE_BEST: instead of it */
+    size_t several_count;
     bool pristine;   /* it is the vector of one picture of the collection */
     float *found;    /* [n][dim]: scratch for vectors of results */
     lk_hit *hits;    /* [count] */
@@ -45,8 +49,13 @@ static lk_status check(search *q)
     bool cosine = lk_flat_metric(q->view.index) == LK_COSINE;
     if (!q->query->n_images && !q->query->n_ids && !q->query->n_vectors)
         return lk_fail(LK_INVALID, "there is no query");
+    size_t several = q->query->n_images + q->query->n_ids + q->query->n_vectors;
+    if (o->fuse == LK_FUSE_BEST && (o->expand || o->n_yes || o->n_no || o->rerank))
+        return lk_fail(LK_UNSUPPORTED, "feedback, expansion and re-ranking want one query, not the best of several");
+    if (o->diverse.trade > 0 && o->rerank)
+        return lk_fail(LK_UNSUPPORTED, "marginal relevance and re-ranking both decide the order: one of them");
     if (!cosine && (o->expand || o->n_yes || o->n_no || (o->rerank && o->rerank != LK_RERANK_GEOMETRIC) ||
-                    q->query->n_images + q->query->n_ids + q->query->n_vectors > 1))
+                    (several > 1 && o->fuse != LK_FUSE_BEST)))
         return lk_fail(LK_UNSUPPORTED,
                        "several queries, feedback, expansion and re-ranking are for collections of cosine vectors");
     if (o->rerank > LK_RERANK_GEOMETRIC)
@@ -57,7 +66,12 @@ static lk_status check(search *q)
         return lk_fail(LK_INVALID, "a shortlist has at most %d pictures, not %zu", SHORTLIST_MOST, o->shortlist);
     if (o->k == 0) o->k = 10;
     if (o->expand_k == 0) o->expand_k = EXPAND_K;
-    if (o->expand_alpha == 0) o->expand_alpha = 3;
+    if (o->expand_alpha == 0) o->expand_alpha = LK_SEARCH_EXPAND_ALPHA;
+    if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_search_kreciprocal();
+    if (o->diffusion.k == 0) o->diffusion = lk_search_diffusion();
+    if (o->superglobal.k == 0) o->superglobal = lk_superglobal_defaults();
+    if (o->geometric_least == 0) o->geometric_least = GEOMETRIC_LEAST;
+    if (o->geometric_weight == 0) o->geometric_weight = GEOMETRIC_WEIGHT;
     if (o->shortlist == 0) o->shortlist = o->rerank == LK_RERANK_GEOMETRIC ? SHORTLIST_GEOMETRIC : SHORTLIST;
     return LK_OK;
 }
@@ -85,6 +99,11 @@ static lk_status make_vector(search *q)
     at = in->n_images;
     for (size_t i = 0; s == LK_OK && i < in->n_ids; i++) s = vector_of(q, in->ids[i], all + at++ * q->dim);
     if (s == LK_OK && in->n_vectors) memcpy(all + at * q->dim, in->vectors, in->n_vectors * q->dim * sizeof *all);
+    if (s == LK_OK && n > 1 && q->options.fuse == LK_FUSE_BEST) {
+        q->several = all;
+        q->several_count = n;
+        return s;
+    }
     if (s == LK_OK && n > 1)
         s = lk_fuse_queries(n, q->dim, all, q->vector);
     else if (s == LK_OK)
@@ -111,6 +130,58 @@ static lk_status take_feedback(search *q)
     return s;
 }
 
+static lk_status find_one(const search *q, const float *vector, size_t asked, lk_hit *hits, size_t *found)
+{
+    const lk_search_options *o = &q->options;
+    const lk_id_set *set = q->filter ? lk_searcher_filter_set(q->filter) : NULL;
+    lk_context *context = lk_searcher_context(q->searcher);
+    return o->range ? lk_snapshot_range(q->view.snapshot, context, o->exact, vector, o->bound, asked, set, hits, found)
+                    : lk_snapshot_search(q->view.snapshot, context, o->exact, vector, asked, set, hits, found);
+}
+
+typedef struct fused {
+    lk_hit hit;
+    bool lower; /* is better */
+} fused;
+
+static int by_id_then_score(const void *a, const void *b)
+{
+    const fused *x = a, *y = b;
+    if (x->hit.id != y->hit.id) return x->hit.id < y->hit.id ? -1 : 1;
+    if (x->hit.score == y->hit.score) return 0;
+    return (x->hit.score < y->hit.score) == x->lower ? -1 : 1;
+}
+
+static int by_score_then_id(const void *a, const void *b)
+{
+    const fused *x = a, *y = b;
+    if (x->hit.score != y->hit.score) return (x->hit.score < y->hit.score) == x->lower ? -1 : 1;
+    return x->hit.id < y->hit.id ? -1 : x->hit.id > y->hit.id;
+}
+
+/* Each vector is searched for; a picture's score is the best of its scores. */
+static lk_status find_best(const search *q, size_t asked, lk_hit *hits, size_t *found)
+{
+    size_t n = 0, kept = 0;
+    fused *all = lk_alloc(q->several_count * asked, sizeof *all);
+    if (!all) return lk_fail_memory("results");
+    lk_status s = LK_OK;
+    for (size_t i = 0; s == LK_OK && i < q->several_count; i++) {
+        size_t count = 0;
+        s = find_one(q, q->several + i * q->dim, asked, hits, &count);
+        for (size_t j = 0; s == LK_OK && j < count; j++)
+            all[n++] = (fused){hits[j], lk_flat_metric(q->view.index) == LK_L2};
+    }
+    qsort(all, n, sizeof *all, by_id_then_score);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || all[i].hit.id != all[i - 1].hit.id) all[kept++] = all[i];
+    qsort(all, kept, sizeof *all, by_score_then_id);
+    *found = kept < asked ? kept : asked;
+    for (size_t i = 0; s == LK_OK && i < *found; i++) hits[i] = all[i].hit;
+    free(all);
+    return s;
+}
+
 static lk_status find(search *q, size_t k)
 {
     size_t all = lk_flat_count(q->view.index), asked = k + q->query->n_ids + q->options.n_no + 1, found = 0;
@@ -120,8 +191,7 @@ static lk_status find(search *q, size_t k)
     q->hits = lk_alloc(asked, sizeof *q->hits);
     if (!q->hits) return lk_fail_memory("results");
     if (asked == 0) return LK_OK;
-    lk_status s = lk_snapshot_search(q->view.snapshot, lk_searcher_context(q->searcher), q->options.exact, q->vector,
-                                     asked, q->filter ? lk_searcher_filter_set(q->filter) : NULL, q->hits, &found);
+    lk_status s = q->several ? find_best(q, asked, q->hits, &found) : find_one(q, q->vector, asked, q->hits, &found);
     for (size_t i = 0; s == LK_OK && i < found && q->count < k; i++)
         if (answers(q, q->hits[i].id)) q->hits[q->count++] = q->hits[i];
     return s;
@@ -178,7 +248,8 @@ static lk_status by_neighbours(search *q, size_t n, float *out)
     lk_status s = ids && distances ? LK_OK : lk_fail_memory("re-ranking");
     if (s != LK_OK) goto done;
     bool kreciprocal = q->options.rerank == LK_RERANK_KRECIPROCAL;
-    size_t k = kreciprocal ? lk_kreciprocal_defaults().k1 + 1 : lk_diffusion_defaults().k;
+    const lk_kreciprocal_options *o = &q->options.kreciprocal;
+    size_t k = !kreciprocal ? q->options.diffusion.k : o->k1 + 1 > o->k2 ? o->k1 + 1 : o->k2;
     for (size_t i = 0; i < n; i++) {
         ids[i] = q->hits[i].id;
         distances[i] = fmaxf(2 - 2 * q->hits[i].score, 0);
@@ -192,7 +263,8 @@ static lk_status by_neighbours(search *q, size_t n, float *out)
         list.farthest = distances[n - 1];
         list.self = LK_RANK_QUERY; /* it is not in the shortlist */
     }
-    s = kreciprocal ? lk_kreciprocal_rerank(NULL, &list, &source, out) : lk_diffusion_rerank(NULL, &list, &source, out);
+    s = kreciprocal ? lk_kreciprocal_rerank(o, &list, &source, out)
+                    : lk_diffusion_rerank(&q->options.diffusion, &list, &source, out);
 done:
     lk_knn_free(own);
     free(ids);
@@ -242,16 +314,71 @@ static lk_status rerank(search *q)
     if (s != LK_OK) goto done;
     for (size_t i = 0; i < q->count; i++) q->reranked[i] = NAN;
     switch (q->options.rerank) {
-    case LK_RERANK_GEOMETRIC: s = lk_geometric_scores(q->searcher, q->query, q->hits, n, values); break;
+    case LK_RERANK_GEOMETRIC:
+        s = lk_geometric_scores(q->searcher, q->query, q->options.geometric_least, q->hits, n, values);
+        if (lk_flat_metric(q->view.index) != LK_COSINE) break; /* a distance has no scale to add to */
+        for (size_t i = 0; s == LK_OK && i < n; i++)
+            values[i] = q->hits[i].score + q->options.geometric_weight * values[i];
+        break;
     case LK_RERANK_SUPERGLOBAL:
         LK_TRY(fetch(q, n));
-        s = lk_superglobal_rerank(NULL, q->dim, q->vector, n, q->found, values);
+        s = lk_superglobal_rerank(&q->options.superglobal, q->dim, q->vector, n, q->found, values);
         break;
     default: s = by_neighbours(q, n, values);
     }
     if (s == LK_OK) s = reorder(q, n, values, q->options.rerank == LK_RERANK_KRECIPROCAL);
 done:
     free(values);
+    return s;
+}
+
+/* Keeps k results that differ; *enough: there are so many, or no more can come from a longer list of `asked`. */
+static lk_status diversify(search *q, size_t asked, size_t k, bool *enough)
+{
+    size_t kept = 0, listed = q->count;
+    size_t *chosen = lk_alloc(k, sizeof *chosen);
+    lk_status s = chosen ? fetch(q, q->count) : lk_fail_memory("results");
+    if (s == LK_OK)
+        s = lk_diversify(lk_flat_metric(q->view.index), q->dim, q->options.diverse, q->count, q->hits, q->found, k,
+                         chosen, &kept);
+    lk_hit *hits = s == LK_OK ? lk_alloc(kept, sizeof *hits) : NULL;
+    float *reranked = s == LK_OK && q->reranked ? lk_alloc(kept, sizeof *reranked) : NULL;
+    if (s == LK_OK && (!hits || (q->reranked && !reranked))) s = lk_fail_memory("results");
+    for (size_t i = 0; s == LK_OK && i < kept; i++) {
+        hits[i] = q->hits[chosen[i]];
+        if (reranked) reranked[i] = q->reranked[chosen[i]];
+    }
+    if (s == LK_OK) {
+        free(q->hits);
+        free(q->reranked);
+        q->hits = hits;
+        q->reranked = reranked;
+        q->count = kept;
+        hits = NULL;
+        reranked = NULL;
+    }
+    *enough = kept >= k || listed < asked;
+    free(hits);
+    free(reranked);
+    free(chosen);
+    return s;
+}
+
+/* Finds, re-ranks and diversifies; where too few are left the list is begun anew, four times as long. */
+static lk_status find_results(search *q)
+{
+    const lk_search_options *o = &q->options;
+    bool differ = o->diverse.apart > 0 || o->diverse.trade > 0, enough = !differ;
+    size_t asked = o->rerank && o->shortlist > o->k ? o->shortlist : differ ? 4 * o->k + 16 : o->k;
+    lk_status s;
+    do {
+        free(q->reranked);
+        q->reranked = NULL;
+        s = find(q, asked);
+        if (s == LK_OK) s = rerank(q);
+        if (s == LK_OK && differ) s = diversify(q, asked, o->k, &enough);
+        asked *= 4;
+    } while (s == LK_OK && !enough);
     return s;
 }
 
@@ -267,8 +394,7 @@ static lk_status rank_pictures(search *q)
     LK_TRY(make_vector(q));
     LK_TRY(take_feedback(q));
     LK_TRY(expand(q));
-    LK_TRY(find(q, q->options.rerank && q->options.shortlist > q->options.k ? q->options.shortlist : q->options.k));
-    LK_TRY(rerank(q));
+    LK_TRY(find_results(q));
 done:
     return s;
 }
@@ -278,6 +404,7 @@ static void end_search(search *q)
     lk_searcher_drop_filter(q->filter);
     lk_searcher_give_back(&q->view);
     free(q->vector);
+    free(q->several);
     free(q->found);
     free(q->hits);
     free(q->reranked);
@@ -342,35 +469,4 @@ lk_status lk_search_text(lk_searcher *searcher, const char *text, const lk_searc
 lk_status lk_search_id(lk_searcher *searcher, int64_t id, const lk_search_options *options, lk_results *out)
 {
     return lk_search(searcher, &(lk_query){.ids = &id, .n_ids = 1}, options, out);
-}
-
-/* ---- names ---- */
-
-static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
-static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
-
-lk_status lk_rerank_named(const char *name, lk_rerank *out)
-{
-    for (size_t i = 0; i < sizeof rerank_names / sizeof *rerank_names; i++) {
-        if (strcmp(name, rerank_names[i]) != 0) continue;
-        *out = (lk_rerank)i;
-        return LK_OK;
-    }
-    return lk_fail(LK_INVALID,
-                   "there is no re-ranking %s: none, kreciprocal, diffusion, superglobal or geometric is wanted", name);
-}
-
-lk_status lk_expansion_named(const char *name, lk_expansion *out)
-{
-    for (size_t i = 0; i < sizeof expansion_names / sizeof *expansion_names; i++) {
-        if (strcmp(name, expansion_names[i]) != 0) continue;
-        *out = (lk_expansion)i;
-        return LK_OK;
-    }
-    return lk_fail(LK_INVALID, "there is no query expansion %s: none, aqe, rank or alpha is wanted", name);
-}
-
-const char *lk_rerank_name(lk_rerank rerank)
-{
-    return rerank_names[rerank];
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "engine/filter.h"
+#include "engine/local_features.h"
 #include <likeness/engine.h>
 
 #include <math.h>
@@ -33,6 +34,7 @@ struct lk_searcher {
     view *present;           /* guarded by swap */
     pthread_mutex_t swap;
     uint64_t version; /* of the present view; guarded by catalog */
+    lk_feature_store features;
 };
 
 static lk_status view_new(lk_collection *collection, view **out)
@@ -77,6 +79,7 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
     searcher->context = context;
     pthread_mutex_init(&searcher->catalog, NULL);
     pthread_mutex_init(&searcher->swap, NULL);
+    pthread_mutex_init(&searcher->features.mutex, NULL);
     lk_status s;
     LK_TRY(lk_collection_open(path, LK_READ, &searcher->collection));
     LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder),
@@ -106,6 +109,8 @@ void lk_searcher_free(lk_searcher *searcher)
     lk_collection_close(searcher->collection);
     pthread_mutex_destroy(&searcher->catalog);
     pthread_mutex_destroy(&searcher->swap);
+    lk_features_close(searcher->features.features);
+    pthread_mutex_destroy(&searcher->features.mutex);
     free(searcher);
 }
 
@@ -269,6 +274,11 @@ void lk_searcher_give_back(lk_searcher_view *v)
 lk_context *lk_searcher_context(const lk_searcher *searcher)
 {
     return searcher->context;
+}
+
+lk_feature_store *lk_searcher_feature_store(lk_searcher *searcher)
+{
+    return &searcher->features;
 }
 
 const char *lk_searcher_path(const lk_searcher *searcher)

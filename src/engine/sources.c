@@ -4,9 +4,11 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "engine/csv.h"
+#include "image/format.h"
 #include <likeness/engine.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fts.h>
 #include <glob.h>
 #include <jansson.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* An entry and when it was added, so that sorting can keep the later of two. */
 typedef struct entry {
@@ -95,13 +98,27 @@ lk_status lk_sources_add_path(lk_source_list *list, const char *path, const char
     return LK_OK;
 }
 
-/* Whether a name promises a picture. Only folders are sifted so: files that are named are always tried. */
-static bool named_as_picture(const char *name)
+/* Whether the first bytes are those of a picture. */
+static bool begins_as_picture(const char *path)
+{
+    uint8_t head[4096];
+    const char *name;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? 0 : read(fd, head, sizeof head);
+    if (fd >= 0) close(fd);
+    lk_picture_format format = n > 0 ? lk_picture_sniff(head, (size_t)n, &name) : LK_PICTURE_UNKNOWN;
+    return format != LK_PICTURE_UNKNOWN && format != LK_PICTURE_FORBIDDEN;
+}
+
+/* Whether a name promises a picture; a name without an ending promises nothing, and the bytes are asked. Only folders
+ * are sifted so: files that are named are always tried. */
+static bool is_picture(const char *name, const char *path)
 {
     static const char *const endings[] = {"jpg", "jpeg", "jpe", "jfif", "png",  "webp", "gif",
                                           "tif", "tiff", "bmp", "svg",  "avif", "heic", "heif"};
     const char *dot = strrchr(name, '.');
-    for (size_t i = 0; dot && i < sizeof endings / sizeof *endings; i++)
+    if (!dot) return begins_as_picture(path);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
         if (strcasecmp(dot + 1, endings[i]) == 0) return true;
     return false;
 }
@@ -135,9 +152,13 @@ static lk_status walk(lk_source_list *list, const char *folder)
             if (stat(node->fts_path, &st) != 0 || S_ISDIR(st.st_mode)) break;
             __attribute__((fallthrough));
         case FTS_F:
-            if (!hidden && named_as_picture(node->fts_name)) s = lk_sources_add_path(list, node->fts_path, NULL);
+            if (!hidden && is_picture(node->fts_name, node->fts_path))
+                s = lk_sources_add_path(list, node->fts_path, NULL);
             break;
-        case FTS_DNR: s = lk_fail_errno(node->fts_errno, "%s: the folder cannot be read", node->fts_path); break;
+        case FTS_DNR: /* below what was named, such as lost+found: ingestion counts it and says so */
+            s = node->fts_level > 0 ? lk_sources_add_path(list, node->fts_path, NULL)
+                                    : lk_fail_errno(node->fts_errno, "%s: the folder cannot be read", node->fts_path);
+            break;
         default: break;
         }
     }
@@ -177,6 +198,25 @@ static json_t *column_value(const char *column, const char *text)
     bool canonical = text[text[0] == '-'] != '0' || strcmp(text, "0") == 0; /* 007 is a name, not a number */
     if (whole && canonical && strcmp(column, "label") != 0) return json_integer(atoll(text));
     return json_string(text);
+}
+
+lk_status lk_sources_label_by_folder(lk_source_list *list)
+{
+    settle(list); /* of two entries with one path the one that has labels keeps them */
+    for (size_t i = 0; i < list->count; i++) {
+        lk_source *source = &list->items[i].source;
+        const char *end = strrchr(source->path, '/'), *start = end;
+        while (start > source->path && start[-1] != '/') start--;
+        if (source->labels || start == end || !lk_utf8_valid(source->path))
+            continue; /* that one is passed over later */
+        json_t *labels = json_pack("{s:s%}", "label", start, (size_t)(end - start));
+        char *text = labels ? json_dumps(labels, JSON_COMPACT) : NULL;
+        if (text) source->labels = lk_arena_strdup(&list->arena, text);
+        free(text);
+        json_decref(labels);
+        if (!source->labels) return lk_fail_memory("labels");
+    }
+    return LK_OK;
 }
 
 lk_status lk_sources_add_csv(lk_source_list *list, const char *csv_path)

@@ -30,8 +30,8 @@ void lk_image_free(lk_image *image)
 static lk_status check_pixels(const char *name, uint32_t width, uint32_t height, uint64_t limit)
 {
     if (limit == 0 || (uint64_t)width * height <= limit) return LK_OK;
-    return lk_fail(LK_LIMIT, "%s: %ux%u pixels is over the limit of %g megapixels (raise --max-pixels)", name, width,
-                   height, (double)limit / 1e6);
+    return lk_fail(LK_LIMIT, "%s: %ux%u pixels is over the limit of %g megapixels", name, width, height,
+                   (double)limit / 1e6);
 }
 
 /* How many times smaller a picture has to become; 1 when it fits. */
@@ -132,7 +132,7 @@ lk_status lk_image_load_memory(const void *bytes, size_t size, const char *name,
                        options->max_side, (int)options->colour);
     if (!bytes || size == 0) return lk_fail(LK_CORRUPT, "%s: is empty", name);
     if (options->max_bytes && size > options->max_bytes)
-        return lk_fail(LK_LIMIT, "%s: %zu bytes is over the limit of %llu (raise --max-bytes)", name, size,
+        return lk_fail(LK_LIMIT, "%s: %zu bytes is over the limit of %llu", name, size,
                        (unsigned long long)options->max_bytes);
     lk_status s = lk_vips_start();
     if (s != LK_OK) return s;

@@ -102,9 +102,8 @@ lk_status lk_svg_render(const uint8_t *bytes, size_t size, const char *name, uin
         goto done;
     }
     if (max_pixels && (uint64_t)out->width * out->height > max_pixels) {
-        s = lk_fail(LK_LIMIT,
-                    "%s: a drawing of %ux%u pixels is over the limit of %g megapixels (%s, or raise --max-pixels)",
-                    name, out->width, out->height, (double)max_pixels / 1e6, remedy);
+        s = lk_fail(LK_LIMIT, "%s: a drawing of %ux%u pixels is over the limit of %g megapixels (%s)", name, out->width,
+                    out->height, (double)max_pixels / 1e6, remedy);
         goto done;
     }
     out->rgba = lk_alloc_zero((size_t)out->width * out->height, 4);

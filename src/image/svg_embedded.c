@@ -54,8 +54,7 @@ static lk_status check_bytes(inspection *in, const guchar *bytes, size_t size)
     lk_raster_close(&header);
     if (in->max_pixels && in->pixels > (double)in->max_pixels)
         return lk_fail(LK_LIMIT,
-                       "%s: pictures of %.0f pixels embedded in the drawing are over the limit of %g megapixels "
-                       "(raise --max-pixels)",
+                       "%s: pictures of %.0f pixels embedded in the drawing are over the limit of %g megapixels",
                        in->name, in->pixels, (double)in->max_pixels / 1e6);
     return LK_OK;
 }

@@ -51,6 +51,14 @@ static lk_status flat_search(const void *index, lk_context *context, unsigned ef
     return lk_flat_search(index, context, n, queries, k, filter, filter_user, hits, counts);
 }
 
+static lk_status flat_range(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                            float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                            size_t *counts)
+{
+    (void)effort;
+    return lk_flat_range(index, context, n, queries, bound, most, filter, filter_user, hits, counts);
+}
+
 static size_t flat_efforts(const void *index, size_t k, unsigned *out)
 {
     (void)index, (void)k;
@@ -75,6 +83,7 @@ const lk_ann_type lk_ann_flat = {
     .build = flat_build,
     .free = flat_free,
     .search = flat_search,
+    .range = flat_range,
     .efforts = flat_efforts,
     .size = flat_size,
     .describe = flat_describe,

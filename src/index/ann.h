@@ -41,6 +41,10 @@ typedef struct lk_ann_type {
     lk_status (*search)(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
                         size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
 
+    /* All whose score is `bound` or better, best first, at most `most` for each query: as lk_flat_range. */
+    lk_status (*range)(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                       float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts);
+
     /* Rising efforts worth measuring for k results: out [LK_ANN_MAX_EFFORTS]; returns how many (at least 1). */
     size_t (*efforts)(const void *index, size_t k, unsigned *out);
 

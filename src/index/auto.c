@@ -3,23 +3,25 @@
 #include "base/error.h"
 #include "base/memory.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- the kind ---- */
 
-/* Bytes a vector in each kind, as measured: the graph keeps 32 links and 8-bit codes beside its ids, the partitions
- * codes of 4 bits for two components and 8-bit copies. */
+/* Bytes a vector in each kind, as measured: the graph keeps 32 links and 8-bit codes beside its ids, with a second byte
+ * for components that are no whole numbers; the partitions codes of 4 bits for two components and 8-bit copies. */
 static uint64_t flat_bytes(size_t n, size_t dim)
 {
     return (uint64_t)n * (4 * dim + 8);
 }
 
-static uint64_t graph_bytes(size_t n, size_t dim)
+static uint64_t graph_bytes(size_t n, size_t dim, bool whole)
 {
-    return (uint64_t)n * ((dim + 63) / 64 * 64 + 172);
+    return (uint64_t)n * ((whole ? 1 : 2) * ((dim + 63) / 64 * 64) + 140);
 }
 
 static uint64_t partitioned_bytes(size_t n, size_t dim)
@@ -27,27 +29,48 @@ static uint64_t partitioned_bytes(size_t n, size_t dim)
     return (uint64_t)n * (dim + dim / 4 + 15);
 }
 
-lk_status lk_ann_choose(size_t n, size_t dim, size_t memory_limit, const lk_ann_type **out, char *why, size_t size)
+uint64_t lk_ann_machine(void)
 {
-    enum { FLAT_MOST = 2 << 20 }; /* bytes that are read in 0.1 ms */
-    /* Vectors. With 300,000 a graph answers faster by a third, in half as much memory again, and takes three times as
-     * long to build; with many more the build is what people wait for. */
-    enum { GRAPH_MOST = 500000 };
-    uint64_t limit = memory_limit ? memory_limit : UINT64_MAX;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;
+}
+
+bool lk_ann_whole(size_t n, size_t dim, const float *vectors)
+{
+    float least = 0, most = 0;
+    for (size_t i = 0, step = n / 1000 + 1; i < n; i += step)
+        for (size_t c = 0; c < dim; c++) {
+            float x = vectors[i * dim + c];
+            if (x != rintf(x)) return false;
+            least = x < least ? x : least;
+            most = x > most ? x : most;
+        }
+    return most - least <= 255;
+}
+
+lk_status lk_ann_choose(size_t n, size_t dim, bool whole, uint64_t memory, uint64_t machine, const lk_ann_type **out,
+                        char *why, size_t size)
+{
+    enum { FLAT_MOST = 32 << 20 }; /* bytes: read in 1.6 ms at 21 GB/s */
+    enum { GRAPH_MOST = 2000000 }; /* vectors: a graph of so many is built in minutes, partitions in a third of them */
+    uint64_t limit = memory ? memory : UINT64_MAX, room = memory ? memory : machine / 4;
+    uint64_t graph = graph_bytes(n, dim, whole);
     const char *name = NULL;
     *out = NULL;
     if (flat_bytes(n, dim) <= FLAT_MOST && flat_bytes(n, dim) <= limit) {
         name = "flat";
-        snprintf(why, size, "%zu vectors of %zu components are looked at one by one in no time", n, dim);
-    } else if (n <= GRAPH_MOST && graph_bytes(n, dim) <= limit) {
+        snprintf(why, size, "all %zu vectors of %zu components are read in %.1g ms", n, dim,
+                 (double)flat_bytes(n, dim) / 21e6);
+    } else if (n <= GRAPH_MOST && graph <= room) {
         name = "graph";
-        snprintf(why, size, "up to %d vectors a graph is fastest", GRAPH_MOST);
+        snprintf(why, size, "a graph is fastest, and its %llu MiB fit", (unsigned long long)(graph >> 20) + 1);
     } else if (partitioned_bytes(n, dim) <= limit) {
         name = "partitioned";
-        snprintf(why, size,
-                 n <= GRAPH_MOST ? "a graph of %zu vectors does not fit into the memory allowed"
-                                 : "among %zu vectors partitions are fastest",
-                 n);
+        if (n > GRAPH_MOST)
+            snprintf(why, size, "a graph of more than %d vectors takes too long to build", GRAPH_MOST);
+        else
+            snprintf(why, size, "a graph would take %llu MiB, %llu are allowed", (unsigned long long)(graph >> 20) + 1,
+                     (unsigned long long)(room >> 20));
     }
     if (!name)
         return lk_fail(LK_LIMIT, "the smallest index of %zu vectors takes about %llu MiB; %llu were allowed", n,
@@ -185,7 +208,9 @@ static lk_status build(lk_context *context, const lk_ann_input *input, void **ou
     *out = NULL;
     chosen *c = lk_alloc_zero(1, sizeof *c);
     if (!c) return lk_fail_memory("index");
-    lk_status s = lk_ann_choose(input->n, input->dim, input->memory_limit, &c->type, c->why, sizeof c->why);
+    bool whole = input->metric != LK_COSINE && lk_ann_whole(input->n, input->dim, input->vectors);
+    lk_status s = lk_ann_choose(input->n, input->dim, whole, input->memory_limit, lk_ann_machine(), &c->type, c->why,
+                                sizeof c->why);
     lk_ann_input all = *input;
     all.memory_limit = 0; /* was for the finished index, and has been considered */
     if (s == LK_OK) s = c->type->build(context, &all, &c->index);
@@ -201,6 +226,13 @@ static lk_status search(const void *index, lk_context *context, unsigned effort,
 {
     const chosen *c = index;
     return c->type->search(c->index, context, effort, n, queries, k, filter, filter_user, hits, counts);
+}
+
+static lk_status range(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                       float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    const chosen *c = index;
+    return c->type->range(c->index, context, effort, n, queries, bound, most, filter, filter_user, hits, counts);
 }
 
 static size_t efforts(const void *index, size_t k, unsigned *out)
@@ -265,6 +297,7 @@ const lk_ann_type lk_ann_auto = {
     .build = build,
     .free = chosen_free,
     .search = search,
+    .range = range,
     .efforts = efforts,
     .size = size,
     .save = save,

@@ -3,11 +3,18 @@
 #define LK_INDEX_AUTO_H
 
 #include "index/ann.h"
+#include <stdbool.h>
 
-/* The kind for n vectors of dim components: exact where looking at all of them takes less than a tenth of a
- * millisecond, a graph where it is the faster one and fits into the memory allowed (bytes, 0 = any), partitions else.
- * why [size] receives a sentence. LK_LIMIT when not even the smallest fits. */
-lk_status lk_ann_choose(size_t n, size_t dim, size_t memory_limit, const lk_ann_type **out, char *why, size_t size);
+/* The one rule, of the library and of collections: exact where the vectors as f32 are at most 32 MiB, a graph up to two
+ * million vectors where it fits into the memory allowed, partitions else; docs/graph.md has the reasons. memory: bytes
+ * allowed; 0 = any, but for a graph a quarter of the machine's. whole: all components are whole numbers within 255 of
+ * each other, which a graph keeps in one byte each. why [size] receives half a sentence. LK_LIMIT when not even the
+ * smallest fits. */
+lk_status lk_ann_choose(size_t n, size_t dim, bool whole, uint64_t memory, uint64_t machine, const lk_ann_type **out,
+                        char *why, size_t size);
+uint64_t lk_ann_machine(void); /* bytes of memory that there are */
+/* Whether vectors [n][dim] are `whole`, judged by a thousand of them. */
+bool lk_ann_whole(size_t n, size_t dim, const float *vectors);
 
 /* The least effort of those that the kind proposes with which at least `recall` of the k nearest are found: measured on
  * queries of its own (0 = 200 of them), vectors near those of the input but none of them, whose true neighbours are

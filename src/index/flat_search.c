@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "index/raw.h"
 #include "index/topk.h"
 
 #include <float.h>
@@ -40,6 +41,7 @@ typedef struct flat_search {
     size_t n, k;           /* k as asked for, at most the live rows */
     size_t group, ranges;  /* queries per piece; ranges of rows */
     size_t range_rows;
+    float least; /* key that a row must have */
     lk_id_filter filter;
     void *filter_user;
     lk_hit *hits;   /* [ranges][n][k] */
@@ -237,7 +239,10 @@ static lk_status scan_init(flat_scan *scan, const flat_search *all, size_t first
         scan_free(scan);
         return lk_fail_memory("search");
     }
-    for (size_t q = 0; q < n; q++) lk_topk_init(&scan->best[q], scan->hits + q * lk_topk_capacity(all->k), all->k);
+    for (size_t q = 0; q < n; q++) {
+        lk_topk_init(&scan->best[q], scan->hits + q * lk_topk_capacity(all->k), all->k);
+        scan->best[q].threshold = all->least;
+    }
     if (scan->screen) pack_queries(scan);
     return LK_OK;
 }
@@ -342,8 +347,9 @@ static void divide(flat_search *all, int threads)
     all->ranges = (index->rows - 1) / all->range_rows + 1;
 }
 
-lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, const float *queries, size_t k,
-                         lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+/* The k best whose key is at least `least`. */
+static lk_status search_from(const lk_flat *index, lk_context *context, size_t n, const float *queries, float least,
+                             size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "a search for the 0 best makes no sense");
     if (n == 0) return LK_OK;
@@ -355,6 +361,7 @@ lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, co
                        .context = context,
                        .n = n,
                        .k = k < index->live ? k : index->live,
+                       .least = least,
                        .filter = filter,
                        .filter_user = filter_user};
     lk_topk best = {0};
@@ -386,6 +393,74 @@ done:
     free(lengths);
     free(prepared);
     return s;
+}
+
+lk_status lk_flat_search(const lk_flat *index, lk_context *context, size_t n, const float *queries, size_t k,
+                         lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    return search_from(index, context, n, queries, -FLT_MAX, k, filter, filter_user, hits, counts);
+}
+
+lk_status lk_flat_range(const lk_flat *index, lk_context *context, size_t n, const float *queries, float bound,
+                        size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    if (isnan(bound)) return lk_fail(LK_INVALID, "the bound of a range is not a number");
+    float least = index->metric == LK_L2 ? -bound : bound;
+    if (least < -FLT_MAX) least = -FLT_MAX;
+    return search_from(index, context, n, queries, least, most, filter, filter_user, hits, counts);
+}
+
+typedef struct flat_raw {
+    const lk_flat *index;
+    lk_context *context;
+    lk_id_filter filter;
+    void *user;
+} flat_raw;
+
+static lk_status raw_search(const void *with, size_t n, const float *queries, size_t k, lk_hit *hits, size_t *counts)
+{
+    const flat_raw *raw = with;
+    return lk_flat_search(raw->index, raw->context, n, queries, k, raw->filter, raw->user, hits, counts);
+}
+
+static lk_status raw_vector(const void *with, uint64_t place, float *out)
+{
+    return lk_flat_vector(((const flat_raw *)with)->index, place, out);
+}
+
+static uint64_t raw_id(const void *with, uint64_t place)
+{
+    (void)with;
+    return place;
+}
+
+static lk_raw raw_of(const lk_flat *index, const flat_raw *with)
+{
+    return (lk_raw){.with = with,
+                    .dim = index->dim,
+                    .count = index->live,
+                    .metric = index->metric,
+                    .search = raw_search,
+                    .vector = raw_vector,
+                    .id = raw_id};
+}
+
+lk_status lk_flat_search_several(const lk_flat *index, lk_context *context, size_t m, const float *vectors,
+                                 lk_fusion fusion, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                                 size_t *count)
+{
+    flat_raw with = {index, context, filter, filter_user};
+    lk_raw raw = raw_of(index, &with);
+    return lk_raw_search_several(&raw, m, vectors, fusion, k, hits, count);
+}
+
+lk_status lk_flat_search_diverse(const lk_flat *index, lk_context *context, lk_diversity how, size_t n,
+                                 const float *queries, size_t k, lk_id_filter filter, void *filter_user, lk_hit *hits,
+                                 size_t *counts)
+{
+    flat_raw with = {index, context, filter, filter_user};
+    lk_raw raw = raw_of(index, &with);
+    return lk_raw_search_diverse(&raw, how, n, queries, k, hits, counts);
 }
 
 /* All scores --------------------------------------------------------------------------------------------------------

@@ -199,6 +199,9 @@ struct lk_graph_index_filter {
     size_t vertices, count;
     uint64_t version; /* of the graph that it was made for */
 };
+/* lk_graph_index_filter_new by a caller that holds the lock. */
+lk_status lk_graph_index_filter_make(const lk_graph_index *g, lk_context *context, lk_id_filter fn, void *user,
+                                     lk_graph_index_filter **out);
 /* Leaves the nearest vertices that pass in scratch->beam: by looking at each where they are few, else by a walk among
  * them. */
 void lk_graph_index_walk_filtered(const lk_graph_index *g, lk_graph_index_scratch *scratch,

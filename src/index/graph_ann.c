@@ -47,6 +47,12 @@ static lk_status search(const void *index, lk_context *context, unsigned effort,
     return lk_graph_index_search(index, context, effort, n, queries, k, filter, filter_user, hits, counts);
 }
 
+static lk_status range(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                       float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    return lk_graph_index_range(index, context, effort, n, queries, bound, most, filter, filter_user, hits, counts);
+}
+
 static size_t efforts(const void *index, size_t k, unsigned *out)
 {
     (void)index;
@@ -95,6 +101,7 @@ const lk_ann_type lk_ann_graph = {
     .build = build,
     .free = graph_free,
     .search = search,
+    .range = range,
     .efforts = efforts,
     .size = size,
     .save = save,

@@ -163,8 +163,8 @@ static lk_status check_header(const char *path, const lk_map *map, file_header *
     if (h->endian != ENDIAN)
         return lk_fail(LK_UNSUPPORTED, "%s: was written on a machine with another byte order", path);
     if (h->version != VERSION)
-        return lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program knows version %d: use a newer one",
-                       path, h->version, VERSION);
+        return lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program reads version %d: %s", path, h->version,
+                       VERSION, h->version > VERSION ? "use a newer one, or build it again" : "build it again");
     lk_hash128 sum = lk_hash(h, offsetof(file_header, sum));
     if (sum.low != h->sum[0] || sum.high != h->sum[1])
         return lk_fail(LK_CORRUPT, "%s: the header's checksum does not match", path);

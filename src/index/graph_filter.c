@@ -51,22 +51,29 @@ static lk_status ask_some(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-lk_status lk_graph_index_filter_new(const lk_graph_index *g, lk_context *context, lk_id_filter fn, void *user,
-                                    lk_graph_index_filter **out)
+lk_status lk_graph_index_filter_make(const lk_graph_index *g, lk_context *context, lk_id_filter fn, void *user,
+                                     lk_graph_index_filter **out)
 {
-    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
-    pthread_rwlock_rdlock(lock);
     lk_status s = filter_alloc(g, out);
     if (s == LK_OK) {
         asking a = {.g = g, .fn = fn, .user = user, .pass = (*out)->pass};
         s = lk_parallel_for(lk_context_pool(context), g->count / 64 + 1, 256, ask_some, &a);
         (*out)->count = a.count;
     }
-    pthread_rwlock_unlock(lock);
     if (s != LK_OK) {
         lk_graph_index_filter_free(*out);
         *out = NULL;
     }
+    return s;
+}
+
+lk_status lk_graph_index_filter_new(const lk_graph_index *g, lk_context *context, lk_id_filter fn, void *user,
+                                    lk_graph_index_filter **out)
+{
+    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
+    pthread_rwlock_rdlock(lock);
+    lk_status s = lk_graph_index_filter_make(g, context, fn, user, out);
+    pthread_rwlock_unlock(lock);
     return s;
 }
 

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "index/graph.h"
+#include "index/raw.h"
 
 #include <float.h>
 #include <math.h>
@@ -16,8 +17,10 @@ typedef struct searching {
     const lk_graph_index_filter *among; /* NULL = all */
     lk_id_filter filter;                /* asked about what the walk finds; NULL = all */
     void *filter_user;
-    lk_hit *hits;
+    lk_hit *hits; /* their ids are vertices with by_vertex */
     size_t *counts;
+    bool by_vertex;
+    float bound; /* of a range */
 } searching;
 
 /* Squared distance between the unrounded query and a stored vector, in the units of the codes. */
@@ -97,6 +100,7 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
         if (++rescored == p->k) enough = surely_farther(g, lk_near_distance(s->beam[i]));
+        if (p->by_vertex) hit.id = vertex;
         float distance = s->exact ? (float)lk_near_distance(s->beam[i]) : exact_distance(g, s->units, vertex);
         hit.score = score_of(g, vertex, distance, squares);
         if (count == p->k && !before(&hit, &hits[count - 1], lower)) continue;
@@ -211,13 +215,15 @@ lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *co
     return s;
 }
 
+/* ---- ranges ---- */
+
 static bool within(const lk_graph_index *g, float score, float bound)
 {
     return g->metric == LK_L2 ? score <= bound : score >= bound;
 }
 
 /* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
-static bool collect_within(const searching *p, lk_graph_index_scratch *s, float bound, double squares, size_t *count)
+static bool collect_within(const searching *p, lk_graph_index_scratch *s, double squares, lk_hit *hits, size_t *count)
 {
     const lk_graph_index *g = p->g;
     bool last = false, lower = g->metric == LK_L2;
@@ -225,39 +231,157 @@ static bool collect_within(const searching *p, lk_graph_index_scratch *s, float 
     for (size_t i = 0; i < s->beam_count; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), squares)};
-        last = within(g, hit.score, bound);
+        last = within(g, hit.score, p->bound);
         if (!last || lk_graph_index_is_dead(g, vertex)) continue;
-        if (*count == p->k && !before(&hit, &p->hits[*count - 1], lower)) continue;
+        if (*count == p->k && !before(&hit, &hits[*count - 1], lower)) continue;
         size_t at = *count < p->k ? (*count)++ : *count - 1;
-        for (; at > 0 && before(&hit, &p->hits[at - 1], lower); at--) p->hits[at] = p->hits[at - 1];
-        p->hits[at] = hit;
+        for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];
+        hits[at] = hit;
     }
     return last;
 }
 
-lk_status lk_graph_index_range(const lk_graph_index *g, size_t effort, const float *query, float bound, size_t most,
-                               lk_hit *hits, size_t *count)
+static lk_status range_one(const searching *p, size_t q)
 {
-    lk_status status = LK_OK;
+    const lk_graph_index *g = p->g;
+    const float *query = p->queries + q * g->dim;
     double squares = 0;
-    *count = 0;
-    if (most == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
-    searching p = {.g = g, .k = most, .hits = hits};
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
     /* A beam that ends outside of the bound has seen its edge; one that does not is doubled. */
-    for (size_t beam = beam_for(g, effort, 32);; beam *= 2) {
+    for (size_t beam = p->beam;; beam *= 2) {
         lk_graph_index_scratch *s = lk_graph_index_borrow(g, beam);
-        if (!s) {
-            status = lk_fail_memory("graph search");
-            break;
-        }
-        status = lk_graph_index_aim(g, s, query);
-        if (status == LK_OK) lk_graph_index_walk(g, s, beam);
-        bool more = status == LK_OK && collect_within(&p, s, bound, squares, count) && s->beam_count == beam;
+        if (!s) return lk_fail_memory("graph search");
+        lk_status status = lk_graph_index_aim(g, s, query);
+        if (status == LK_OK && p->among)
+            lk_graph_index_walk_filtered(g, s, p->among, beam);
+        else if (status == LK_OK)
+            lk_graph_index_walk(g, s, beam);
+        bool more = status == LK_OK && collect_within(p, s, squares, p->hits + q * p->k, &p->counts[q]) &&
+                    s->beam_count == beam;
         lk_graph_index_give_back(g, s);
-        if (!more || beam >= 2 * most) break;
+        if (!more || beam >= 2 * p->k || beam >= 2 * g->count) return status;
     }
+}
+
+static lk_status range_some(void *arg, size_t begin, size_t end, int worker)
+{
+    (void)worker;
+    const searching *p = arg;
+    for (size_t q = begin; q < end; q++) {
+        lk_status s = p->context && lk_context_cancelled(p->context) ? lk_fail(LK_CANCELLED, "the search was cancelled")
+                                                                     : range_one(p, q);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
+lk_status lk_graph_index_range(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
+                               const float *queries, float bound, size_t most, lk_id_filter filter, void *filter_user,
+                               lk_hit *hits, size_t *counts)
+{
+    lk_status s = LK_OK;
+    lk_graph_index_filter *among = NULL;
+    if (most == 0) return lk_fail(LK_INVALID, "0 results were asked for");
+    if (isnan(bound)) return lk_fail(LK_INVALID, "the bound of a range is not a number");
+    memset(counts, 0, n * sizeof *counts);
+    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    if (filter) s = lk_graph_index_filter_make(g, context, filter, filter_user, &among);
+    searching p = {.g = g,
+                   .context = context,
+                   .beam = beam_for(g, effort, 32),
+                   .k = most,
+                   .queries = queries,
+                   .among = among,
+                   .hits = hits,
+                   .counts = counts,
+                   .bound = bound};
+    if (s == LK_OK) s = lk_parallel_for(lk_context_pool(context), n, 4, range_some, &p);
     pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
-    return status;
+    lk_graph_index_filter_free(among);
+    return s;
+}
+
+/* ---- several vectors, different results ---- */
+
+typedef struct graph_raw {
+    const lk_graph_index *g;
+    lk_context *context;
+    size_t effort;
+    lk_graph_index_filter *among; /* NULL = all */
+} graph_raw;
+
+/* The caller holds the lock. */
+static lk_status raw_search(const void *with, size_t n, const float *queries, size_t k, lk_hit *hits, size_t *counts)
+{
+    const graph_raw *raw = with;
+    size_t filtered = raw->effort > 2 * k + 16 ? raw->effort : 2 * k + 16;
+    searching p = {.g = raw->g,
+                   .context = raw->context,
+                   .beam = raw->among ? filtered : beam_for(raw->g, raw->effort, k),
+                   .k = k,
+                   .queries = queries,
+                   .among = raw->among,
+                   .hits = hits,
+                   .counts = counts,
+                   .by_vertex = true};
+    return search_all(n, &p);
+}
+
+static lk_status raw_vector(const void *with, uint64_t place, float *out)
+{
+    const lk_graph_index *g = ((const graph_raw *)with)->g;
+    const int8_t *residual = g->residuals ? g->residuals + place * g->quantiser.stride : NULL;
+    lk_sq8_decode(&g->quantiser, lk_graph_index_code(g, (uint32_t)place), residual, out);
+    return LK_OK;
+}
+
+static uint64_t raw_id(const void *with, uint64_t place)
+{
+    return ((const graph_raw *)with)->g->ids[place];
+}
+
+/* Takes the lock; end_raw gives it back. */
+static lk_status begin_raw(graph_raw *with, lk_id_filter filter, void *user, lk_raw *out)
+{
+    const lk_graph_index *g = with->g;
+    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    *out = (lk_raw){.with = with,
+                    .dim = g->dim,
+                    .count = g->live,
+                    .metric = g->metric,
+                    .search = raw_search,
+                    .vector = raw_vector,
+                    .id = raw_id};
+    return filter ? lk_graph_index_filter_make(g, with->context, filter, user, &with->among) : LK_OK;
+}
+
+static void end_raw(graph_raw *with)
+{
+    pthread_rwlock_unlock((pthread_rwlock_t *)&with->g->lock);
+    lk_graph_index_filter_free(with->among);
+}
+
+lk_status lk_graph_index_search_several(const lk_graph_index *g, lk_context *context, size_t effort, size_t m,
+                                        const float *vectors, lk_fusion fusion, size_t k, lk_id_filter filter,
+                                        void *filter_user, lk_hit *hits, size_t *count)
+{
+    graph_raw with = {.g = g, .context = context, .effort = effort};
+    lk_raw raw;
+    lk_status s = begin_raw(&with, filter, filter_user, &raw);
+    *count = 0;
+    if (s == LK_OK) s = lk_raw_search_several(&raw, m, vectors, fusion, k, hits, count);
+    end_raw(&with);
+    return s;
+}
+
+lk_status lk_graph_index_search_diverse(const lk_graph_index *g, lk_context *context, size_t effort, lk_diversity how,
+                                        size_t n, const float *queries, size_t k, lk_id_filter filter,
+                                        void *filter_user, lk_hit *hits, size_t *counts)
+{
+    graph_raw with = {.g = g, .context = context, .effort = effort};
+    lk_raw raw;
+    lk_status s = begin_raw(&with, filter, filter_user, &raw);
+    if (s == LK_OK) s = lk_raw_search_diverse(&raw, how, n, queries, k, hits, counts);
+    end_raw(&with);
+    return s;
 }

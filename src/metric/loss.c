@@ -165,7 +165,9 @@ static lk_status evaluate(lk_loss *loss, lk_problem *p, const float *embeddings,
         s = evaluate_gathered(loss, p, embeddings, value, grad_embeddings);
         goto done;
     }
-    LK_TRY(lk_matrix_new(loss->options.distance, embeddings, p->n, references, p->m, loss->dim, &matrix));
+    s = (loss->rows ? lk_matrix_new_weights : lk_matrix_new)(loss->options.distance, embeddings, p->n, references, p->m,
+                                                             loss->dim, &matrix);
+    if (s != LK_OK) goto done;
     p->matrix = &matrix;
     p->value = matrix.value;
     p->slope = lk_alloc_zero(p->n * p->m, sizeof *p->slope);

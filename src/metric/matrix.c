@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Shorter embeddings have no direction: they are divided by this and get no gradient. */
-static const double shortest = 1e-12;
-
 bool lk_is_similarity(lk_distance_kind kind)
 {
     return kind == LK_DISTANCE_COSINE || kind == LK_DISTANCE_INNER_PRODUCT;
@@ -24,7 +21,7 @@ static lk_status prepare(const float *x, size_t n, size_t dim, bool raw, double 
         for (size_t k = 0; k < dim; k++) squares += (double)x[i * dim + k] * x[i * dim + k];
         if (!isfinite(squares)) return lk_fail(LK_INVALID, "embedding %zu is not finite", i);
         norm[i] = sqrt(squares);
-        double factor = raw ? 1 : 1 / fmax(norm[i], shortest);
+        double factor = raw ? 1 : 1 / fmax(norm[i], LK_SHORTEST);
         for (size_t k = 0; k < dim; k++) out[i * dim + k] = factor * x[i * dim + k];
     }
     return LK_OK;
@@ -113,6 +110,8 @@ void lk_matrix_free(lk_matrix *matrix)
         free(matrix->r);
         free(matrix->r_norm);
     }
+    free(matrix->x_unit);
+    free(matrix->r_unit);
     free(matrix->x);
     free(matrix->x_norm);
     free(matrix->value);
@@ -128,11 +127,11 @@ static void through_norm(const lk_matrix *s, const double *y, const double *norm
         const double *yi = y + i * s->dim;
         double *gi = g + i * s->dim;
         if (!s->distance.raw) {
-            double along = 0, factor = norm[i] < shortest ? 0 : 1 / norm[i];
+            double along = 0, factor = norm[i] < LK_SHORTEST ? 0 : 1 / norm[i];
             for (size_t k = 0; k < s->dim; k++) along += yi[k] * gi[k];
             for (size_t k = 0; k < s->dim; k++) gi[k] = factor * (gi[k] - yi[k] * along);
         }
-        if (norm_slope && norm[i] >= shortest) {
+        if (norm_slope && norm[i] >= LK_SHORTEST) {
             double factor = norm_slope[i] / (s->distance.raw ? norm[i] : 1);
             for (size_t k = 0; k < s->dim; k++) gi[k] += factor * yi[k];
         }
@@ -195,6 +194,7 @@ lk_status lk_matrix_backward(const lk_matrix *s, double *slope, const double *no
         if (grad_x) memset(grad_x, 0, s->n * s->dim * sizeof *grad_x);
         return LK_OK;
     }
+    if (s->x_unit) return lk_matrix_backward_weights(s, slope, norm_slope, grad_x, grad_r);
     double *g = lk_alloc_aligned(s->n > s->m ? s->n : s->m, s->dim * sizeof *g);
     if (!g) return lk_fail_memory("gradient");
     openblas_set_num_threads(1);

@@ -16,18 +16,6 @@ void lk_tuples_free(lk_tuples *tuples)
     *tuples = (lk_tuples){0};
 }
 
-lk_status lk_tuples_new(bool triplets, size_t positives, size_t negatives, lk_tuples *out)
-{
-    *out = (lk_tuples){.triplets = triplets, .positives = positives, .negatives = negatives};
-    out->anchor_positive = lk_alloc(positives, sizeof *out->anchor_positive);
-    out->positive = lk_alloc(positives, sizeof *out->positive);
-    out->negative = lk_alloc(negatives, sizeof *out->negative);
-    if (!triplets) out->anchor_negative = lk_alloc(negatives, sizeof *out->anchor_negative);
-    if (out->anchor_positive && out->positive && out->negative && (triplets || out->anchor_negative)) return LK_OK;
-    lk_tuples_free(out);
-    return lk_fail_memory("tuples");
-}
-
 static void group_free(lk_group *group)
 {
     free(group->at);

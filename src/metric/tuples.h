@@ -33,9 +33,6 @@ void lk_pair_sets_free(lk_pair_sets *sets);
  * anchors_only: positives and negatives are not counted. weight [n] written. */
 lk_status lk_tuple_weights(const lk_tuples *tuples, size_t n, bool anchors_only, double *weight);
 
-/* Room for so many pairs or triplets; the counts are set. */
-lk_status lk_tuples_new(bool triplets, size_t positives, size_t negatives, lk_tuples *out);
-
 static inline double lk_group_weight(const lk_group *group, size_t k)
 {
     return group->weight ? group->weight[k] : 1;

@@ -2,18 +2,12 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "models/text.h"
 
 #include <glib.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Unicode's White_Space property; g_unichar_isspace leaves some of it out. */
-static bool is_space(gunichar c)
-{
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
-}
 
 static bool is_letter(gunichar c)
 {
@@ -37,14 +31,6 @@ static bool is_number(gunichar c)
     }
 }
 
-/* Roman numerals and circled letters have lower case though they are no letters; glib gives it to letters alone. */
-static gunichar lower(gunichar c)
-{
-    if (c >= 0x2160 && c <= 0x216f) return c + 16;
-    if (c >= 0x24b6 && c <= 0x24cf) return c + 26;
-    return g_unichar_tolower(c);
-}
-
 lk_status lk_clip_clean(const char *text, size_t size, char **clean)
 {
     *clean = NULL;
@@ -56,7 +42,7 @@ lk_status lk_clip_clean(const char *text, size_t size, char **clean)
     bool space = false;
     for (const char *p = composed; out && *p; p = g_utf8_next_char(p)) {
         gunichar c = g_utf8_get_char(p);
-        if (is_space(c)) {
+        if (lk_is_space(c)) {
             if (!space) *end++ = ' ';
             space = true;
             continue;
@@ -66,7 +52,7 @@ lk_status lk_clip_clean(const char *text, size_t size, char **clean)
             end += g_unichar_to_utf8('i', end);
             end += g_unichar_to_utf8(0x307, end);
         } else {
-            end += g_unichar_to_utf8(lower(c), end);
+            end += g_unichar_to_utf8(lk_lower(c), end);
         }
     }
     if (out) *end = 0;
@@ -101,7 +87,7 @@ lk_status lk_clip_words(const char *text, size_t size, lk_word_fn word, void *us
             p += n;
             continue;
         }
-        if (is_space(c)) {
+        if (lk_is_space(c)) {
             p = g_utf8_next_char(p);
             continue;
         }
@@ -110,7 +96,8 @@ lk_status lk_clip_words(const char *text, size_t size, lk_word_fn word, void *us
         if (!n && is_letter(c)) {
             while (next < end && is_letter(g_utf8_get_char(next))) next = g_utf8_next_char(next);
         } else if (!n && !is_number(c)) {
-            for (gunichar d; next < end && (d = g_utf8_get_char(next), !is_space(d) && !is_letter(d) && !is_number(d));)
+            for (gunichar d;
+                 next < end && (d = g_utf8_get_char(next), !lk_is_space(d) && !is_letter(d) && !is_number(d));)
                 next = g_utf8_next_char(next);
         }
         s = word(user, p, (size_t)(next - p));

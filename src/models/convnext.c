@@ -42,7 +42,8 @@ static lk_node conv(lk_builder *b, const char *name, lk_node x, int64_t out, int
                                     .kernel = {kernel, kernel},
                                     .stride = {stride, stride},
                                     .pad = {pad, pad, pad, pad},
-                                    .groups = groups});
+                                    .groups = groups,
+                                    .deviation = 0.02f});
 }
 
 /* The two linear layers work on the channels of each position: as 1x1 convolutions nothing has to be transposed. */

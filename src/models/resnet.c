@@ -2,6 +2,7 @@
  * the names that timm and torchvision share. Like both, a bottleneck strides in its 3x3 convolution. */
 #include "models/build.h"
 
+#include <math.h>
 #include <stdio.h>
 
 enum { EXPANSION = 4, SE_SHARE = 16, SE_MULTIPLE = 8 };
@@ -18,7 +19,9 @@ static lk_node conv_norm(lk_builder *b, const char *conv, const char *norm, lk_n
                                  .stride = {stride, stride},
                                  .pad = {pad, pad, pad, pad},
                                  .groups = groups,
-                                 .no_bias = true});
+                                 .no_bias = true,
+                                 /* over all outputs, also with groups */
+                                 .deviation = sqrtf(2.0f / (float)(out * kernel * kernel))});
     return lk_graph_batch_norm(b->graph, norm, x, EPS, 0.1f);
 }
 

@@ -3,333 +3,27 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "models/bpe.h"
 #include "models/clip_words.h"
+#include "models/tokenizer_inside.h"
 
 #include <glib.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT = 64 << 10, MAX_TOKENS = 1 << 22, MAX_FILE = 64 << 20, MAX_ADDED = 64 };
+#define SPACE "\xe2\x96\x81" /* U+2581, which stands for a space within pieces */
 
-/* A token that is found in the text itself, before anything is split. */
-typedef struct added {
-    char *text;
-    size_t length;
-    int32_t id;
-    bool normalized; /* looked for after the clean-up rather than before */
-} added;
+enum { MAX_TEXT = 64 << 10 };
 
-struct lk_tokenizer {
-    lk_bpe bpe;
-    int32_t bytes[256][2]; /* token of a byte within a word, and at its end */
-    added added[MAX_ADDED];
-    size_t n_added, size;
-    int32_t start, end, pad;
-};
-
-/* ---- reading ---- */
-
-/* The printable character that stands for a byte in vocabularies (Radford et al., 2019): itself where Latin-1 has a
- * visible one, else the next free one from U+0100 on. */
-static void byte_characters(uint32_t out[256])
+void lk_tokenizer_free(lk_tokenizer *t)
 {
-    uint32_t next = 0x100;
-    for (uint32_t b = 0; b < 256; b++) {
-        bool visible = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
-        out[b] = visible ? b : next++;
-    }
-}
-
-static lk_status token_id(const json_t *vocabulary, const char *token, const char *name, int32_t *id)
-{
-    const json_t *value = json_object_get(vocabulary, token);
-    if (!value) return lk_fail(LK_CORRUPT, "%s: the token %.64s is missing", name, token);
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= MAX_TOKENS)
-        return lk_fail(LK_CORRUPT, "%s: the id of the token %.64s is not one", name, token);
-    *id = (int32_t)json_integer_value(value);
-    return LK_OK;
-}
-
-static lk_status read_bytes(lk_tokenizer *t, const json_t *vocabulary, const char *name, int32_t unknown)
-{
-    uint32_t characters[256];
-    byte_characters(characters);
-    for (int b = 0; b < 256; b++) {
-        for (int last = 0; last < 2; last++) {
-            char token[16];
-            int n = g_unichar_to_utf8(characters[b], token);
-            strcpy(token + n, last ? "</w>" : "");
-            t->bytes[b][last] = unknown;
-            if (json_object_get(vocabulary, token)) {
-                lk_status s = token_id(vocabulary, token, name, &t->bytes[b][last]);
-                if (s != LK_OK) return s;
-            }
-        }
-    }
-    return LK_OK;
-}
-
-static lk_status add_merge(lk_tokenizer *t, const json_t *vocabulary, const char *name, uint32_t rank, const char *left,
-                           size_t left_size, const char *right, size_t right_size)
-{
-    char joined[1024];
-    int32_t ids[3];
-    if (left_size + right_size >= sizeof joined) return lk_fail(LK_CORRUPT, "%s: merge %u is too long", name, rank + 1);
-    for (int i = 0; i < 3; i++) {
-        size_t n = 0;
-        if (i != 1) memcpy(joined, left, n = left_size);
-        if (i != 0) memcpy(joined + n, right, right_size);
-        joined[i == 0 ? left_size : n + right_size] = 0;
-        lk_status s = token_id(vocabulary, joined, name, &ids[i]);
-        if (s != LK_OK) return lk_fail_in(s, "merge %u", rank + 1);
-    }
-    lk_bpe_add(&t->bpe, ids[0], ids[1], rank, ids[2]);
-    return LK_OK;
-}
-
-static lk_status add_merge_line(lk_tokenizer *t, const json_t *vocabulary, const char *name, uint32_t rank,
-                                const char *line)
-{
-    const char *space = strchr(line, ' ');
-    if (!space || strchr(space + 1, ' ')) return lk_fail(LK_CORRUPT, "%s: merge %u is not two tokens", name, rank + 1);
-    return add_merge(t, vocabulary, name, rank, line, (size_t)(space - line), space + 1, strlen(space + 1));
-}
-
-static lk_status add_special(lk_tokenizer *t, const char *name, const char *text, int32_t id, bool normalized)
-{
-    if (t->n_added == MAX_ADDED) return lk_fail(LK_LIMIT, "%s: has more than %d added tokens", name, MAX_ADDED);
-    if (!*text) return lk_fail(LK_CORRUPT, "%s: an added token is empty", name);
-    char *copy = strdup(text);
-    if (!copy) return lk_fail_memory(name);
-    t->added[t->n_added++] = (added){copy, strlen(copy), id, normalized};
-    return LK_OK;
-}
-
-static lk_status read_vocabulary(lk_tokenizer *t, const json_t *vocabulary, const char *name)
-{
-    const char *token;
-    json_t *value;
-    if (!json_is_object(vocabulary)) return lk_fail(LK_CORRUPT, "%s: has no vocabulary", name);
-    json_object_foreach((json_t *)vocabulary, token, value)
-    {
-        int32_t id = 0;
-        lk_status s = token_id(vocabulary, token, name, &id);
-        if (s != LK_OK) return s;
-        if ((size_t)id >= t->size) t->size = (size_t)id + 1;
-    }
-    lk_status s = token_id(vocabulary, "<|startoftext|>", name, &t->start);
-    if (s == LK_OK) s = token_id(vocabulary, "<|endoftext|>", name, &t->end);
-    t->pad = t->end;
-    return s == LK_OK ? read_bytes(t, vocabulary, name, t->end) : s;
-}
-
-static lk_status read_merges(lk_tokenizer *t, const json_t *vocabulary, const json_t *merges, const char *name)
-{
-    size_t count = json_array_size(merges);
-    lk_status s = lk_bpe_new(count, &t->bpe);
-    for (size_t i = 0; s == LK_OK && i < count; i++) {
-        const json_t *merge = json_array_get(merges, i);
-        const char *line = json_string_value(merge), *left = json_string_value(json_array_get(merge, 0)),
-                   *right = json_string_value(json_array_get(merge, 1));
-        if (line)
-            s = add_merge_line(t, vocabulary, name, (uint32_t)i, line);
-        else if (left && right)
-            s = add_merge(t, vocabulary, name, (uint32_t)i, left, strlen(left), right, strlen(right));
-        else
-            s = lk_fail(LK_CORRUPT, "%s: merge %zu is not two tokens", name, i + 1);
-    }
-    return s;
-}
-
-static bool has_type(const json_t *part, const char *list, const char *type)
-{
-    size_t i;
-    json_t *item;
-    json_array_foreach(json_object_get(part, list), i, item)
-    {
-        const char *is = json_string_value(json_object_get(item, "type"));
-        if (is && strcmp(is, type) == 0) return true;
-    }
-    return false;
-}
-
-/* What is not CLIP's way of cleaning and splitting would give other tokens: better to refuse. */
-static lk_status check_kind(const json_t *root, const char *name)
-{
-    const json_t *model = json_object_get(root, "model"), *normalizer = json_object_get(root, "normalizer"),
-                 *pre = json_object_get(root, "pre_tokenizer");
-    const char *type = json_string_value(json_object_get(model, "type")),
-               *suffix = json_string_value(json_object_get(model, "end_of_word_suffix"));
-    if (!type && json_object_get(model, "merges")) type = "BPE";
-    if (!type) return lk_fail(LK_CORRUPT, "%s: has no model", name);
-    if (strcmp(type, "BPE") != 0 || !suffix || strcmp(suffix, "</w>") != 0)
-        return lk_fail(LK_UNSUPPORTED,
-                       "%s: is a %.32s tokenizer of another kind than CLIP's; texts cannot be embedded with it", name,
-                       type);
-    if (!has_type(normalizer, "normalizers", "NFC") || !has_type(normalizer, "normalizers", "Lowercase") ||
-        !has_type(pre, "pretokenizers", "Split") || !has_type(pre, "pretokenizers", "ByteLevel"))
-        return lk_fail(LK_UNSUPPORTED, "%s: cleans or splits texts otherwise than CLIP does", name);
-    return LK_OK;
-}
-
-static lk_status read_added(lk_tokenizer *t, const json_t *list, const char *name)
-{
-    size_t i;
-    json_t *item;
-    json_array_foreach(list, i, item)
-    {
-        const char *text = json_string_value(json_object_get(item, "content"));
-        const json_t *id = json_object_get(item, "id");
-        if (!text || !json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= MAX_TOKENS)
-            return lk_fail(LK_CORRUPT, "%s: added token %zu has no text or no id", name, i + 1);
-        int32_t number = (int32_t)json_integer_value(id);
-        if ((size_t)number >= t->size) t->size = (size_t)number + 1;
-        lk_status s = add_special(t, name, text, number, json_is_true(json_object_get(item, "normalized")));
-        if (s != LK_OK) return s;
-    }
-    return LK_OK;
-}
-
-lk_status lk_tokenizer_parse(const char *text, size_t size, const char *name, lk_tokenizer **out)
-{
-    *out = NULL;
-    json_error_t error;
-    lk_tokenizer *t = lk_alloc_zero(1, sizeof *t);
-    json_t *root = json_loadb(text, size, 0, &error);
-    lk_status s = LK_OK;
-    if (!t) s = lk_fail_memory(name);
-    if (s == LK_OK && !json_is_object(root))
-        s = lk_fail(LK_CORRUPT, "%s: is not a JSON object: %s", name, root ? "something else" : error.text);
-    if (s != LK_OK) goto done;
-    LK_TRY(check_kind(root, name));
-    const json_t *model = json_object_get(root, "model"), *vocabulary = json_object_get(model, "vocab");
-    LK_TRY(read_vocabulary(t, vocabulary, name));
-    LK_TRY(read_merges(t, vocabulary, json_object_get(model, "merges"), name));
-    LK_TRY(read_added(t, json_object_get(root, "added_tokens"), name));
-    *out = t;
-    t = NULL;
-done:
-    json_decref(root);
-    lk_tokenizer_free(t);
-    return s;
-}
-
-void lk_tokenizer_free(lk_tokenizer *tokenizer)
-{
-    if (!tokenizer) return;
-    for (size_t i = 0; i < tokenizer->n_added; i++) free(tokenizer->added[i].text);
-    lk_bpe_free(&tokenizer->bpe);
-    free(tokenizer);
-}
-
-/* vocab.json and merges.txt: the older pair of files. The first line of merges.txt names its version. */
-static lk_status read_pair(const char *vocabulary_path, const char *merges_path, lk_tokenizer **out)
-{
-    uint8_t *text = NULL, *merges = NULL;
-    size_t size;
-    json_error_t error;
-    json_t *vocabulary = NULL;
-    lk_tokenizer *t = lk_alloc_zero(1, sizeof *t);
-    lk_status s = t ? LK_OK : lk_fail_memory("tokenizer");
-    if (s != LK_OK) return s;
-    LK_TRY(lk_file_read(vocabulary_path, MAX_FILE, &text, &size));
-    vocabulary = json_loadb((const char *)text, size, 0, &error);
-    if (!vocabulary) {
-        s = lk_fail(LK_CORRUPT, "%s: line %d: %s", vocabulary_path, error.line, error.text);
-        goto done;
-    }
-    LK_TRY(read_vocabulary(t, vocabulary, vocabulary_path));
-    LK_TRY(lk_file_read(merges_path, MAX_FILE, &merges, &size));
-    size_t lines = 1;
-    for (size_t i = 0; i < size; i++) lines += merges[i] == '\n';
-    LK_TRY(lk_bpe_new(lines, &t->bpe));
-    char *rest = (char *)merges, *line;
-    uint32_t rank = 0;
-    while ((line = strsep(&rest, "\n"))) {
-        size_t n = strlen(line);
-        if (n && line[n - 1] == '\r') line[--n] = 0;
-        if (n == 0 || strncmp(line, "#version", 8) == 0) continue;
-        LK_TRY(add_merge_line(t, vocabulary, merges_path, rank++, line));
-    }
-    LK_TRY(add_special(t, vocabulary_path, "<|startoftext|>", t->start, false));
-    LK_TRY(add_special(t, vocabulary_path, "<|endoftext|>", t->end, false));
-    *out = t;
-    t = NULL;
-done:
-    json_decref(vocabulary);
-    free(text);
-    free(merges);
-    lk_tokenizer_free(t);
-    return s;
-}
-
-/* The token that fills short rows is named in files of its own; the end token unless they say otherwise. */
-static lk_status read_pad(lk_tokenizer *t, const char *directory)
-{
-    static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char *path = lk_path_join(directory, files[i]);
-        if (!path) return lk_fail_memory(directory);
-        json_t *root = json_load_file(path, 0, NULL), *pad = json_object_get(root, "pad_token");
-        const char *text = json_string_value(json_is_object(pad) ? json_object_get(pad, "content") : pad);
-        bool found = false;
-        for (size_t j = 0; text && j < t->n_added; j++)
-            if ((found = strcmp(t->added[j].text, text) == 0)) {
-                t->pad = t->added[j].id;
-                break;
-            }
-        if (text && !found && text[0] == '!' && !text[1]) t->pad = t->bytes['!'][0];
-        json_decref(root);
-        free(path);
-        if (text) return LK_OK;
-    }
-    return LK_OK;
-}
-
-static bool exists_in(const char *directory, const char *file, char **path)
-{
-    *path = lk_path_join(directory, file);
-    return *path && lk_path_exists(*path);
-}
-
-bool lk_tokenizer_exists(const char *directory)
-{
-    char *json, *vocabulary;
-    bool yes = exists_in(directory, "tokenizer.json", &json);
-    yes |= exists_in(directory, "vocab.json", &vocabulary);
-    free(json);
-    free(vocabulary);
-    return yes;
-}
-
-lk_status lk_tokenizer_open(const char *directory, lk_tokenizer **out)
-{
-    char *json = NULL, *vocabulary = NULL, *merges = NULL;
-    uint8_t *text = NULL;
-    size_t size;
-    lk_status s = LK_OK;
-    *out = NULL;
-    if (exists_in(directory, "tokenizer.json", &json)) {
-        LK_TRY(lk_file_read(json, MAX_FILE, &text, &size));
-        LK_TRY(lk_tokenizer_parse((const char *)text, size, json, out));
-    } else if (exists_in(directory, "vocab.json", &vocabulary)) {
-        if (!exists_in(directory, "merges.txt", &merges))
-            s = lk_fail(LK_NOT_FOUND, "%s: has a vocab.json but no merges.txt", directory);
-        else
-            s = read_pair(vocabulary, merges, out);
-    } else {
-        s = lk_fail(LK_NOT_FOUND,
-                    "%s: has no tokenizer.json (nor vocab.json with merges.txt): texts cannot be embedded", directory);
-    }
-    if (s == LK_OK) s = read_pad(*out, directory);
-done:
-    free(text);
-    free(json);
-    free(vocabulary);
-    free(merges);
-    return s;
+    if (!t) return;
+    for (size_t i = 0; i < t->n_added; i++) free(t->added[i].text);
+    lk_bpe_free(&t->bpe);
+    lk_sentencepiece_free(t->model);
+    free(t->unknown);
+    lk_unigram_free(t->unigram);
+    lk_cleaning_free(&t->cleaning);
+    free(t);
 }
 
 int32_t lk_tokenizer_end(const lk_tokenizer *tokenizer)
@@ -347,33 +41,28 @@ size_t lk_tokenizer_size(const lk_tokenizer *tokenizer)
     return tokenizer->size;
 }
 
-/* ---- encoding ---- */
-
 typedef struct encoding {
     const lk_tokenizer *t;
-    int32_t *ids; /* room for one per byte of text and the two ends */
-    size_t count;
-    int32_t *word; /* scratch */
+    int32_t *ids;
+    size_t count, capacity;
+    int32_t *word; /* scratch of CLIP */
 } encoding;
 
-static lk_status encode_word(void *user, const char *bytes, size_t size)
+static lk_status add_ids(encoding *e, const int32_t *ids, size_t n)
 {
-    encoding *e = user;
-    for (size_t i = 0; i < size; i++) e->word[i] = e->t->bytes[(uint8_t)bytes[i]][i + 1 == size];
-    size_t n = size;
-    lk_status s = lk_bpe_merge(&e->t->bpe, e->word, &n);
-    memcpy(e->ids + e->count, e->word, n * sizeof *e->ids);
+    if (!lk_grow((void **)&e->ids, &e->capacity, e->count + n + 1, sizeof *e->ids)) return lk_fail_memory("text");
+    if (n) memcpy(e->ids + e->count, ids, n * sizeof *ids);
     e->count += n;
-    return s;
+    return LK_OK;
 }
 
 /* The first place of an added token in [text, text + size); the longest of those that begin there. */
-static const added *find_added(const lk_tokenizer *t, bool normalized, const char *text, size_t size, size_t *at)
+static const lk_added *find_added(const lk_tokenizer *t, bool normalized, const char *text, size_t size, size_t *at)
 {
     for (*at = 0; *at < size; ++*at) {
-        const added *best = NULL;
+        const lk_added *best = NULL;
         for (size_t i = 0; i < t->n_added; i++) {
-            const added *a = &t->added[i];
+            const lk_added *a = &t->added[i];
             if (a->normalized == normalized && a->length <= size - *at && memcmp(text + *at, a->text, a->length) == 0 &&
                 (!best || a->length > best->length))
                 best = a;
@@ -383,56 +72,161 @@ static const added *find_added(const lk_tokenizer *t, bool normalized, const cha
     return NULL;
 }
 
+/* ---- CLIP ---- */
+
+static lk_status encode_word(void *user, const char *bytes, size_t size)
+{
+    encoding *e = user;
+    for (size_t i = 0; i < size; i++) e->word[i] = e->t->bytes[(uint8_t)bytes[i]][i + 1 == size];
+    size_t n = size;
+    lk_status s = lk_bpe_merge(&e->t->bpe, e->word, &n);
+    return s == LK_OK ? add_ids(e, e->word, n) : s;
+}
+
 static lk_status encode_clean(encoding *e, const char *text, size_t size)
 {
     while (size) {
         size_t at;
-        const added *a = find_added(e->t, true, text, size, &at);
+        const lk_added *a = find_added(e->t, true, text, size, &at);
         lk_status s = lk_clip_words(text, at, encode_word, e);
         if (s != LK_OK) return s;
         if (!a) break;
-        e->ids[e->count++] = a->id;
+        if ((s = add_ids(e, &a->id, 1)) != LK_OK) return s;
         text += at + a->length;
         size -= at + a->length;
     }
     return LK_OK;
 }
 
-/* Splits at the added tokens that are looked for in the raw text and cleans what lies between them. */
-static lk_status encode_raw(encoding *e, const char *text, size_t size)
+static lk_status encode_clip(encoding *e, const char *text, size_t size, bool first)
 {
+    char *clean;
+    (void)first;
+    lk_status s = lk_clip_clean(text, size, &clean);
+    if (s == LK_OK) s = encode_clean(e, clean, strlen(clean));
+    free(clean);
+    return s;
+}
+
+/* ---- pieces ---- */
+
+static lk_status encode_unigram(encoding *e, const char *text, size_t size, bool first)
+{
+    lk_text clean = {0};
+    size_t count;
+    lk_status s = lk_cleaning_run(&e->t->cleaning, text, size, first, &clean);
+    int32_t *ids = s == LK_OK ? lk_alloc(clean.size + 1, sizeof *ids) : NULL;
+    if (s == LK_OK && !ids) s = lk_fail_memory("text");
+    if (s == LK_OK) s = lk_unigram_encode(e->t->unigram, clean.bytes, clean.size, ids, &count);
+    if (s == LK_OK) s = add_ids(e, ids, count);
+    free(ids);
+    lk_text_free(&clean);
+    return s;
+}
+
+/* SiglipTokenizer puts the unknown token's text in front, so that sentencepiece strips no space of the text itself, and
+ * takes its pieces off again. */
+static lk_status encode_siglip(encoding *e, const char *text, size_t size, bool first)
+{
+    const lk_tokenizer *t = e->t;
+    lk_text clean = {0};
+    int32_t *ids = NULL;
+    size_t count = 0, drop = t->unknown_pieces;
+    (void)first;
+    lk_status s = lk_text_add(&clean, t->unknown, strlen(t->unknown));
+    if (s == LK_OK) s = lk_siglip_clean(text, size, t->lower, &clean);
+    if (s == LK_OK) s = lk_sentencepiece_encode(t->model, clean.bytes, clean.size, &ids, &count);
+    if (count < drop) drop = 0;
+    if (s == LK_OK) s = add_ids(e, ids + drop, count - drop);
+    free(ids);
+    lk_text_free(&clean);
+    return s;
+}
+
+/* U+2581 in front of the text, and spaces instead of those in it. */
+static lk_status prepare_siglip(const char *text, size_t size, lk_text *out)
+{
+    lk_status s = lk_text_add(out, SPACE, 3);
+    for (size_t i = 0, run; s == LK_OK && i < size; i += run) {
+        const char *next = memmem(text + i, size - i, SPACE, 3);
+        bool here = next == text + i;
+        run = here ? 3 : next ? (size_t)(next - text) - i : size - i;
+        s = here ? lk_text_add(out, " ", 1) : lk_text_add(out, text + i, run);
+    }
+    return s;
+}
+
+/* ---- all ---- */
+
+typedef lk_status (*encode_fn)(encoding *e, const char *text, size_t size, bool first);
+
+static void strip_space(const char **text, size_t *size, bool left, bool right)
+{
+    const char *begin = *text, *end = begin + *size;
+    while (left && begin < end && lk_is_python_space(g_utf8_get_char(begin))) begin = g_utf8_next_char(begin);
+    while (right && begin < end && lk_is_python_space(g_utf8_get_char(g_utf8_prev_char(end))))
+        end = g_utf8_prev_char(end);
+    *text = begin;
+    *size = (size_t)(end - begin);
+}
+
+/* Splits at the added tokens that are looked for in the raw text and encodes what lies between them. */
+static lk_status encode_raw(encoding *e, const char *text, size_t size, encode_fn encode)
+{
+    bool strip = false, first = true; /* strip: the token before takes white space with it */
     while (size) {
-        size_t at;
-        const added *a = find_added(e->t, false, text, size, &at);
-        char *clean;
-        lk_status s = lk_clip_clean(text, at, &clean);
-        if (s == LK_OK) s = encode_clean(e, clean, strlen(clean));
-        free(clean);
-        if (s != LK_OK) return s;
-        if (!a) break;
-        e->ids[e->count++] = a->id;
+        size_t at, part_size;
+        const lk_added *a = find_added(e->t, false, text, size, &at);
+        const char *part = text;
+        part_size = at;
+        strip_space(&part, &part_size, strip, a && a->strip_left);
+        lk_status s = part_size ? encode(e, part, part_size, first) : LK_OK;
+        if (s == LK_OK && a) s = add_ids(e, &a->id, 1);
+        if (s != LK_OK || !a) return s;
+        strip = a->strip_right;
+        first = false;
         text += at + a->length;
         size -= at + a->length;
     }
     return LK_OK;
 }
 
-lk_status lk_tokenizer_encode(const lk_tokenizer *tokenizer, const char *text, size_t most, int32_t *ids, size_t *count)
+static lk_status encode_all(encoding *e, const char *text, size_t size)
 {
-    size_t size = strlen(text);
+    const lk_tokenizer *t = e->t;
+    lk_text prepared = {0};
+    lk_status s = LK_OK;
+    switch (t->way) {
+    case LK_TOKENS_OF_BYTES:
+        /* Composing and lower-casing lengthen a text by at most to three times its bytes. */
+        e->word = lk_alloc(size * 3 + 8, sizeof *e->word);
+        return e->word ? encode_raw(e, text, size, encode_clip) : lk_fail_memory("text");
+    case LK_TOKENS_OF_UNIGRAM: return encode_raw(e, text, size, encode_unigram);
+    case LK_TOKENS_OF_SIGLIP:
+        s = prepare_siglip(text, size, &prepared);
+        if (s == LK_OK) s = encode_raw(e, prepared.bytes, prepared.size, encode_siglip);
+        break;
+    }
+    lk_text_free(&prepared);
+    return s;
+}
+
+lk_status lk_tokenizer_encode(const lk_tokenizer *t, const char *text, size_t most, int32_t *ids, size_t *count)
+{
+    size_t size = strlen(text), n = 0;
     if (size > MAX_TEXT) return lk_fail(LK_LIMIT, "a text of %zu bytes is above %d", size, MAX_TEXT);
     if (!lk_utf8_valid(text)) return lk_fail(LK_INVALID, "a text is not UTF-8");
-    /* Composing and lower-casing lengthen a text by at most to three times its bytes. */
-    size_t room = size * 3 + 8;
-    encoding e = {.t = tokenizer, .ids = lk_alloc(room, sizeof *e.ids), .word = lk_alloc(room, sizeof *e.word)};
-    lk_status s = e.ids && e.word ? LK_OK : lk_fail_memory("text");
-    if (s == LK_OK) s = encode_raw(&e, text, size);
+    encoding e = {.t = t};
+    lk_status s = encode_all(&e, text, size);
     if (s == LK_OK) {
-        size_t keep = e.count + 2 <= most ? e.count : most - 2;
-        ids[0] = tokenizer->start;
-        memcpy(ids + 1, e.ids, keep * sizeof *ids);
-        ids[keep + 1] = tokenizer->end;
-        *count = keep + 2;
+        size_t ends = (size_t)(t->start >= 0) + (size_t)(t->end >= 0);
+        size_t keep = e.count + ends <= most ? e.count : most - ends;
+        if (t->start >= 0) ids[n++] = t->start;
+        if (keep) memcpy(ids + n, e.ids, keep * sizeof *ids);
+        n += keep;
+        bool ended = t->way == LK_TOKENS_OF_SIGLIP && keep && ids[n - 1] == t->end;
+        if (t->end >= 0 && !ended) ids[n++] = t->end;
+        *count = n;
     }
     free(e.ids);
     free(e.word);

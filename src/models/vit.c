@@ -2,6 +2,7 @@
  * names of timm and of transformers. */
 #include "models/build.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,9 +24,12 @@ static lk_node patches(lk_builder *b, const vit *v)
     if (b->size[0] % v->patch != 0 || b->size[1] % v->patch != 0)
         return lk_build_fail(b, LK_INVALID, "pictures of %lldx%lld do not divide into patches of %lld",
                              (long long)b->size[1], (long long)b->size[0], (long long)v->patch);
-    lk_node x =
-        lk_graph_conv(b->graph, lk_name(b, "%s", v->patches), lk_build_picture(b),
-                      &(lk_conv){.out = v->width, .kernel = {v->patch, v->patch}, .stride = {v->patch, v->patch}});
+    /* timm leaves the patches at PyTorch's start of convolutions: uniform within 1 / sqrt(inputs) */
+    float deviation = 1 / sqrtf(3.0f * 3.0f * (float)(v->patch * v->patch));
+    lk_node x = lk_graph_conv(
+        b->graph, lk_name(b, "%s", v->patches), lk_build_picture(b),
+        &(lk_conv){
+            .out = v->width, .kernel = {v->patch, v->patch}, .stride = {v->patch, v->patch}, .deviation = deviation});
     return lk_graph_tokens(b->graph, NULL, x);
 }
 

@@ -111,8 +111,9 @@ lk_node lk_graph_conv(lk_graph *graph, const char *name, lk_node x, const lk_con
         dims[2 + i] = n;
     }
     data.u.conv = c;
-    /* He et al., 2015, over the outputs, as timm and torchvision start residual networks. */
-    float deviation = sqrtf(2.0f * (float)c.groups / (float)(c.out * c.kernel[0] * c.kernel[1]));
+    /* He et al., 2015, over the outputs, as timm starts EfficientNet, and with torchvision residual networks. */
+    float he = sqrtf(2.0f * (float)c.groups / (float)(c.out * c.kernel[0] * c.kernel[1]));
+    float deviation = c.deviation > 0 ? c.deviation : he;
     data.parameters[0] = lk_graph_need(graph, name, ".weight", 4,
                                        (int64_t[]){c.out, in / c.groups, c.kernel[0], c.kernel[1]}, 0, deviation);
     if (!c.no_bias) data.parameters[1] = lk_graph_need(graph, name, ".bias", 1, &c.out, 0, 0);

@@ -81,6 +81,7 @@ lk_status lk_calibration_add(lk_calibration *c, int64_t batch, const void *const
         size_t n = lk_shape_row(&lk_at(c->graph, i)->shape) * (size_t)batch;
         float *range = c->ranges + 2 * i;
         for (size_t k = 0; s == LK_OK && k < n; k++) {
+            if (!isfinite(c->buffer[k])) continue; /* that picture will be reported when it is embedded */
             range[0] = c->buffer[k] < range[0] ? c->buffer[k] : range[0];
             range[1] = c->buffer[k] > range[1] ? c->buffer[k] : range[1];
         }

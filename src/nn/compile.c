@@ -13,9 +13,23 @@ void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh)
     if (!lk_grow((void **)&w->pieces, &w->capacity, w->count + 1, sizeof *w->pieces)) return NULL;
     void *data = lk_alloc_aligned(bytes ? bytes : 1, 1);
     if (!data) return NULL;
-    w->pieces[w->count++] = (struct lk_piece){data, bytes};
+    w->pieces[w->count++] = (struct lk_piece){data, bytes, NULL};
     e->next_piece++;
     return data;
+}
+
+static void free_piece(struct lk_piece *piece)
+{
+    free(piece->data);
+    if (piece->layout) dnnl_memory_desc_destroy(piece->layout);
+}
+
+void lk_weights_rewind(lk_executor *e, size_t first)
+{
+    lk_weights *w = e->weights;
+    if (w->owners == 1)
+        while (w->count > first) free_piece(&w->pieces[--w->count]);
+    e->next_piece = first;
 }
 
 int lk_executor_value(lk_executor *e, lk_view view)
@@ -356,6 +370,24 @@ static void *value_data(const lk_executor *e, int value)
     return v->constant ? v->view.data : e->memory + v->offset;
 }
 
+static size_t scratch_room(const lk_dnn_op *op)
+{
+    return (op->scratch + 127) / 128 * 128;
+}
+
+static lk_status bind_primitive(lk_executor *e, lk_dnn_op *op, size_t scratch, const char *name)
+{
+    for (int i = 0; i < op->count; i++) {
+        int value = op->values[i];
+        if (value == LK_DNN_FIXED) continue;
+        char *data = value == LK_DNN_SCRATCH ? e->scratch + scratch : e->values[value].view.data;
+        lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(op->args[i].memory, data + op->offsets[i]), name);
+        if (s != LK_OK) return s;
+        if (op->args[i].arg == DNNL_ARG_DST) op->swish.data = data + op->offsets[i];
+    }
+    return LK_OK;
+}
+
 /* Gives every step its addresses, and the executor memory and scratch. */
 static lk_status bind(lk_executor *e)
 {
@@ -365,11 +397,12 @@ static lk_status bind(lk_executor *e)
     for (size_t i = 0; i < e->value_count; i++) e->values[i].view.data = value_data(e, (int)i);
     for (size_t i = 0; i < e->step_count; i++) {
         lk_step *step = &e->steps[i];
-        size_t need = step->dnn.scratch;
+        size_t need = 0;
+        for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
-        if (step->kind == LK_STEP_WINOGRAD) {
+        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT) {
             step->call.y = e->values[step->output].view;
-            need = lk_winograd_scratch(step);
+            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e) : lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;
@@ -385,12 +418,11 @@ static lk_status bind(lk_executor *e)
     for (size_t i = 0; i < e->step_count; i++) {
         lk_step *step = &e->steps[i];
         step->call.scratch = (float *)e->scratch;
-        for (int k = 0; k < step->dnn.count; k++) {
-            int value = step->dnn.values[k];
-            if (value == LK_DNN_FIXED) continue;
-            void *data = value == LK_DNN_SCRATCH ? e->scratch : e->values[value].view.data;
-            lk_status s = lk_dnn_check(dnnl_memory_set_data_handle(step->dnn.args[k].memory, data), step->node->name);
+        size_t scratch = 0;
+        for (int k = 0; k < step->dnn_count; k++) {
+            lk_status s = bind_primitive(e, &step->dnn[k], scratch, step->node->name);
             if (s != LK_OK) return s;
+            scratch += scratch_room(&step->dnn[k]);
         }
     }
     return LK_OK;
@@ -412,7 +444,7 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
     lk_status s;
     lk_executor *e = lk_alloc_zero(1, sizeof *e);
     if (!e) return lk_fail_memory("executor");
-    int before = lk_team_enter(options->threads > 0 ? options->threads : 1);
+    int before = lk_team_enter(1); /* a primitive is run by one thread; there are several where there are threads */
     e->graph = graph;
     e->options = *options;
     e->options.keep = NULL;
@@ -427,6 +459,12 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
         goto done;
     }
     e->weights->owners++;
+    e->spoilt = lk_alloc_zero((size_t)e->options.batch, sizeof *e->spoilt);
+    if (!e->spoilt) {
+        free(keep);
+        s = lk_fail_memory("executor");
+        goto done;
+    }
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
@@ -450,13 +488,19 @@ done:
     return s;
 }
 
+void lk_step_free(lk_step *step)
+{
+    for (int k = 0; k < step->dnn_count; k++) lk_dnn_op_free(&step->dnn[k]);
+    free(step->dnn);
+}
+
 void lk_executor_free_one(lk_executor *e)
 {
     if (!e) return;
-    for (size_t i = 0; i < e->step_count; i++) lk_dnn_op_free(&e->steps[i].dnn);
+    for (size_t i = 0; i < e->step_count; i++) lk_step_free(&e->steps[i]);
     lk_dnn_close(&e->dnn);
     if (e->weights && --e->weights->owners == 0) {
-        for (size_t i = 0; i < e->weights->count; i++) free(e->weights->pieces[i].data);
+        for (size_t i = 0; i < e->weights->count; i++) free_piece(&e->weights->pieces[i]);
         free(e->weights->pieces);
         free(e->weights);
     }
@@ -468,6 +512,7 @@ void lk_executor_free_one(lk_executor *e)
     free(e->fused);
     free(e->value_of);
     free(e->pinned);
+    free(e->spoilt);
     free(e->values);
     free(e->steps);
     free(e->memory);

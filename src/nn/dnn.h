@@ -31,9 +31,17 @@ typedef struct lk_post {
 typedef struct lk_dnn_op {
     dnnl_primitive_t primitive;
     dnnl_exec_arg_t args[LK_DNN_ARGS];
-    int values[LK_DNN_ARGS]; /* number of the value whose memory it is; LK_DNN_FIXED, LK_DNN_SCRATCH */
+    int values[LK_DNN_ARGS];     /* number of the value whose memory it is; LK_DNN_FIXED, LK_DNN_SCRATCH */
+    size_t offsets[LK_DNN_ARGS]; /* bytes into that memory; 0 unless set afterwards */
     int count;
     size_t scratch; /* bytes */
+    /* x sigmoid(factor x) of the result, by a kernel of our own afterwards; nothing when numbers is 0 */
+    struct lk_dnn_swish {
+        lk_type type;
+        float factor;
+        void *data;
+        size_t numbers;
+    } swish;
 } lk_dnn_op;
 enum { LK_DNN_FIXED = -1, LK_DNN_SCRATCH = -2 };
 

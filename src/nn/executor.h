@@ -15,15 +15,30 @@ typedef struct lk_value {
     size_t offset;
 } lk_value;
 
-typedef enum lk_step_kind { LK_STEP_OPERATOR, LK_STEP_DNN, LK_STEP_COPY, LK_STEP_WINOGRAD } lk_step_kind;
+typedef enum lk_step_kind {
+    LK_STEP_OPERATOR,
+    LK_STEP_DNN,
+    LK_STEP_COPY,
+    LK_STEP_WINOGRAD,
+    LK_STEP_PRODUCT
+} lk_step_kind;
 
-/* A 3x3 convolution by Winograd's way: weights [36][out/64][in][64], and what follows it (others: number in
- * step->views). */
+/* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights
+ * [36][out/64][in][64] f32, or [16][out/64][in/2][64][2] bf16. */
 typedef struct lk_winograd {
-    const float *weights, *bias;
+    const void *weights;
+    const float *bias;
     lk_post posts[LK_MAX_POSTS];
     int post_count;
 } lk_winograd;
+
+/* A product by kernels of our own: y = after(before(x W^T + bias) + other). Weights in panels of 64 outputs. */
+typedef struct lk_product {
+    const void *weights;
+    const float *bias; /* NULL = none */
+    size_t k, out;
+    int before, after, other; /* activations, -1 = none; number in step->views, 0 = none */
+} lk_product;
 
 typedef struct lk_step {
     lk_step_kind kind;
@@ -34,9 +49,11 @@ typedef struct lk_step {
     lk_view views[LK_MAX_INPUTS];
     const lk_operator *operator;
     size_t scratch; /* bytes */
-    /* LK_STEP_DNN */
-    lk_dnn_op dnn;
+    /* LK_STEP_DNN: primitives that do not depend on each other, one for each thread that there is work for */
+    lk_dnn_op *dnn;
+    int dnn_count;
     lk_winograd winograd; /* LK_STEP_WINOGRAD */
+    lk_product product;   /* LK_STEP_PRODUCT */
     /* LK_STEP_COPY: the same elements in another layout or type */
     lk_strided copy;
 } lk_step;
@@ -47,6 +64,7 @@ typedef struct lk_weights {
     struct lk_piece {
         void *data;
         size_t bytes;
+        dnnl_memory_desc_t layout; /* of what is packed for a primitive; NULL = numbers in a row */
     } * pieces;
     size_t count, capacity;
 } lk_weights;
@@ -78,7 +96,8 @@ struct lk_executor {
     char *scratch;
     size_t scratch_bytes;
     int reorders;
-    int64_t ran; /* rows of the last run */
+    int64_t ran;  /* rows of the last run */
+    bool *spoilt; /* [batch]: rows of the last run in which something was no number */
 
     /* A large batch is run in small parts, each by an executor of its own (batch.c); then nothing above but graph,
      * options and team is used. */
@@ -89,6 +108,8 @@ struct lk_executor {
 
 /* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
+/* Takes back the pieces from number `first` on: what asked for them is compiled anew. Those of other executors stay. */
+void lk_weights_rewind(lk_executor *e, size_t first);
 
 /* Compiles for exactly this batch. like: an executor whose weights and types are taken over; NULL = none. */
 lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *options, const lk_executor *like,
@@ -102,9 +123,16 @@ lk_status lk_executor_read_one(const lk_executor *e, lk_node node, float *out);
 void lk_executor_fill(lk_executor *e, int64_t batch, const void *const *inputs);
 lk_status lk_executor_run_step(lk_executor *e, size_t index);
 
+/* Looks at all inputs, and at some of what a step gave; rows with NaN or infinity are spoilt, and an output of
+ * [batch][row] becomes NaN for them (spot.c). */
+void lk_spot_inputs(lk_executor *e, int64_t batch);
+void lk_spot_step(lk_executor *e, const lk_step *step, int64_t batch);
+void lk_spot_output(const lk_executor *e, int64_t batch, size_t row, float *output);
+
 /* Makes a value; returns its number, -1 when out of memory. */
 int lk_executor_value(lk_executor *e, lk_view view);
 lk_step *lk_executor_step(lk_executor *e, lk_step_kind kind, const lk_node_data *node);
+void lk_step_free(lk_step *step);
 
 /* Value of a node, made into the layout and type that an operator wants (a copy is inserted where it differs). */
 typedef enum lk_layout { LK_LAYOUT_ANY, LK_LAYOUT_PLAIN, LK_LAYOUT_LAST } lk_layout;
@@ -117,13 +145,22 @@ lk_status lk_executor_value_of(lk_executor *e, lk_node node, int *out);
 
 /* Turns a group of the graph (see fuse.h) into one primitive. */
 lk_status lk_lower_conv(lk_executor *e, lk_node anchor);
-/* Whether a convolution of f32 goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch.
- */
-bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x);
-/* Weights [out][in][3][3] to what a step multiplies: 36 * in * out floats. */
-void lk_winograd_weights(const float *weights, size_t in, size_t out, float *packed);
-size_t lk_winograd_scratch(const lk_step *step);
+/* Whether a convolution goes Winograd's way: by its shape alone, so that the bytes do not depend on the batch. */
+bool lk_winograd_fits(const lk_executor *e, const lk_conv *conv, const lk_view *x, const lk_view *y);
+/* Weights [out][in][3][3] to what a step multiplies, and how many bytes that takes. */
+size_t lk_winograd_bytes(lk_type type, size_t in, size_t out);
+void lk_winograd_weights(const lk_nn_kernels *kernels, lk_type type, const float *weights, size_t in, size_t out,
+                         void *packed);
+size_t lk_winograd_scratch(const lk_executor *e, const lk_step *step);
 void lk_winograd_run(lk_executor *e, lk_step *step);
+
+/* Whether our own kernels take a product of this type: by its shape alone, but for the rows. */
+bool lk_product_fits(const lk_executor *e, lk_type type, size_t k, size_t out);
+/* Weights [out][k] into panels: k * out numbers of the type. */
+void lk_product_weights(const lk_nn_kernels *kernels, lk_type type, const float *weights, size_t k, size_t out,
+                        void *packed);
+size_t lk_product_scratch(const lk_executor *e);
+void lk_product_run(lk_executor *e, lk_step *step);
 
 lk_status lk_lower_linear(lk_executor *e, lk_node anchor);
 lk_status lk_lower_matmul(lk_executor *e, lk_node node);

@@ -8,6 +8,15 @@
 #include <likeness/nn.h>
 #include <stddef.h>
 
+/* As lk_type_bytes, without a call, for inner loops. */
+static inline size_t lk_type_width(lk_type type)
+{
+    return type == LK_TYPE_BF16 || type == LK_TYPE_F16  ? 2
+           : type == LK_TYPE_I8 || type == LK_TYPE_U8   ? 1
+           : type == LK_TYPE_F32 || type == LK_TYPE_I32 ? 4
+                                                        : lk_type_bytes(type);
+}
+
 enum { LK_RUN = 1024 }; /* callers work in pieces of at most this many numbers when they need a buffer */
 
 /* Attention of one head: y = softmax(scale q k^T) v. Rows lie `step` elements apart. */
@@ -31,6 +40,17 @@ static inline size_t lk_head_scratch(size_t keys, size_t width)
     return columns * width * 2 + LK_HEAD_ROWS * (2 * columns + 2 * width) + 64;
 }
 
+/* What follows a product of 64 columns: y = after(before(sums + bias) + other), rows `y_step` elements apart. */
+typedef struct lk_finish {
+    const float *bias; /* [64]; NULL = none */
+    int before, after; /* lk_activation; -1 = none */
+    const void *other; /* as y lies (perhaps y itself); NULL = none */
+    lk_type other_type, y_type;
+    float other_scale, y_scale;
+    void *y;
+    size_t y_step;
+} lk_finish;
+
 typedef struct lk_nn_kernels {
     const char *name;
     /* dst [n] = src [n], times scale for the integers. */
@@ -39,6 +59,8 @@ typedef struct lk_nn_kernels {
     void (*store)(lk_type type, float scale, const float *src, size_t n, void *dst);
 
     void (*activate)(lk_activation kind, float *x, size_t n);
+    /* x = x sigmoid(factor x) for n stored numbers, f32 or bf16, in place. */
+    void (*swish)(lk_type type, float factor, void *x, size_t n);
     /* gx += gy * f'(x) */
     void (*activate_gradient)(lk_activation kind, const float *x, const float *gy, size_t n, float *gx);
     /* x = exp(x * scale - max) / sum, in place. */
@@ -65,16 +87,31 @@ typedef struct lk_nn_kernels {
      * rows `step` apart; and 36 rows back to 4x4 positions plus bias, NULL = not wanted. */
     void (*winograd_in)(const float *const taps[36], size_t channels, float *out, size_t step);
     void (*winograd_out)(const float *in, size_t step, size_t channels, const float *bias, float *const out[16]);
-    /* y [rows][64] = a [rows][n] b [n][64]; every sum runs over n in order. */
-    void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step);
+    /* y [rows][64] = (more: +=) a [rows][n] b [n][64]; every sum runs over n in order. */
+    void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, bool more, float *y,
+                      size_t y_step);
+    void (*finish64)(const lk_finish *finish, const float *sums, size_t rows); /* sums [rows][64] */
+    /* The same of bf16 by F(2x2, 3x3): tiles of 4x4 positions (channels a multiple of 32) to 16 rows; back to 2x2
+     * positions (of f32 or bf16) plus bias; and products, b [n / 2][64] holding two neighbours of n in one word. NULL
+     * without bf16 instructions. */
+    void (*winograd2_in)(const uint16_t *const taps[16], size_t channels, uint16_t *out, size_t step);
+    void (*winograd2_out)(const float *in, size_t step, size_t channels, const float *bias, bool relu, lk_type type,
+                          void *const out[4]);
+    void (*product64_bf16)(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, bool more,
+                           float *y, size_t y_step);
 
-    /* Down the columns of [rows][step], the first n: sums of x or of (x - mean)^2; sums of gy and of gy (x - mean)
-     * rstd; and gx += a gy + b x + c. */
-    void (*column_sums)(const float *x, size_t rows, size_t step, size_t n, const float *mean, double *out);
-    void (*column_products)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *mean,
-                            const float *rstd, double *sum, double *product);
-    void (*column_update)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *a,
-                          const float *b, const float *c, float *gx);
+    /* Down the columns of [rows][n]: sums of x - shift and of its squares; of gy and of gy (x - mean) rstd; and
+     * gx = (write) or += a gy + b x + c. gate: a ReLU lies behind a x + b, a and then b [n]; or NULL. */
+    void (*column_moments)(const float *x, size_t rows, size_t n, const float *shift, double *sum, double *square);
+    void (*column_products)(const float *x, const float *gy, size_t rows, size_t n, const float *mean,
+                            const float *rstd, const float *gate, double *sum, double *product);
+    void (*column_update)(const float *x, const float *gy, size_t rows, size_t n, const float *a, const float *b,
+                          const float *c, const float *gate, bool write, float *gx);
+    /* y [rows][n] = x * a [n] + b [n] for every row; relu: or 0 where that is below. */
+    void (*affine)(const float *x, const float *a, const float *b, size_t rows, size_t n, bool relu, float *y);
+    void (*gate)(const float *y, size_t n, float *g); /* g = 0 where y is not above 0 */
+    /* gy [n] is added to the gradient of the first tap that is the largest. */
+    void (*max_gradient)(const float *const *x, float *const *gx, size_t taps, size_t n, const float *gy);
 
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
@@ -84,8 +121,6 @@ typedef struct lk_nn_kernels {
     void (*axpy)(float a, const float *x, size_t n, float *y);                /* y += a x */
     void (*scale)(float a, const float *x, size_t n, float *y);               /* y = a x */
     void (*max)(const float *a, const float *b, size_t n, float *y);          /* y = max(a, b), NaN stays */
-    /* y [rows][n] = x * a [n] + b [n] for every row */
-    void (*affine)(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y);
 } lk_nn_kernels;
 
 /* The best table for these features; never NULL. */

@@ -2,16 +2,20 @@
  * six rows of q (24 sums in registers), and the probabilities of six rows with whole rows of v. With bf16 instructions
  * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
 
-/* sums [rows][4 x 16] over n of a[r][i] * b[i][64]; b's rows are `step` floats apart. */
+/* sums [rows][4 x 16] over n of a[r][i] * b[i][64], on top of y when `more`; b's rows are `step` floats apart. `ahead`:
+ * memory that is fetched meanwhile, a line for every i. */
 __attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
                                                                 const float *b, size_t step, size_t n,
-                                                                const int vectors, float *y, size_t y_step)
+                                                                const int vectors, float *y, size_t y_step,
+                                                                const bool more, const char *ahead)
 {
     lanes sums[LK_HEAD_ROWS][4];
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) sums[r][v] = (lanes){0};
+        for (int v = 0; v < vectors; v++)
+            sums[r][v] = more ? load_lanes(y + (size_t)r * y_step + 16 * (size_t)v) : (lanes){0};
     for (size_t i = 0; i < n; i++) {
         lanes w[4];
+        __builtin_prefetch(ahead + 64 * i, 0, 2);
         for (int v = 0; v < vectors; v++) w[v] = load_lanes(b + i * step + 16 * (size_t)v);
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) sums[r][v] += a[(size_t)r * a_step + i] * w[v];
@@ -38,9 +42,9 @@ __attribute__((always_inline)) static inline void multiply_rows(const int rows, 
     }
 
 static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
-                          float *y, size_t y_step)
+                          float *y, size_t y_step, bool more, const void *ahead)
 {
-#define CALL(r, v) multiply_rows(r, a, a_step, b, step, n, v, y, y_step)
+#define CALL(r, v) multiply_rows(r, a, a_step, b, step, n, v, y, y_step, more, ahead)
     EACH_SHAPE(CALL)
 #undef CALL
 }
@@ -51,7 +55,8 @@ static void multiply_all(int rows, const float *a, size_t a_step, const float *b
                          size_t width, float *y, size_t y_step)
 {
     for (size_t j = 0; j < width; j += 64, b += panel)
-        multiply_some(rows, a, a_step, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step);
+        multiply_some(rows, a, a_step, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step, false,
+                      b);
 }
 
 /* Probabilities from scores [rows][step], in place; row r is row first + r of q. */
@@ -68,7 +73,7 @@ static void probabilities(const lk_head *h, float *scores, size_t step, size_t f
 
 static void store_row(const lk_head *h, const float *y, size_t row)
 {
-    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_bytes(h->y_type));
+    k_store(h->y_type, h->y_scale, y, h->width, (char *)h->y + row * h->y_step * lk_type_width(h->y_type));
 }
 
 static size_t to_16(size_t n)
@@ -78,7 +83,7 @@ static size_t to_16(size_t n)
 
 static void attention_f32(const lk_head *h)
 {
-    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_bytes(h->type);
+    size_t columns = (h->keys + 63) / 64 * 64, bytes = lk_type_width(h->type);
     float *kt = h->scratch, *v = kt + columns * h->width, *scores = v + columns * h->width;
     float *q = scores + LK_HEAD_ROWS * columns, *y = q + LK_HEAD_ROWS * h->width;
     memset(kt, 0, columns * h->width * sizeof *kt);
@@ -101,16 +106,20 @@ static void attention_f32(const lk_head *h)
 
 #if defined(__AVX512BF16__)
 
-/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. */
+/* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. `ahead`: memory that is fetched
+ * meanwhile, a line for every pair. */
 __attribute__((always_inline)) static inline void multiply_pairs(const int rows, const uint32_t *a, size_t a_step,
                                                                  const uint32_t *b, size_t step, size_t pairs,
-                                                                 const int vectors, float *y, size_t y_step)
+                                                                 const int vectors, float *y, size_t y_step,
+                                                                 const bool more, const char *ahead)
 {
     __m512 sums[LK_HEAD_ROWS][4];
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) sums[r][v] = _mm512_setzero_ps();
+        for (int v = 0; v < vectors; v++)
+            sums[r][v] = more ? _mm512_loadu_ps(y + (size_t)r * y_step + 16 * (size_t)v) : _mm512_setzero_ps();
     for (size_t i = 0; i < pairs; i++) {
         __m512i w[4];
+        _mm_prefetch(ahead + 64 * i, _MM_HINT_T1);
         for (int v = 0; v < vectors; v++) w[v] = _mm512_loadu_si512(b + i * step + 16 * (size_t)v);
         for (int r = 0; r < rows; r++) {
             __m512i x = _mm512_set1_epi32((int)a[(size_t)r * a_step + i]);
@@ -122,9 +131,9 @@ __attribute__((always_inline)) static inline void multiply_pairs(const int rows,
 }
 
 static void multiply_some_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step,
-                                size_t pairs, int vectors, float *y, size_t y_step)
+                                size_t pairs, int vectors, float *y, size_t y_step, bool more, const void *ahead)
 {
-#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step)
+#define CALL(r, v) multiply_pairs(r, a, a_step, b, step, pairs, v, y, y_step, more, ahead)
     EACH_SHAPE(CALL)
 #undef CALL
 }
@@ -134,7 +143,7 @@ static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const
 {
     for (size_t j = 0; j < width; j += 64, b += panel)
         multiply_some_pairs(rows, a, a_step, b, step, pairs, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j,
-                            y_step);
+                            y_step, false, b);
 }
 
 static void attention_bf16(const lk_head *h)

@@ -257,7 +257,7 @@ __attribute__((always_inline)) static inline void put16(lk_type type, float inve
 
 static void k_sum_rows(lk_type type, float scale, const void *rows, size_t count, size_t step, size_t n, float *y)
 {
-    size_t bytes = lk_type_bytes(type), j = 0;
+    size_t bytes = lk_type_width(type), j = 0;
     for (; j + 16 <= n; j += 16) {
         lanes sum = {0}, v;
         const char *at = (const char *)rows + j * bytes;
@@ -277,23 +277,46 @@ static void k_sum_rows(lk_type type, float scale, const void *rows, size_t count
     }
 }
 
+/* The largest of the taps, NaN where one is NaN. */
+__attribute__((always_inline)) static inline lanes top_of(const lk_type type, float scale, const void *const *taps,
+                                                          size_t count, size_t at)
+{
+    lanes top, v;
+    GET16(type, scale, (const char *)taps[0] + at, top);
+#if defined(__AVX512F__)
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)top, (__m512)top, _CMP_UNORD_Q);
+    for (size_t t = 1; t < count; t++) {
+        GET16(type, scale, (const char *)taps[t] + at, v);
+        nan |= _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+        top = (lanes)_mm512_max_ps((__m512)v, (__m512)top);
+    }
+    return (lanes)_mm512_mask_mov_ps((__m512)top, nan, _mm512_set1_ps(NAN));
+#else
+    for (size_t t = 1; t < count; t++) {
+        GET16(type, scale, (const char *)taps[t] + at, v);
+        truths larger = (v > top) | (v != v);
+        top = (lanes)(((words)v & (words)larger) | ((words)top & ~(words)larger));
+    }
+    return top;
+#endif
+}
+
 static void k_max_taps(lk_type type, float scale, const void *const *taps, size_t count, size_t n, float *y)
 {
-    size_t bytes = lk_type_bytes(type), j = 0;
+    size_t j = 0;
     for (; j + 16 <= n; j += 16) {
-        lanes top, v;
-        GET16(type, scale, (const char *)taps[0] + j * bytes, top);
-        for (size_t t = 1; t < count; t++) {
-            GET16(type, scale, (const char *)taps[t] + j * bytes, v);
-            truths larger = (v > top) | (v != v); /* NaN stays */
-            top = (lanes)(((words)v & (words)larger) | ((words)top & ~(words)larger));
+        lanes top;
+        switch (type) { /* a constant in each */
+        case LK_TYPE_BF16: top = top_of(LK_TYPE_BF16, 1, taps, count, j * 2); break;
+        case LK_TYPE_F32: top = top_of(LK_TYPE_F32, 1, taps, count, j * 4); break;
+        default: top = top_of(type, scale, taps, count, j * lk_type_width(type));
         }
         memcpy(y + j, &top, sizeof top);
     }
     for (; j < n; j++) {
         for (size_t t = 0; t < count; t++) {
             float v;
-            k_load(type, scale, (const char *)taps[t] + j * bytes, 1, &v);
+            k_load(type, scale, (const char *)taps[t] + j * lk_type_width(type), 1, &v);
             if (t == 0 || v > y[j] || v != v) y[j] = v;
         }
     }
@@ -314,13 +337,14 @@ static void k_max_codes(lk_type type, const void *const *taps, size_t count, siz
     }
 }
 
-static void k_gate_rows(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
-                        lk_type y_type, float y_scale, void *y)
+__attribute__((always_inline)) static inline void gate_rows(const lk_type type, float scale, const void *x,
+                                                            const float *gate, size_t rows, size_t n,
+                                                            const lk_type y_type, float y_scale, void *y)
 {
-    size_t bytes = lk_type_bytes(type), y_bytes = lk_type_bytes(y_type);
+    size_t bytes = lk_type_width(type), y_bytes = lk_type_width(y_type);
     for (size_t r = 0; r < rows; r++) {
         size_t j = 0;
-        float v[16];
+        float v[16] = {0};
         for (; j + 16 <= n; j += 16) {
             lanes w;
             GET16(type, scale, (const char *)x + (r * n + j) * bytes, w);
@@ -332,6 +356,17 @@ static void k_gate_rows(lk_type type, float scale, const void *x, const float *g
         for (size_t i = j; i < n; i++) v[i - j] *= gate[i];
         k_store(y_type, y_scale, v, n - j, (char *)y + (r * n + j) * y_bytes);
     }
+}
+
+static void k_gate_rows(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
+                        lk_type y_type, float y_scale, void *y)
+{
+    if (type == LK_TYPE_BF16 && y_type == LK_TYPE_BF16) /* constants */
+        gate_rows(LK_TYPE_BF16, 1, x, gate, rows, n, LK_TYPE_BF16, 1, y);
+    else if (type == LK_TYPE_F32 && y_type == LK_TYPE_F32)
+        gate_rows(LK_TYPE_F32, 1, x, gate, rows, n, LK_TYPE_F32, 1, y);
+    else
+        gate_rows(type, scale, x, gate, rows, n, y_type, y_scale, y);
 }
 
 static float k_sum(const float *x, size_t n)
@@ -418,6 +453,7 @@ static void k_softmax(float *x, size_t n, float scale)
 
 #include "nn/kernels_attention.h"
 #include "nn/kernels_columns.h"
+#include "nn/kernels_finish.h"
 #include "nn/kernels_winograd.h"
 
 static void k_softmax_gradient(const float *y, const float *gy, size_t n, float scale, float *gx)
@@ -477,17 +513,12 @@ static void k_max(const float *a, const float *b, size_t n, float *y)
     for (size_t i = 0; i < n; i++) y[i] = a[i] > b[i] || a[i] != a[i] ? a[i] : b[i];
 }
 
-static void k_affine(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++) y[r * n + i] = x[r * n + i] * a[i] + b[i];
-}
-
 const lk_nn_kernels NN_TABLE = {
     .name = NN_NAME,
     .load = k_load,
     .store = k_store,
     .activate = k_activate,
+    .swish = k_swish,
     .activate_gradient = k_activate_gradient,
     .softmax = k_softmax,
     .softmax_gradient = k_softmax_gradient,
@@ -497,7 +528,11 @@ const lk_nn_kernels NN_TABLE = {
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
     .product64 = k_product64,
-    .column_sums = k_column_sums,
+    .finish64 = k_finish64,
+    .winograd2_in = k_winograd2_in,
+    .winograd2_out = k_winograd2_out,
+    .product64_bf16 = k_product64_bf16,
+    .column_moments = k_column_moments,
     .column_products = k_column_products,
     .column_update = k_column_update,
     .sum_rows = k_sum_rows,
@@ -513,4 +548,6 @@ const lk_nn_kernels NN_TABLE = {
     .scale = k_scale,
     .max = k_max,
     .affine = k_affine,
+    .gate = k_gate,
+    .max_gradient = k_max_gradient,
 };

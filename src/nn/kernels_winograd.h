@@ -61,9 +61,95 @@ static void k_winograd_out(const float *in, size_t step, size_t channels, const 
     }
 }
 
-static void k_product64(const float *a, size_t a_step, size_t rows, const float *b, size_t n, float *y, size_t y_step)
+/* F(2x2, 3x3), points 0, 1, -1 and infinity: only sums, so that bf16 products lose no more than twice what direct ones
+ * do. */
+#define WINOGRAD2_IN(d0, d1, d2, d3, o0, o1, o2, o3)                                                                   \
+    do {                                                                                                               \
+        o0 = d0 - d2;                                                                                                  \
+        o1 = d1 + d2;                                                                                                  \
+        o2 = d2 - d1;                                                                                                  \
+        o3 = d1 - d3;                                                                                                  \
+    } while (0)
+
+/* 32 numbers to bf16. */
+static inline void put32_bf16(lanes a, lanes b, uint16_t *to)
 {
-    for (size_t r = 0; r < rows; r += LK_HEAD_ROWS)
-        multiply_some(rows - r < LK_HEAD_ROWS ? (int)(rows - r) : LK_HEAD_ROWS, a + r * a_step, a_step, b, 64, n, 4,
-                      y + r * y_step, y_step);
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+#else
+    put16(LK_TYPE_BF16, 1, a, to);
+    put16(LK_TYPE_BF16, 1, b, to + 16);
+#endif
 }
+
+static void k_winograd2_in(const uint16_t *const taps[16], size_t channels, uint16_t *out, size_t step)
+{
+    for (size_t c = 0; c < channels; c += 32) {
+        lanes t[2][16];
+        for (int half = 0; half < 2; half++) {
+            lanes *u = t[half];
+            for (int j = 0; j < 4; j++) {
+                lanes d[4];
+                for (int i = 0; i < 4; i++) GET16(LK_TYPE_BF16, 1, taps[4 * i + j] + c + 16 * half, d[i]);
+                WINOGRAD2_IN(d[0], d[1], d[2], d[3], u[j], u[4 + j], u[8 + j], u[12 + j]);
+            }
+        }
+        for (int i = 0; i < 4; i++) {
+            lanes a[4], b[4];
+            const lanes *d = t[0] + 4 * i, *g = t[1] + 4 * i;
+            WINOGRAD2_IN(d[0], d[1], d[2], d[3], a[0], a[1], a[2], a[3]);
+            WINOGRAD2_IN(g[0], g[1], g[2], g[3], b[0], b[1], b[2], b[3]);
+            for (int j = 0; j < 4; j++) put32_bf16(a[j], b[j], out + (size_t)(4 * i + j) * step + c);
+        }
+    }
+}
+
+static void k_winograd2_out(const float *in, size_t step, size_t channels, const float *bias, bool relu, lk_type type,
+                            void *const out[4])
+{
+    for (size_t c = 0; c < channels; c += 16) {
+        lanes t[8], b = load_lanes(bias + c), zero = {0};
+        for (int j = 0; j < 4; j++) {
+            lanes m[4];
+            for (int i = 0; i < 4; i++) m[i] = load_lanes(in + (size_t)(4 * i + j) * step + c);
+            t[j] = m[0] + m[1] + m[2];
+            t[4 + j] = m[1] - m[2] - m[3];
+        }
+        for (int i = 0; i < 2; i++) {
+            const lanes *m = t + 4 * i;
+            lanes o[2] = {m[0] + m[1] + m[2] + b, m[1] - m[2] - m[3] + b};
+            for (int j = 0; j < 2; j++) {
+                if (!out[2 * i + j]) continue;
+                if (relu) o[j] = (lanes)((words)o[j] & ~(words)(o[j] < zero));
+                put16(type, 1, o[j], (char *)out[2 * i + j] + c * lk_type_width(type));
+            }
+        }
+    }
+}
+
+/* Rows in groups that differ by one at most: a single row left over would cost as much as four. */
+#define EACH_GROUP(call)                                                                                               \
+    for (size_t groups = (rows + LK_HEAD_ROWS - 1) / LK_HEAD_ROWS, g = 0; g < groups; g++) {                           \
+        size_t r = rows * g / groups;                                                                                  \
+        int some = (int)(rows * (g + 1) / groups - r);                                                                 \
+        call;                                                                                                          \
+    }
+
+/* The panel of b after this one will be wanted next: the first four groups fetch it. */
+static void k_product64(const float *a, size_t a_step, size_t rows, const float *b, size_t n, bool more, float *y,
+                        size_t y_step)
+{
+    EACH_GROUP(multiply_some(some, a + r * a_step, a_step, b, 64, n, 4, y + r * y_step, y_step, more,
+                             b + (g < 4 ? n * 64 + g * n * 16 : 0)))
+}
+
+#if defined(__AVX512BF16__)
+static void k_product64_bf16(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, bool more,
+                             float *y, size_t y_step)
+{
+    EACH_GROUP(multiply_some_pairs(some, (const uint32_t *)(a + r * a_step), a_step / 2, (const uint32_t *)b, 64, n / 2,
+                                   4, y + r * y_step, y_step, more, b + (g < 4 ? n * 64 + g * n * 16 : 0)))
+}
+#else
+#define k_product64_bf16 NULL
+#endif

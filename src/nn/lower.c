@@ -84,18 +84,50 @@ static void quantise_rows(const folded *f, int8_t *codes, float *scales)
 /* A primitive being put together. */
 typedef struct product {
     lk_step *step;
+    lk_node anchor;
     lk_fused group;
     lk_post posts[LK_MAX_POSTS];
     int post_count;
     int inputs[LK_MAX_INPUTS], input_count; /* values read */
     int output;
-    bool int8;
+    bool int8, own; /* own: by kernels of our own */
     float in_scale;
+    float swish; /* factor of a last x sigmoid(factor x) that is not left to the primitive; 0 = none */
+    /* What the pieces share: quantised weights, and vectors among the weights. */
+    int8_t *codes;
+    float *scales, *src_scale, *dst_scale, *bias;
+    dnnl_memory_desc_t wanted; /* how the first piece wants the weights */
+    void *packed;
+    size_t packed_at;
 } product;
+
+static void product_free(product *p)
+{
+    free(p->codes);
+    if (p->wanted) dnnl_memory_desc_destroy(p->wanted);
+}
+
+static lk_status new_step(lk_executor *e, product *p, const lk_node_data *node, int pieces)
+{
+    p->step = lk_executor_step(e, LK_STEP_DNN, node);
+    if (p->step) p->step->dnn = lk_alloc_zero((size_t)pieces, sizeof *p->step->dnn);
+    return p->step && p->step->dnn ? LK_OK : lk_fail_memory("plan");
+}
 
 static bool is_int(lk_type type)
 {
     return type == LK_TYPE_I8 || type == LK_TYPE_U8;
+}
+
+/* oneDNN's primitives take twice as long over x sigmoid(x) as our kernel does. */
+static float own_swish(const lk_executor *e, const product *p, lk_type type)
+{
+    const lk_node_data *last = p->group.chain_count ? lk_at(e->graph, p->group.chain[p->group.chain_count - 1]) : NULL;
+    bool narrow = type == LK_TYPE_BF16 && (lk_cpu_detect() & LK_CPU_AVX512_BF16);
+    if (!last || last->op != LK_OP_ACTIVATION || p->own || !(lk_cpu_detect() & LK_CPU_AVX512) ||
+        !(narrow || type == LK_TYPE_F32))
+        return 0;
+    return last->u.activation == LK_SILU ? 1 : last->u.activation == LK_QUICK_GELU ? 1.702f : 0;
 }
 
 /* Makes the output value and the list of post-operations. `dst` is the value's view. */
@@ -103,7 +135,8 @@ static lk_status begin(lk_executor *e, product *p, lk_view dst)
 {
     p->output = lk_executor_value(e, dst);
     if (p->output < 0) return lk_fail_memory("plan");
-    for (int i = 0; i < p->group.chain_count; i++) {
+    p->swish = own_swish(e, p, dst.type);
+    for (int i = 0; i < p->group.chain_count - (p->swish > 0); i++) {
         const lk_node_data *node = lk_at(e->graph, p->group.chain[i]);
         lk_post *post = &p->posts[p->post_count++];
         if (node->op == LK_OP_ACTIVATION) {
@@ -132,96 +165,168 @@ static lk_status begin(lk_executor *e, product *p, lk_view dst)
     return LK_OK;
 }
 
-static lk_status add_scale(lk_executor *e, lk_dnn_op *op, int arg, size_t n, const float *scales)
+/* A vector of numbers among the weights: scales or a bias. */
+static float *keep_vector(lk_executor *e, size_t n, const float *values)
 {
     bool fresh;
     float *data = lk_weights_next(e, n * sizeof *data, &fresh);
-    if (!data) return lk_fail_memory("weights");
-    if (fresh) memcpy(data, scales, n * sizeof *data);
+    if (data && fresh) memcpy(data, values, n * sizeof *data);
+    return data;
+}
+
+static lk_status add_scale(const lk_executor *e, lk_dnn_op *op, int arg, size_t n, float *scales)
+{
     dnnl_memory_desc_t desc;
     lk_status s =
         lk_dnn_check(dnnl_memory_desc_create_with_tag(&desc, 1, (dnnl_dims_t){(int64_t)n}, dnnl_f32, dnnl_a), "scales");
     if (s != LK_OK) return s;
-    s = lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_ATTR_SCALES | arg, desc, LK_DNN_FIXED, data);
+    s = lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_ATTR_SCALES | arg, desc, LK_DNN_FIXED, scales);
     dnnl_memory_desc_destroy(desc);
     return s;
 }
 
-/* Attributes of p: post-operations and, for int8, where scales go. mask: bits of the weights' dimensions that have
- * scales. */
-static lk_status attributes(const product *p, bool rows, int mask, bool scaled_dst, dnnl_primitive_attr_t *out)
+/* What one thread does of an operation: some rows (of the matrix, or of one picture) and some of the outputs. */
+typedef struct part {
+    lk_view src, dst;      /* the part alone; dst's rows are those of the whole result */
+    size_t src_at, dst_at; /* elements before it */
+    size_t out_at, out;    /* outputs */
+    lk_dnn_conv how;       /* of a convolution */
+    lk_view others[LK_MAX_POSTS];
+} part;
+
+/* Attributes of a piece: post-operations and, for int8, where scales go. mask: bits of the weights' dimensions that
+ * have scales. */
+static lk_status attributes(const product *p, part *piece, bool rows, int mask, dnnl_primitive_attr_t *out)
 {
-    lk_status s = lk_dnn_attributes(p->posts, p->post_count, rows, out);
+    lk_post posts[LK_MAX_POSTS];
+    memcpy(posts, p->posts, sizeof posts);
+    for (int i = 0; i < p->post_count; i++) {
+        if (posts[i].kind != LK_POST_ADD) continue;
+        piece->others[i] = piece->dst;
+        piece->others[i].type = posts[i].view->type;
+        posts[i].view = &piece->others[i];
+    }
+    lk_status s = lk_dnn_attributes(posts, p->post_count, rows, out);
     if (s != LK_OK || !p->int8) return s;
     s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_SRC, 0), "scales");
     if (s == LK_OK) s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_WEIGHTS, mask), "scales");
-    if (s == LK_OK && scaled_dst)
+    if (s == LK_OK && is_int(piece->dst.type))
         s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_DST, 0), "scales");
     return s;
 }
 
-/* Packs the weights as the primitive wants them and gives the step its arguments. plain: how f->weight lies. */
-static lk_status finish(lk_executor *e, product *p, folded *f, dnnl_primitive_desc_t pd, dnnl_memory_desc_t plain,
-                        int source, const_dnnl_memory_desc_t source_desc, bool rows, lk_node last)
+/* Quantised weights and the vectors that every piece uses. */
+static lk_status begin_weights(lk_executor *e, product *p, const folded *f)
 {
-    lk_dnn_op *op = &p->step->dnn;
-    const lk_node_data *node = p->step->node;
-    lk_status s;
+    if (p->int8) {
+        float *scales = lk_alloc(f->out, sizeof *scales);
+        p->codes = lk_alloc(f->out, f->k);
+        if (!scales || !p->codes) {
+            free(scales);
+            return lk_fail_memory("weights");
+        }
+        quantise_rows(f, p->codes, scales);
+        p->scales = keep_vector(e, f->out, scales);
+        free(scales);
+        p->src_scale = keep_vector(e, 1, &p->in_scale);
+        p->dst_scale = keep_vector(e, 1, &e->values[p->output].view.scale);
+        if (!p->scales || !p->src_scale || !p->dst_scale) return lk_fail_memory("weights");
+    }
+    p->bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    if (f->bias && !p->bias) return lk_fail_memory("weights");
+    /* an executor of another batch packed them: as they lie, they are taken */
+    const lk_weights *w = e->weights;
+    if (e->next_piece == w->count || !w->pieces[e->next_piece].layout) return LK_OK;
+    return lk_dnn_check(dnnl_memory_desc_clone(&p->wanted, w->pieces[e->next_piece].layout), "weights");
+}
+
+/* Packs the piece's weights as the primitive wants them, unless an earlier piece did. plain: how f->weight lies. */
+static lk_status pack(lk_executor *e, product *p, const folded *f, const part *piece, const_dnnl_memory_desc_t wanted,
+                      dnnl_memory_desc_t plain)
+{
     bool fresh;
-    int8_t *codes = NULL;
-    float *scales = NULL;
+    if (p->packed && piece->out_at == p->packed_at) return LK_OK;
+    p->packed_at = piece->out_at;
+    p->packed = lk_weights_next(e, dnnl_memory_desc_get_size(wanted), &fresh);
+    if (!p->packed) return lk_fail_memory("weights");
+    if (fresh) {
+        dnnl_memory_desc_t *layout = &e->weights->pieces[e->next_piece - 1].layout;
+        lk_status s = lk_dnn_check(dnnl_memory_desc_clone(layout, wanted), "weights");
+        if (s != LK_OK) return s;
+    }
+    size_t at = piece->out_at * f->k;
+    const void *from = p->int8 ? (const void *)(p->codes + at) : f->weight + at;
+    return fresh ? lk_dnn_reorder(&e->dnn, plain, from, wanted, p->packed, NULL) : LK_OK;
+}
+
+/* An argument that begins inside of a value's memory. */
+static lk_status arg_at(const lk_executor *e, lk_dnn_op *op, int arg, const_dnnl_memory_desc_t desc, int value,
+                        size_t offset)
+{
+    lk_status s = lk_dnn_op_arg(&e->dnn, op, arg, desc, value, NULL);
+    if (s == LK_OK) op->offsets[op->count - 1] = offset;
+    return s;
+}
+
+/* Makes the primitive of a piece and gives it its arguments. */
+static lk_status add_piece(lk_executor *e, product *p, const folded *f, part *piece, dnnl_primitive_desc_t pd,
+                           dnnl_memory_desc_t plain, int source, const_dnnl_memory_desc_t source_desc, bool rows)
+{
+    lk_dnn_op *op = &p->step->dnn[p->step->dnn_count++];
+    lk_status s;
     const_dnnl_memory_desc_t wanted = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
     const_dnnl_memory_desc_t bias = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 1);
-    void *packed = lk_weights_next(e, dnnl_memory_desc_get_size(wanted), &fresh);
-    if (!packed) return lk_fail_memory("weights");
-    if (p->int8) {
-        codes = lk_alloc(f->out, f->k);
-        scales = lk_alloc(f->out, sizeof *scales);
-        if (!codes || !scales) {
-            s = lk_fail_memory("weights");
-            goto done;
-        }
-        quantise_rows(f, codes, scales);
-    }
-    if (fresh) LK_TRY(lk_dnn_reorder(&e->dnn, plain, p->int8 ? (const void *)codes : f->weight, wanted, packed, NULL));
-    LK_TRY(lk_dnn_op_create(&e->dnn, op, pd, node->name));
-    LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_SRC, source_desc, source, NULL));
-    LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_WEIGHTS, wanted, LK_DNN_FIXED, packed));
-    if (f->bias) {
-        float *data = lk_weights_next(e, f->out * sizeof *data, &fresh);
-        if (!data) {
-            s = lk_fail_memory("weights");
-            goto done;
-        }
-        if (fresh) memcpy(data, f->bias, f->out * sizeof *data);
-        LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_BIAS, bias, LK_DNN_FIXED, data));
-    }
-    LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_DST, dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0), p->output,
-                         NULL));
+    size_t bytes = lk_type_bytes(piece->dst.type);
+    if (p->swish > 0)
+        op->swish = (struct lk_dnn_swish){
+            .type = piece->dst.type, .factor = p->swish, .numbers = lk_view_elements(&piece->dst)};
+    LK_TRY(pack(e, p, f, piece, wanted, plain));
+    LK_TRY(lk_dnn_op_create(&e->dnn, op, pd, p->step->node->name));
+    LK_TRY(arg_at(e, op, DNNL_ARG_SRC, source_desc, source, piece->src_at * lk_type_bytes(piece->src.type)));
+    LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_WEIGHTS, wanted, LK_DNN_FIXED, p->packed));
+    if (f->bias) LK_TRY(lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_BIAS, bias, LK_DNN_FIXED, p->bias + piece->out_at));
+    LK_TRY(arg_at(e, op, DNNL_ARG_DST, dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0), p->output,
+                  piece->dst_at * bytes));
     for (int i = 0; i < p->post_count; i++) {
         if (p->posts[i].kind != LK_POST_ADD) continue;
         dnnl_memory_desc_t desc;
-        LK_TRY(rows ? lk_dnn_desc_rows(p->posts[i].view, &desc) : lk_dnn_desc(p->posts[i].view, false, &desc));
-        s = lk_dnn_op_arg(&e->dnn, op, DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1, desc, p->posts[i].value,
-                          NULL);
+        LK_TRY(rows ? lk_dnn_desc_rows(&piece->others[i], &desc) : lk_dnn_desc(&piece->others[i], false, &desc));
+        s = arg_at(e, op, DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1, desc, p->posts[i].value,
+                   piece->dst_at * lk_type_bytes(piece->others[i].type));
         dnnl_memory_desc_destroy(desc);
         if (s != LK_OK) goto done;
     }
     if (p->int8) {
-        LK_TRY(add_scale(e, op, DNNL_ARG_SRC, 1, &p->in_scale));
-        LK_TRY(add_scale(e, op, DNNL_ARG_WEIGHTS, f->out, scales));
-        if (is_int(e->values[p->output].view.type))
-            LK_TRY(add_scale(e, op, DNNL_ARG_DST, 1, &e->values[p->output].view.scale));
+        LK_TRY(add_scale(e, op, DNNL_ARG_SRC, 1, p->src_scale));
+        LK_TRY(add_scale(e, op, DNNL_ARG_WEIGHTS, piece->out, p->scales + piece->out_at));
+        if (is_int(piece->dst.type)) LK_TRY(add_scale(e, op, DNNL_ARG_DST, 1, p->dst_scale));
     }
+done:
+    return s;
+}
+
+/* What the step reads and writes. */
+static void finish(lk_executor *e, product *p, int source, lk_node last)
+{
     p->inputs[p->input_count++] = source;
     memcpy(p->step->inputs, p->inputs, sizeof p->inputs);
     p->step->input_count = p->input_count;
     p->step->output = p->output;
     e->value_of[last] = p->output;
-done:
-    free(codes);
-    free(scales);
-    return s;
+}
+
+/* Into how many pieces an operation of this many multiplications goes. */
+static int piece_count(const lk_executor *e, double products)
+{
+    return products < 2e5 ? 1 : e->team.threads;
+}
+
+/* What is activated after a piece should still be in the second-level cache then. */
+static int64_t rounds(const product *p, const lk_view *dst, int threads)
+{
+    enum { NEAR = 256 << 10 };
+    size_t each = lk_view_bytes(dst) / (size_t)dst->dims[0] / (size_t)threads;
+    return p->swish > 0 && each > NEAR ? (int64_t)((each + NEAR - 1) / NEAR) : 1;
 }
 
 /* View of a group's result. */
@@ -235,47 +340,30 @@ static lk_view result_view(const lk_executor *e, lk_node last, bool channels_las
     return v;
 }
 
-/* y [rows][out] = x [rows][k] W^T: a linear layer, or a convolution that was made one. */
-static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, folded *f)
+static lk_status rows_piece(lk_executor *e, product *p, const folded *f, part *piece, int source)
 {
-    product p = {.group = e->fused[anchor],
-                 .int8 = is_int(e->values[source].view.type),
-                 .in_scale = e->values[source].view.scale};
     dnnl_memory_desc_t src = NULL, weights = NULL, plain = NULL, bias = NULL, out = NULL;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
     lk_status s;
-    LK_TRY(begin(e, &p, dst));
-    lk_view x = e->values[source].view;
-    LK_TRY(lk_dnn_desc_rows(&x, &src));
-    lk_view rows = dst; /* pictures, channels last, are rows of channels too */
-    if (dst.rank == 4)
-        rows = (lk_view){
-            .type = dst.type, .rank = 2, .dims = {(int64_t)lk_view_elements(&dst) / dst.dims[1], dst.dims[1]}};
-    LK_TRY(lk_dnn_desc_rows(&rows, &out));
-    lk_view others[LK_MAX_POSTS];
-    for (int i = 0; i < p.post_count; i++) {
-        if (p.posts[i].kind != LK_POST_ADD || p.posts[i].view->rank != 4) continue;
-        others[i] = rows;
-        others[i].type = p.posts[i].view->type;
-        p.posts[i].view = &others[i];
-    }
-    dnnl_dims_t dims = {(int64_t)f->k, (int64_t)f->out}, bias_dims = {1, (int64_t)f->out};
-    dnnl_data_type_t type = p.int8 ? dnnl_s8 : lk_dnn_type(x.type);
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&weights, 2, dims, type, dnnl_format_tag_any), "weights"));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&plain, 2, dims, p.int8 ? dnnl_s8 : dnnl_f32, dnnl_ba),
+    dnnl_dims_t dims = {(int64_t)f->k, (int64_t)piece->out}, bias_dims = {1, (int64_t)piece->out};
+    dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
+    LK_TRY(lk_dnn_desc_rows(&piece->src, &src));
+    LK_TRY(lk_dnn_desc_rows(&piece->dst, &out));
+    LK_TRY(lk_dnn_check(p->wanted ? dnnl_memory_desc_clone(&weights, p->wanted)
+                                  : dnnl_memory_desc_create_with_tag(&weights, 2, dims, type, dnnl_format_tag_any),
+                        "weights"));
+    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&plain, 2, dims, p->int8 ? dnnl_s8 : dnnl_f32, dnnl_ba),
                         "weights"));
     LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&bias, 2, bias_dims, dnnl_f32, dnnl_ab), "bias"));
-    LK_TRY(attributes(&p, true, 2, is_int(dst.type), &attr));
-    p.step = lk_executor_step(e, LK_STEP_DNN, lk_at(e->graph, anchor));
-    if (!p.step) {
-        s = lk_fail_memory("plan");
-        goto done;
-    }
+    LK_TRY(attributes(p, piece, true, 2, &attr));
     LK_TRY(lk_dnn_check(
         dnnl_matmul_primitive_desc_create(&pd, e->dnn.engine, src, weights, f->bias ? bias : NULL, out, attr),
-        p.step->node->name));
-    LK_TRY(finish(e, &p, f, pd, plain, source, src, true, p.group.last));
+        p->step->node->name));
+    if (!p->wanted)
+        LK_TRY(lk_dnn_check(
+            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0)), "weights"));
+    LK_TRY(add_piece(e, p, f, piece, pd, plain, source, src, true));
 done:
     if (src) dnnl_memory_desc_destroy(src);
     if (weights) dnnl_memory_desc_destroy(weights);
@@ -287,7 +375,114 @@ done:
     return s;
 }
 
-lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+/* Not every combination of types has a primitive (depthwise convolutions that give codes have none): what is refused
+ * runs again with a result that is no code, then with an input that is none, then in f32. Readers convert. */
+static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lower)(lk_executor *, lk_node))
+{
+    lk_node last = e->fused[anchor].last;
+    lk_type wide = lk_executor_type(e);
+    lk_status s;
+    int constant; /* those that are read stay, whatever is taken back */
+    for (int i = 0; i < e->fused[anchor].chain_count; i++)
+        if (e->fused[anchor].other[i] >= 0 &&
+            (s = lk_executor_value_of(e, e->fused[anchor].other[i], &constant)) != LK_OK)
+            return s;
+    if ((s = lk_executor_value_of(e, lk_at(e->graph, anchor)->inputs[0], &constant)) != LK_OK) return s;
+    for (;;) {
+        size_t steps = e->step_count, pieces = e->next_piece;
+        int reorders = e->reorders;
+        s = lower(e, anchor);
+        if (s != LK_UNSUPPORTED) return s;
+        if (is_int(e->types[last])) {
+            e->types[last] = wide;
+            e->scales[last] = 1;
+        } else if (is_int(e->in_types[anchor])) {
+            e->in_types[anchor] = wide;
+            e->in_scales[anchor] = 1;
+        } else if (e->in_types[anchor] == LK_TYPE_BF16) {
+            e->in_types[anchor] = e->types[last] = LK_TYPE_F32;
+        } else {
+            return s;
+        }
+        while (e->step_count > steps) lk_step_free(&e->steps[--e->step_count]);
+        lk_weights_rewind(e, pieces);
+        e->reorders = reorders;
+    }
+}
+
+/* Whether a group is of the form that our own product knows: before, sum, after. */
+static bool own_product(const lk_executor *e, const product *p, const folded *f, const lk_view *x, const lk_view *dst)
+{
+    int sums = 0, activations = 0;
+    for (int i = 0; i < p->group.chain_count; i++)
+        (lk_at(e->graph, p->group.chain[i])->op == LK_OP_ACTIVATION ? activations++ : sums++);
+    bool order = activations < 2 || (activations == 2 && sums == 1 && p->group.chain_count == 3 &&
+                                     lk_at(e->graph, p->group.chain[1])->op != LK_OP_ACTIVATION);
+    return order && sums < 2 && dst->rank > 2 && lk_product_fits(e, x->type, f->k, f->out);
+}
+
+static lk_status lower_product(lk_executor *e, product *p, const folded *f, lk_node anchor, int source)
+{
+    lk_type type = e->values[source].view.type;
+    lk_step *step = lk_executor_step(e, LK_STEP_PRODUCT, lk_at(e->graph, anchor));
+    bool fresh;
+    void *weights = lk_weights_next(e, f->k * f->out * lk_type_bytes(type), &fresh);
+    const float *bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    if (!step || !weights || (f->bias && !bias)) return lk_fail_memory("weights");
+    if (fresh) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
+    step->product = (lk_product){.weights = weights, .bias = bias, .k = f->k, .out = f->out, .before = -1, .after = -1};
+    step->inputs[0] = source;
+    step->input_count = 1;
+    for (int i = 0; i < p->post_count; i++) {
+        if (p->posts[i].kind != LK_POST_ACTIVATION) {
+            step->product.other = step->input_count;
+            step->inputs[step->input_count++] = p->inputs[0]; /* a group has one sum */
+        } else if (step->product.other) {
+            step->product.after = (int)p->posts[i].activation;
+        } else {
+            step->product.before = (int)p->posts[i].activation;
+        }
+    }
+    step->output = e->value_of[p->group.last] = p->output;
+    return LK_OK;
+}
+
+/* y [rows][out] = x [rows][k] W^T: a linear layer, or a convolution that was made one. */
+static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, folded *f)
+{
+    product p = {.group = e->fused[anchor],
+                 .int8 = is_int(e->values[source].view.type),
+                 .in_scale = e->values[source].view.scale};
+    lk_status s;
+    lk_view x = e->values[source].view;
+    p.own = own_product(e, &p, f, &x, &dst);
+    LK_TRY(begin(e, &p, dst));
+    x = e->values[source].view;
+    if (p.own) {
+        s = lower_product(e, &p, f, anchor, source);
+        goto done;
+    }
+    int64_t rows = (int64_t)lk_view_elements(&dst) / (int64_t)f->out;
+    int count = piece_count(e, (double)rows * (double)f->out * (double)f->k);
+    if (count > rows) count = (int)rows;
+    LK_TRY(begin_weights(e, &p, f));
+    LK_TRY(new_step(e, &p, lk_at(e->graph, anchor), count));
+    for (int i = 0; i < count; i++) {
+        int64_t first = rows * i / count, some = rows * (i + 1) / count - first;
+        part piece = {.src = {.type = x.type, .scale = x.scale, .rank = 2, .dims = {some, (int64_t)f->k}},
+                      .dst = {.type = dst.type, .scale = dst.scale, .rank = 2, .dims = {some, (int64_t)f->out}},
+                      .src_at = (size_t)first * f->k,
+                      .dst_at = (size_t)first * f->out,
+                      .out = f->out};
+        LK_TRY(rows_piece(e, &p, f, &piece, source));
+    }
+    finish(e, &p, source, p.group.last);
+done:
+    product_free(&p);
+    return s;
+}
+
+static lk_status lower_linear(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     lk_node from = node->inputs[0];
@@ -354,10 +549,11 @@ static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, con
     lk_step *step = lk_executor_step(e, LK_STEP_WINOGRAD, node);
     size_t in = f->k / 9;
     bool fresh, fresh_bias;
-    float *weights = lk_weights_next(e, 36 * in * f->out * sizeof(float), &fresh);
+    lk_type type = e->values[source].view.type;
+    void *weights = lk_weights_next(e, lk_winograd_bytes(type, in, f->out), &fresh);
     float *bias = lk_weights_next(e, f->out * sizeof(float), &fresh_bias);
     if (!step || !weights || !bias) return lk_fail_memory("weights");
-    if (fresh) lk_winograd_weights(f->weight, in, f->out, weights);
+    if (fresh) lk_winograd_weights(e->team.kernels, type, f->weight, in, f->out, weights);
     for (size_t i = 0; fresh_bias && i < f->out; i++) bias[i] = f->bias ? f->bias[i] : 0;
     step->winograd = (lk_winograd){.weights = weights, .bias = bias, .post_count = p->post_count};
     memcpy(step->winograd.posts, p->posts, sizeof p->posts);
@@ -372,16 +568,103 @@ static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, con
     return LK_OK;
 }
 
-lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_linear);
+}
+
+static lk_status conv_piece(lk_executor *e, product *p, const folded *f, const lk_conv *c, part *piece, int source)
+{
+    dnnl_memory_desc_t src = NULL, weights = NULL, plain = NULL, bias = NULL, out = NULL;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    lk_status s;
+    dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
+    LK_TRY(lk_dnn_desc(&piece->src, false, &src));
+    LK_TRY(lk_dnn_desc(&piece->dst, false, &out));
+    if (p->wanted)
+        LK_TRY(lk_dnn_check(dnnl_memory_desc_clone(&weights, p->wanted), "weights"));
+    else
+        LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], type, true, &weights));
+    LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], p->int8 ? dnnl_s8 : dnnl_f32, false, &plain));
+    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
+    LK_TRY(attributes(p, piece, false, c->groups > 1 ? 3 : 1, &attr));
+    LK_TRY(lk_dnn_check(dnnl_convolution_forward_primitive_desc_create(
+                            &pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, src, weights,
+                            f->bias ? bias : NULL, out, piece->how.strides, piece->how.dilates, piece->how.pad_before,
+                            piece->how.pad_after, attr),
+                        p->step->node->name));
+    if (!p->wanted)
+        LK_TRY(lk_dnn_check(
+            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0)), "weights"));
+    LK_TRY(add_piece(e, p, f, piece, pd, plain, source, src, false));
+done:
+    if (src) dnnl_memory_desc_destroy(src);
+    if (weights) dnnl_memory_desc_destroy(weights);
+    if (plain) dnnl_memory_desc_destroy(plain);
+    if (bias) dnnl_memory_desc_destroy(bias);
+    if (out) dnnl_memory_desc_destroy(out);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    if (pd) dnnl_primitive_desc_destroy(pd);
+    return s;
+}
+
+/* Rows `first` and `count - 1` more of the result's picture n, and of the input what they look at. */
+static part picture_rows(const lk_conv *c, const lk_view *x, const lk_view *dst, int64_t n, int64_t first,
+                         int64_t count)
+{
+    part p = {.src = *x, .dst = *dst, .how = lk_dnn_conv_of(c), .out = (size_t)c->out};
+    int64_t top = first * c->stride[0] - c->pad[0];
+    int64_t end = (first + count - 1) * c->stride[0] - c->pad[0] + c->dilation[0] * (c->kernel[0] - 1) + 1;
+    int64_t from = top < 0 ? 0 : top, to = end > x->dims[2] ? x->dims[2] : end;
+    p.how.pad_before[0] = from - top;
+    p.how.pad_after[0] = end - to;
+    p.src.dims[0] = p.dst.dims[0] = 1;
+    p.src.dims[2] = to - from;
+    p.dst.dims[2] = count;
+    p.src_at = (size_t)((n * x->dims[2] + from) * x->dims[3] * x->dims[1]);
+    p.dst_at = (size_t)((n * dst->dims[2] + first) * dst->dims[3] * dst->dims[1]);
+    return p;
+}
+
+/* In one piece, or every picture in as many as there are threads for it. */
+static lk_status conv_pieces(lk_executor *e, product *p, const folded *f, const lk_conv *c, lk_view x, lk_view dst,
+                             int source)
+{
+    lk_status s;
+    int64_t n = x.dims[0];
+    int threads = piece_count(e, (double)lk_view_elements(&dst) * (double)f->k);
+    int64_t each = (threads > n ? threads / n : 1) * rounds(p, &dst, threads);
+    if (c->kernel[0] == 1 && c->kernel[1] == 1 && c->stride[0] == 1 && c->stride[1] == 1 && !c->pad[0] && !c->pad[1] &&
+        !c->pad[2] && !c->pad[3] && each > 1) { /* positions are alike: they can be cut anywhere */
+        x.dims[2] *= x.dims[3];
+        dst.dims[2] *= dst.dims[3];
+        x.dims[3] = dst.dims[3] = 1;
+    }
+    if (each > dst.dims[2]) each = dst.dims[2];
+    bool whole = threads == 1 && each == 1;
+    LK_TRY(begin_weights(e, p, f));
+    LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), whole ? 1 : (int)(n * each)));
+    if (whole) {
+        part all = {.src = x, .dst = dst, .out = f->out, .how = lk_dnn_conv_of(c)};
+        return conv_piece(e, p, f, c, &all, source);
+    }
+    for (int64_t i = 0; i < n * each; i++) {
+        int64_t first = dst.dims[2] * (i % each) / each, end = dst.dims[2] * (i % each + 1) / each;
+        part some = picture_rows(c, &x, &dst, i / each, first, end - first);
+        LK_TRY(conv_piece(e, p, f, c, &some, source));
+    }
+done:
+    return s;
+}
+
+static lk_status lower_conv(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     const lk_conv *c = &node->u.conv;
     lk_node last = e->fused[anchor].last;
     folded f = {0};
-    dnnl_memory_desc_t src = NULL, weights = NULL, plain = NULL, bias = NULL, out = NULL;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_primitive_desc_t pd = NULL;
-    product p = {.group = e->fused[anchor]};
+    product p = {.group = e->fused[anchor], .anchor = anchor};
     int source;
     lk_status s;
     LK_TRY(lk_executor_value_of(e, node->inputs[0], &source));
@@ -396,39 +679,23 @@ lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
     lk_view x = e->values[source].view, dst = result_view(e, last, true);
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
+    p.own = lk_winograd_fits(e, c, &x, &dst);
     LK_TRY(begin(e, &p, dst));
-    if (lk_winograd_fits(e, c, &x)) {
+    if (p.own) {
         s = lower_winograd(e, &p, &f, node, source);
         goto done;
     }
-    dnnl_data_type_t type = p.int8 ? dnnl_s8 : lk_dnn_type(x.type);
-    LK_TRY(lk_dnn_desc(&x, false, &src));
-    LK_TRY(lk_dnn_desc(&dst, false, &out));
-    LK_TRY(lk_dnn_conv_weights(c, x.dims[1], type, true, &weights));
-    LK_TRY(lk_dnn_conv_weights(c, x.dims[1], p.int8 ? dnnl_s8 : dnnl_f32, false, &plain));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
-    LK_TRY(attributes(&p, false, c->groups > 1 ? 3 : 1, is_int(dst.type), &attr));
-    p.step = lk_executor_step(e, LK_STEP_DNN, node);
-    if (!p.step) {
-        s = lk_fail_memory("plan");
-        goto done;
-    }
-    lk_dnn_conv how = lk_dnn_conv_of(c);
-    LK_TRY(lk_dnn_check(dnnl_convolution_forward_primitive_desc_create(
-                            &pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, src, weights,
-                            f.bias ? bias : NULL, out, how.strides, how.dilates, how.pad_before, how.pad_after, attr),
-                        node->name));
-    LK_TRY(finish(e, &p, &f, pd, plain, source, src, false, last));
+    LK_TRY(conv_pieces(e, &p, &f, c, x, dst, source));
+    finish(e, &p, source, last);
 done:
     folded_free(&f);
-    if (src) dnnl_memory_desc_destroy(src);
-    if (weights) dnnl_memory_desc_destroy(weights);
-    if (plain) dnnl_memory_desc_destroy(plain);
-    if (bias) dnnl_memory_desc_destroy(bias);
-    if (out) dnnl_memory_desc_destroy(out);
-    if (attr) dnnl_primitive_attr_destroy(attr);
-    if (pd) dnnl_primitive_desc_destroy(pd);
+    product_free(&p);
     return s;
+}
+
+lk_status lk_lower_conv(lk_executor *e, lk_node anchor)
+{
+    return lower_or_widen(e, anchor, lower_conv);
 }
 
 /* Batches of products of activations, or activations times a parameter [k][n]. */
@@ -446,11 +713,11 @@ lk_status lk_lower_matmul(lk_executor *e, lk_node at)
         LK_TRY(lk_executor_want(e, values[i], LK_LAYOUT_PLAIN, lk_executor_type(e), 1, &values[i]));
     }
     values[2] = lk_executor_value(e, dst);
-    lk_step *step = values[2] < 0 ? NULL : lk_executor_step(e, LK_STEP_DNN, node);
-    if (!step) {
-        s = lk_fail_memory("plan");
-        goto done;
-    }
+    product p = {0};
+    s = values[2] < 0 ? lk_fail_memory("plan") : new_step(e, &p, node, 1);
+    if (s != LK_OK) goto done;
+    lk_step *step = p.step;
+    step->dnn_count = 1;
     for (int i = 0; i < 3; i++) {
         const lk_view *v = i == 2 ? &dst : &e->values[values[i]].view;
         dnnl_dims_t dims, strides;
@@ -475,9 +742,9 @@ lk_status lk_lower_matmul(lk_executor *e, lk_node at)
     LK_TRY(lk_dnn_attributes(NULL, 0, true, &attr));
     LK_TRY(lk_dnn_check(dnnl_matmul_primitive_desc_create(&pd, e->dnn.engine, descs[0], descs[1], NULL, descs[2], attr),
                         node->name));
-    LK_TRY(lk_dnn_op_create(&e->dnn, &step->dnn, pd, node->name));
+    LK_TRY(lk_dnn_op_create(&e->dnn, step->dnn, pd, node->name));
     static const int args[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    for (int i = 0; i < 3; i++) LK_TRY(lk_dnn_op_arg(&e->dnn, &step->dnn, args[i], descs[i], values[i], NULL));
+    for (int i = 0; i < 3; i++) LK_TRY(lk_dnn_op_arg(&e->dnn, step->dnn, args[i], descs[i], values[i], NULL));
     step->inputs[0] = values[0];
     step->inputs[1] = values[1];
     step->input_count = 2;

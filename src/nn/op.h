@@ -31,7 +31,7 @@ static inline size_t lk_grid_row(lk_grid g)
 }
 static inline void *lk_view_at(const lk_view *view, size_t element)
 {
-    return (char *)view->data + element * lk_type_bytes(view->type);
+    return (char *)view->data + element * lk_type_width(view->type);
 }
 
 typedef struct lk_call {
@@ -42,12 +42,16 @@ typedef struct lk_call {
     const float *p[LK_MAX_PARAMETERS]; /* parameters; vectors over channels are filled up with zeros to whole blocks */
     bool train;                        /* batch statistics, dropout */
     uint64_t seed;                     /* of this step's dropout */
-    void *saved;    /* what forward leaves for backward; size from lk_operator.saved; NULL in inference */
-    float *scratch; /* size from lk_operator.scratch */
+    void *saved;                 /* what forward leaves for backward; size from lk_operator.saved; NULL in inference */
+    float *scratch;              /* size from lk_operator.scratch */
+    const lk_together *together; /* training with other processes; NULL = alone */
 
-    /* Backward: all values f32. gx and gp are added to; NULL where nobody asks. */
+    bool relu; /* training: batch norm and sums compute the ReLU behind them too, y is its value */
+
+    /* Backward: all values f32. gx and gp are added to, gx set where `write` says so; NULL where nobody asks. */
     const float *gy;
     float *gx[LK_MAX_INPUTS];
+    bool write[LK_MAX_INPUTS];
     float *gp[LK_MAX_PARAMETERS];
     float *statistics[2]; /* batch norm in training: running mean and variance to update, NULL = keep */
 } lk_call;
@@ -58,6 +62,9 @@ typedef struct lk_operator {
     size_t (*saved)(const lk_call *call);   /* bytes; NULL = none */
     size_t (*scratch)(const lk_call *call); /* floats, for forward and backward; NULL = none */
 } lk_operator;
+
+/* Whether a sum is of f32 that lie alike, of one shape: then it may compute a ReLU behind it too. */
+bool lk_add_alike(const lk_call *call);
 
 /* NULL functions where an operator has none of its own (inputs, parameters; convolution and products go to oneDNN). */
 const lk_operator *lk_operator_of(lk_op op);

@@ -27,8 +27,12 @@ static lk_status activation_forward(lk_call *c)
 static void activation_gradient_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
-    c->team->kernels->activate_gradient(c->node->u.activation, (const float *)c->x->data + begin, c->gy + begin,
-                                        end - begin, c->gx[0] + begin);
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        if (c->write[0]) memset(c->gx[0] + i, 0, n * sizeof(float));
+        c->team->kernels->activate_gradient(c->node->u.activation, (const float *)c->x->data + i, c->gy + i, n,
+                                            c->gx[0] + i);
+    }
 }
 
 static lk_status activation_backward(lk_call *c)
@@ -89,49 +93,56 @@ static void combine(const binary_job *job, float *a, const float *b, size_t n)
         k->add(a, b, n, a);
 }
 
-/* Items are (row, block) pairs: positions x block numbers each. */
+enum { POSITIONS = 64 };
+
+/* Positions `first` and `count` - 1 more of one (row, block): count x block numbers. */
+static void binary_run(binary_job *job, size_t plane, size_t first, size_t count)
+{
+    lk_call *c = job->call;
+    lk_grid g = job->grid;
+    size_t row = plane / g.blocks, block = plane % g.blocks, at = (plane * g.positions + first) * g.block;
+    size_t from = (job->form == FORM_GATE ? row * g.blocks : 0) * g.block + block * g.block;
+    float v[LK_RUN], w[LK_RUN];
+    if (job->form == FORM_SAME || job->form == FORM_BATCH) {
+        size_t span = count * g.block;
+        from = job->form == FORM_SAME ? at : (block * g.positions + first) * g.block;
+        for (size_t i = 0; i < span; i += LK_RUN) {
+            size_t n = span - i < LK_RUN ? span - i : LK_RUN;
+            lk_get(c, job->a, at + i, n, v);
+            lk_get(c, job->b, from + i, n, w);
+            combine(job, v, w, n);
+            lk_set(c, &c->y, at + i, n, v);
+        }
+        return;
+    }
+    for (size_t j = 0; j < g.block; j += LK_RUN) {
+        size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
+        lk_get(c, job->b, from + j, n, w);
+        if (job->multiply && n == g.block && n >= 16) {
+            c->team->kernels->gate_rows(job->a->type, job->a->scale, lk_view_at(job->a, at), w, count, n, c->y.type,
+                                        c->y.scale, lk_view_at(&c->y, at));
+            continue;
+        }
+        size_t rows = n == g.block ? LK_RUN / n : 1; /* short blocks: several positions in one run */
+        if (rows > count) rows = count;
+        for (size_t r = 1; r < rows; r++) memcpy(w + r * n, w, n * sizeof *w);
+        for (size_t p = 0; p < count; p += rows) {
+            size_t m = (count - p < rows ? count - p : rows) * n;
+            lk_get(c, job->a, at + p * g.block + j, m, v);
+            combine(job, v, w, m);
+            lk_set(c, &c->y, at + p * g.block + j, m, v);
+        }
+    }
+}
+
+/* Items are runs of positions of (row, block) pairs. */
 static void binary_piece(void *arg, size_t begin, size_t end)
 {
     binary_job *job = arg;
-    lk_call *c = job->call;
-    lk_grid g = job->grid;
-    size_t span = g.positions * g.block;
-    float v[LK_RUN], w[LK_RUN];
-    bool repeated = job->form == FORM_GATE || job->form == FORM_CHANNEL;
+    size_t positions = job->grid.positions, runs = (positions + POSITIONS - 1) / POSITIONS;
     for (size_t item = begin; item < end; item++) {
-        size_t row = item / g.blocks, block = item % g.blocks, at = item * span;
-        size_t from = job->form == FORM_SAME ? at
-                      : job->form == FORM_BATCH
-                          ? block * span
-                          : (job->form == FORM_GATE ? row * g.blocks : 0) * g.block + block * g.block;
-        if (!repeated) {
-            for (size_t i = 0; i < span; i += LK_RUN) {
-                size_t n = span - i < LK_RUN ? span - i : LK_RUN;
-                lk_get(c, job->a, at + i, n, v);
-                lk_get(c, job->b, from + i, n, w);
-                combine(job, v, w, n);
-                lk_set(c, &c->y, at + i, n, v);
-            }
-            continue;
-        }
-        for (size_t j = 0; j < g.block; j += LK_RUN) {
-            size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
-            lk_get(c, job->b, from + j, n, w);
-            if (job->multiply && n == g.block && n >= 16) {
-                c->team->kernels->gate_rows(job->a->type, job->a->scale, lk_view_at(job->a, at), w, g.positions, n,
-                                            c->y.type, c->y.scale, lk_view_at(&c->y, at));
-                continue;
-            }
-            size_t rows = n == g.block ? LK_RUN / n : 1; /* short blocks: several positions in one run */
-            if (rows > g.positions) rows = g.positions;
-            for (size_t r = 1; r < rows; r++) memcpy(w + r * n, w, n * sizeof *w);
-            for (size_t p = 0; p < g.positions; p += rows) {
-                size_t m = (g.positions - p < rows ? g.positions - p : rows) * n;
-                lk_get(c, job->a, at + p * g.block + j, m, v);
-                combine(job, v, w, m);
-                lk_set(c, &c->y, at + p * g.block + j, m, v);
-            }
-        }
+        size_t first = item % runs * POSITIONS, left = positions - first;
+        binary_run(job, item / runs, first, left < POSITIONS ? left : POSITIONS);
     }
 }
 
@@ -174,6 +185,19 @@ static void binary_strided_piece(void *arg, size_t begin, size_t end)
     }
 }
 
+/* Items are numbers that lie alike: training. */
+static void add_alike_piece(void *arg, size_t begin, size_t end)
+{
+    const lk_call *c = arg;
+    const lk_nn_kernels *k = c->team->kernels;
+    float *y = c->y.data;
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        k->add((const float *)c->x[0].data + i, (const float *)c->x[1].data + i, n, y + i);
+        if (c->relu) k->activate(LK_RELU, y + i, n);
+    }
+}
+
 static lk_status binary_forward(lk_call *c, bool multiply)
 {
     binary_job job = {.call = c, .a = &c->x[0], .b = &c->x[1], .multiply = multiply, .grid = lk_grid_of(&c->y)};
@@ -188,12 +212,24 @@ static lk_status binary_forward(lk_call *c, bool multiply)
     if (job.form == FORM_STRIDED)
         lk_team_for(c->team, lk_view_elements(&c->y), 20, binary_strided_piece, &job);
     else
-        lk_team_for(c->team, job.grid.batch * job.grid.blocks, job.grid.positions * job.grid.block, binary_piece, &job);
+        lk_team_for(c->team, job.grid.batch * job.grid.blocks * ((job.grid.positions + POSITIONS - 1) / POSITIONS),
+                    (job.grid.positions < POSITIONS ? job.grid.positions : POSITIONS) * job.grid.block, binary_piece,
+                    &job);
     return LK_OK;
+}
+
+bool lk_add_alike(const lk_call *c)
+{
+    bool floats = c->x[0].type == LK_TYPE_F32 && c->x[1].type == LK_TYPE_F32 && c->y.type == LK_TYPE_F32;
+    return floats && form_of(&c->x[0], &c->x[1], &c->y) == FORM_SAME;
 }
 
 static lk_status add_forward(lk_call *c)
 {
+    if (lk_add_alike(c)) {
+        lk_team_for(c->team, lk_view_elements(&c->y), 2, add_alike_piece, c);
+        return LK_OK;
+    }
     return binary_forward(c, false);
 }
 
@@ -252,9 +288,30 @@ static lk_status binary_backward(lk_call *c, bool multiply)
     return LK_OK;
 }
 
+/* The gradient of a ReLU behind is made in its place; an input may share it. */
+static void add_gradient_piece(void *arg, size_t begin, size_t end)
+{
+    const lk_call *c = arg;
+    const lk_nn_kernels *k = c->team->kernels;
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        float *gy = (float *)c->gy + i;
+        if (c->relu) k->gate((const float *)c->y.data + i, n, gy);
+        for (int in = 0; in < 2; in++) {
+            float *gx = c->gx[in] && c->gx[in] != c->gy ? c->gx[in] + i : NULL;
+            if (gx && c->write[in])
+                memcpy(gx, gy, n * sizeof *gx);
+            else if (gx)
+                k->add(gx, gy, n, gx);
+        }
+    }
+}
+
 static lk_status add_backward(lk_call *c)
 {
-    return binary_backward(c, false);
+    if (!lk_add_alike(c)) return binary_backward(c, false);
+    lk_team_for(c->team, lk_view_elements(&c->y), 4, add_gradient_piece, c);
+    return LK_OK;
 }
 
 static lk_status multiply_backward(lk_call *c)

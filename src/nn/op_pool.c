@@ -53,11 +53,12 @@ static void pool_piece(void *arg, size_t begin, size_t end)
         size_t values = (size_t)((at.y1 - at.y0) * (at.x1 - at.x0));
         if (max && values <= MAX_TAPS && gy.block <= LK_RUN) {
             const void *taps[MAX_TAPS];
-            size_t count = 0;
-            for (int64_t y = at.y0; y < at.y1; y++)
-                for (int64_t x = at.x0; x < at.x1; x++)
-                    taps[count++] = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + x)) * gx.block);
-            if (lk_type_bytes(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
+            size_t count = 0, line = gx.block * lk_type_width(c->x->type);
+            for (int64_t y = at.y0; y < at.y1; y++) {
+                const char *tap = lk_view_at(c->x, (plane * gx.positions + (size_t)(y * w + at.x0)) * gx.block);
+                for (int64_t x = at.x0; x < at.x1; x++, tap += line) taps[count++] = tap;
+            }
+            if (lk_type_width(c->x->type) == 1 && c->x->type == c->y.type && c->x->scale == c->y.scale) {
                 k->max_codes(c->x->type, taps, count, gy.block, lk_view_at(&c->y, item * gy.block));
                 continue;
             }
@@ -99,21 +100,35 @@ static lk_status pool_forward(lk_call *c)
 }
 
 /* The gradient of a maximum goes to the first value that is the largest, as PyTorch counts: rows first. */
-static void max_gradient(lk_call *c, window at, size_t plane, size_t item, size_t j)
+static void max_gradient(lk_call *c, window at, size_t plane, size_t item)
+{
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    const float *x[MAX_TAPS];
+    float *to[MAX_TAPS];
+    size_t count = 0;
+    for (int64_t y = at.y0; y < at.y1; y++)
+        for (int64_t q = at.x0; q < at.x1; q++, count++) {
+            size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block;
+            x[count] = (const float *)c->x->data + i;
+            to[count] = c->gx[0] + i;
+        }
+    c->team->kernels->max_gradient(x, to, count, gy.block, c->gy + item * gy.block);
+}
+
+/* The same for windows of any size, channel after channel. */
+static void max_gradient_large(lk_call *c, window at, size_t plane, size_t item)
 {
     lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
     const float *x = c->x->data;
-    float best = -INFINITY;
-    size_t where = SIZE_MAX;
-    for (int64_t y = at.y0; y < at.y1; y++) {
-        for (int64_t q = at.x0; q < at.x1; q++) {
-            size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block + j;
-            if (where != SIZE_MAX && !(x[i] > best || x[i] != x[i])) continue;
-            best = x[i];
-            where = i;
-        }
+    for (size_t j = 0; j < gy.block; j++) {
+        size_t where = SIZE_MAX;
+        for (int64_t y = at.y0; y < at.y1; y++)
+            for (int64_t q = at.x0; q < at.x1; q++) {
+                size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block + j;
+                if (where == SIZE_MAX || x[i] > x[where] || x[i] != x[i]) where = i;
+            }
+        c->gx[0][where] += c->gy[item * gy.block + j];
     }
-    c->gx[0][where] += c->gy[item * gy.block + j];
 }
 
 /* Items are (row, block) planes. */
@@ -122,11 +137,14 @@ static void pool_gradient_piece(void *arg, size_t begin, size_t end)
     lk_call *c = arg;
     lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
     int64_t w = c->x->dims[3], ow = c->y.dims[3];
+    size_t size = gx.positions * gx.block;
     for (size_t item = begin * gy.positions; item < end * gy.positions; item++) {
         size_t plane = item / gy.positions, o = item % gy.positions;
         window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+        if (c->write[0] && o == 0) memset(c->gx[0] + plane * size, 0, size * sizeof(float));
         if (c->node->op == LK_OP_MAX_POOL) {
-            for (size_t j = 0; j < gy.block; j++) max_gradient(c, at, plane, item, j);
+            bool small = (at.y1 - at.y0) * (at.x1 - at.x0) <= MAX_TAPS;
+            (small ? max_gradient : max_gradient_large)(c, at, plane, item);
             continue;
         }
         for (int64_t y = at.y0; y < at.y1; y++)
@@ -149,37 +167,40 @@ const lk_operator lk_operator_adaptive_pool = {pool_forward, pool_backward, NULL
 
 /* Mean or maximum over all positions of a row (pictures: over H*W, tokens: over T) -> [N, C]. */
 
+enum { GLOBAL_RUN = 64 };
+
+/* Items are runs of channels: (row, block, run). */
 static void global_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     lk_grid g = lk_grid_of(c->x);
     const lk_nn_kernels *k = c->team->kernels;
     bool max = c->node->op == LK_OP_GLOBAL_MAX;
-    size_t channels = (size_t)c->y.dims[1];
-    float v[LK_RUN], total[LK_RUN];
+    size_t channels = (size_t)c->y.dims[1], runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
+    float v[GLOBAL_RUN], total[GLOBAL_RUN];
     for (size_t item = begin; item < end; item++) {
-        size_t row = item / g.blocks, first = item % g.blocks * g.block;
-        for (size_t j = 0; j < g.block && first + j < channels; j += LK_RUN) {
-            size_t n = g.block - j < LK_RUN ? g.block - j : LK_RUN;
-            if (n > channels - first - j) n = channels - first - j;
-            if (!max) {
-                const void *rows = lk_view_at(c->x, item * g.positions * g.block + j);
-                k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
-            }
-            for (size_t p = 0; max && p < g.positions; p++) {
-                lk_get(c, c->x, (item * g.positions + p) * g.block + j, n, p ? v : total);
-                if (p) k->max(v, total, n, total);
-            }
-            if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
-            lk_set(c, &c->y, row * channels + first + j, n, total);
+        size_t plane = item / runs, j = item % runs * GLOBAL_RUN, row = plane / g.blocks;
+        size_t first = plane % g.blocks * g.block, n = g.block - j < GLOBAL_RUN ? g.block - j : GLOBAL_RUN;
+        if (first + j >= channels) continue;
+        if (n > channels - first - j) n = channels - first - j;
+        if (!max) {
+            const void *rows = lk_view_at(c->x, plane * g.positions * g.block + j);
+            k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
         }
+        for (size_t p = 0; max && p < g.positions; p++) {
+            lk_get(c, c->x, (plane * g.positions + p) * g.block + j, n, p ? v : total);
+            if (p) k->max(v, total, n, total);
+        }
+        if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
+        lk_set(c, &c->y, row * channels + first + j, n, total);
     }
 }
 
 static lk_status global_forward(lk_call *c)
 {
     lk_grid g = lk_grid_of(c->x);
-    lk_team_for(c->team, g.batch * g.blocks, g.positions * g.block, global_piece, c);
+    size_t runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
+    lk_team_for(c->team, g.batch * g.blocks * runs, g.positions * GLOBAL_RUN, global_piece, c);
     return LK_OK;
 }
 

@@ -1,9 +1,16 @@
 #include "nn/team.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 /* The interface that GCC's own code for `#pragma omp parallel` calls; stable since GCC 4.9. */
 extern void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags);
@@ -62,18 +69,123 @@ static void one_piece(void *data)
     if (begin < end) p->fn(p->arg, begin, end);
 }
 
+/* Threads of a gathering. The caller of fn publishes work by counting `turn` up; every other thread does its piece and
+ * counts `busy` down. Both sides look for some microseconds and then sleep: the next piece mostly comes sooner. */
+typedef struct crew {
+    void (*fn)(void *);
+    void *arg;
+    pieces work;
+    size_t others;  /* threads beside the caller */
+    size_t threads; /* that have a piece */
+    _Alignas(128) _Atomic uint32_t turn;
+    _Atomic uint32_t sleepers; /* in turn */
+    bool done;
+    _Alignas(128) _Atomic uint32_t busy;
+    _Atomic uint32_t waiting; /* the caller sleeps in busy */
+} crew;
+
+static _Thread_local crew *gathered; /* the one that this thread is the caller of */
+
+enum { LOOKS = 3000 };
+
+static void pause_once(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+}
+
+/* Until *word is no longer `old`; counts itself in *sleepers while it sleeps. */
+static void await_change(_Atomic uint32_t *word, uint32_t old, _Atomic uint32_t *sleepers)
+{
+    for (int i = 0; i < LOOKS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
+        pause_once();
+    }
+    atomic_fetch_add(sleepers, 1);
+    while (atomic_load(word) == old) syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(sleepers, 1);
+}
+
+static void do_piece(const pieces *p, size_t i, size_t threads)
+{
+    size_t begin = p->count * i / threads, end = p->count * (i + 1) / threads;
+    if (begin < end) p->fn(p->arg, begin, end);
+}
+
+static void stand_by(crew *c, size_t index)
+{
+    for (uint32_t turn = 0;; turn++) {
+        await_change(&c->turn, turn, &c->sleepers);
+        if (c->done) return;
+        if (index < c->threads) do_piece(&c->work, index, c->threads);
+        if (atomic_fetch_sub(&c->busy, 1) == 1 && atomic_load(&c->waiting))
+            syscall(SYS_futex, &c->busy, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+}
+
+static void next_turn(crew *c)
+{
+    atomic_fetch_add(&c->turn, 1);
+    if (atomic_load(&c->sleepers)) syscall(SYS_futex, &c->turn, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void share(crew *c, const pieces *work, size_t threads)
+{
+    c->work = *work;
+    c->threads = threads;
+    atomic_store(&c->busy, (uint32_t)c->others);
+    next_turn(c);
+    gathered = NULL; /* what the piece calls has this thread alone */
+    do_piece(work, 0, threads);
+    gathered = c;
+    for (uint32_t left; (left = atomic_load_explicit(&c->busy, memory_order_acquire)) != 0;)
+        await_change(&c->busy, left, &c->waiting);
+}
+
+static void crew_member(void *data)
+{
+    crew *c = data;
+    if (omp_get_thread_num() != 0) {
+        stand_by(c, (size_t)omp_get_thread_num());
+        return;
+    }
+    c->others = (size_t)omp_get_num_threads() - 1;
+    gathered = c;
+    c->fn(c->arg);
+    gathered = NULL;
+    c->done = true;
+    next_turn(c);
+}
+
+void lk_team_gather(const lk_team *team, void (*fn)(void *), void *arg)
+{
+    if (team->threads <= 1 || gathered) {
+        fn(arg);
+        return;
+    }
+    crew c = {.fn = fn, .arg = arg};
+    GOMP_parallel(crew_member, &c, (unsigned)team->threads, 0);
+}
+
 void lk_team_for(const lk_team *team, size_t count, size_t cost, lk_piece_fn fn, void *arg)
 {
-    size_t threads = (size_t)team->threads;
+    crew *c = gathered;
+    size_t threads = c ? c->others + 1 : (size_t)team->threads;
+    if (threads > (size_t)team->threads) threads = (size_t)team->threads;
     if (threads > count) threads = count;
-    /* Waking threads costs a few microseconds: about what 40,000 operations take. */
-    if (count * cost / 40000 < threads) threads = count * cost / 40000;
+    /* Waking threads costs a few microseconds, about what 40,000 operations take; those that stand by a tenth. */
+    size_t least = c ? 4000 : 40000;
+    if (count * cost / least < threads) threads = count * cost / least;
     if (threads <= 1) {
         if (count) fn(arg, 0, count);
         return;
     }
     pieces p = {fn, arg, count};
-    GOMP_parallel(one_piece, &p, (unsigned)threads, 0);
+    if (c)
+        share(c, &p, threads);
+    else
+        GOMP_parallel(one_piece, &p, (unsigned)threads, 0);
 }
 
 int lk_team_enter(int threads)

@@ -21,6 +21,11 @@ lk_team lk_team_of(int threads);
 typedef void (*lk_piece_fn)(void *arg, size_t begin, size_t end);
 void lk_team_for(const lk_team *team, size_t count, size_t cost, lk_piece_fn fn, void *arg);
 
+/* Calls fn(arg) in this thread while the others of the team stand by, awake, for each lk_team_for within it. For many
+ * short pieces of work after each other: waking a thread takes longer than most operators of a network. fn must not
+ * call anything that uses OpenMP's threads itself. */
+void lk_team_gather(const lk_team *team, void (*fn)(void *), void *arg);
+
 /* Sets how many threads oneDNN will use when called from this thread; returns the number before. */
 int lk_team_enter(int threads);
 

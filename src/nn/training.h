@@ -23,7 +23,10 @@ typedef struct lk_tnode {
     bool owned;      /* y.data and gradient are its own (not a parameter's) */
     bool wanted;     /* a gradient must reach this node: a parameter or an input lies behind it */
     bool needed;     /* one does in this step */
-    bool direct;     /* its gradient is first written, not added to, by a convolution: no need to clear it */
+    bool direct;     /* its gradient is first written, not added to: no need to clear it */
+    bool shares;     /* its gradient is that of its only reader */
+    lk_node through; /* the ReLU behind that it computes too, whose value it makes; LK_NO_NODE */
+    bool within;     /* it is such a ReLU */
     lk_call call;
     lk_view x[LK_MAX_INPUTS];     /* inputs as the operator wants them: the node's memory, or a copy */
     float *copies[LK_MAX_INPUTS]; /* value of the copy, then its gradient; NULL = none */

@@ -363,7 +363,7 @@ static lk_status conv_backward(lk_training *t, lk_tnode *n, float *gx, float *gw
     if (gx) {
         /* The first to write a gradient writes it; others add theirs. */
         lk_tnode *from = &t->nodes[n->call.node->inputs[0]];
-        bool write = from->direct && gx == from->gradient;
+        bool write = n->call.write[0] && gx == from->gradient;
         static const int args[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
         s = run(t, &n->to_input[0], name, 3, args,
                 (void *[]){n->gradient, (void *)n->call.p[0], write ? gx : t->result});

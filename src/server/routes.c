@@ -203,7 +203,7 @@ static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t 
     }
 }
 
-enum { MOST_IDS = 64 };
+enum { MOST_IDS = 64, MOST_NEAR = 200 };
 
 /* What the query string asks for. */
 typedef struct asked {
@@ -239,9 +239,11 @@ static const char *read_asked(lk_request *request, asked *out)
     o->where = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "where");
     if (exact && strcmp(exact, "0") != 0 && strcmp(exact, "1") != 0) return "exact is 0 or 1";
     o->exact = exact && *exact == '1';
-    if (rerank && lk_rerank_named(rerank, &o->rerank) != LK_OK)
-        return "rerank is none, kreciprocal, diffusion, superglobal or geometric";
-    if (expand && lk_expansion_named(expand, &o->expand) != LK_OK) return "expand is none, aqe, rank or alpha";
+    if (rerank && lk_rerank_parse(rerank, o) != LK_OK) return lk_error_message();
+    if (expand && lk_expansion_parse(expand, o) != LK_OK) return lk_error_message();
+    if (o->kreciprocal.k1 > MOST_NEAR || o->kreciprocal.k2 > MOST_NEAR || o->diffusion.k > MOST_NEAR ||
+        o->superglobal.k > MOST_NEAR || o->expand_k > MOST_NEAR)
+        return "numbers of neighbours in rerank and expand go to 200";
     int end = 0;
     out->cropped = crop != NULL;
     if (crop && (sscanf(crop, "%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 ",%9" SCNu32 "%n", &out->crop[0], &out->crop[1],
@@ -268,14 +270,23 @@ static enum MHD_Result route_search(lk_request *request, bool post)
     if (request->size == 0)
         return lk_answer_error(request, 400, "the body is a picture, or a form with a picture in its field `image`");
     lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
-    lk_image image;
-    lk_status s = lk_query_image_memory(server->searcher, request->body, request->size, "upload",
-                                        in.cropped ? in.crop : NULL, &limits, &image);
-    if (s != LK_OK) return answer_failure(request, s);
+    lk_image image = {0}, detail = {0};
+    const uint32_t *crop = in.cropped ? in.crop : NULL;
+    lk_status s =
+        lk_query_image_memory(server->searcher, request->body, request->size, "upload", crop, &limits, &image);
+    if (s == LK_OK && in.options.rerank == LK_RERANK_GEOMETRIC) {
+        s = lk_query_image_memory(NULL, request->body, request->size, "upload", crop, &limits, &detail);
+        query.details = &detail;
+    }
     query.images = &image;
     query.n_images = 1;
+    if (s != LK_OK) {
+        lk_image_free(&image);
+        return answer_failure(request, s);
+    }
     s = lk_search(server->searcher, &query, &in.options, &results);
     lk_image_free(&image);
+    lk_image_free(&detail);
     return answer_search(request, s, &results, started);
 }
 

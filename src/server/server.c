@@ -14,6 +14,7 @@
 #include <time.h>
 
 #define THUMBNAIL_BYTES ((size_t)64 << 20)
+enum { MOST_BODIES = 16 }; /* of the largest size that may lie in memory at once, of all connections together */
 
 /* ---- who may ask ---- */
 
@@ -49,6 +50,14 @@ static bool append(lk_request *request, const void *bytes, size_t n)
         request->refusal = "the picture is larger than this server accepts";
         return false;
     }
+    lk_server *server = request->server;
+    if (atomic_fetch_add(&server->body_bytes, n) + n > server->options.max_upload_bytes * MOST_BODIES) {
+        atomic_fetch_sub(&server->body_bytes, n);
+        request->refused = 503;
+        request->refusal = "too many pictures are being sent at once: try again";
+        return false;
+    }
+    request->counted += n;
     if (!lk_grow((void **)&request->body, &request->capacity, request->size + n, 1)) {
         request->refused = 503;
         request->refusal = "out of memory";
@@ -102,6 +111,11 @@ static void examine(lk_request *request)
     }
 }
 
+static enum MHD_Result answer_refusal(lk_request *request)
+{
+    return lk_answer_error(request, request->refused, request->refusal);
+}
+
 static enum MHD_Result handle(void *user, struct MHD_Connection *connection, const char *path, const char *method,
                               const char *version, const char *data, size_t *size, void **state)
 {
@@ -115,6 +129,8 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         *state = request;
         atomic_fetch_add(&server->requests, 1);
         examine(request);
+        /* Who asks before sending need not send what is refused; it ends the connection. */
+        if (request->refused && header(request, "Expect")) return answer_refusal(request);
         return MHD_YES;
     }
     if (*size) {
@@ -133,8 +149,7 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
         MHD_destroy_post_processor(request->form);
         request->form = NULL;
     }
-    if (request->refused) return lk_answer_error(request, request->refused, request->refusal);
-    return lk_route(request);
+    return request->refused ? answer_refusal(request) : lk_route(request);
 }
 
 static void completed(void *user, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code)
@@ -143,6 +158,7 @@ static void completed(void *user, struct MHD_Connection *connection, void **stat
     (void)user, (void)connection, (void)code;
     if (!request) return;
     if (request->form) MHD_destroy_post_processor(request->form); /* the sender went away */
+    atomic_fetch_sub(&request->server->body_bytes, request->counted);
     free(request->body);
     free(request);
     *state = NULL;

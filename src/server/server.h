@@ -40,6 +40,7 @@ struct lk_server {
     atomic_bool stopping;
     atomic_ullong requests, failures, searches;
     atomic_ullong search_microseconds;
+    atomic_ullong body_bytes; /* of all requests under way */
 };
 
 typedef struct lk_request {
@@ -48,6 +49,7 @@ typedef struct lk_request {
     const char *method, *path;
     uint8_t *body;
     size_t size, capacity;
+    size_t counted;                 /* in the server's body_bytes */
     struct MHD_PostProcessor *form; /* while a multipart body comes in */
     unsigned refused;               /* HTTP status decided before the body was read; 0 = none */
     const char *refusal;

@@ -16,9 +16,8 @@
 #include <unistd.h>
 
 enum {
-    AUTO_FROM = 50000, /* vectors: below, an exact search takes a few milliseconds and no index is worth its memory */
-    STALE_SHARE = 5,   /* one row in so many new or dead, and the index is built anew */
-    TUNING_K = 10      /* results that the effort is measured with */
+    STALE_SHARE = 5, /* one row in so many new or dead, and the index is built anew */
+    TUNING_K = 10    /* results that the effort is measured with */
 };
 #define DEFAULT_RECALL 0.98
 
@@ -28,7 +27,7 @@ lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out)
 {
     *out = (lk_ann_row){0};
     if (catalog->schema < 2) return LK_OK; /* written before there were indexes */
-    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_ANN);
+    sqlite3_stmt *st = lk_catalog_statement(catalog, catalog->schema < 3 ? LK_SQL_ANN_2 : LK_SQL_ANN);
     if (!st) return LK_IO;
     int code = sqlite3_step(st);
     if (code == SQLITE_ROW) {
@@ -41,6 +40,8 @@ lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out)
         out->vectors = (uint64_t)sqlite3_column_int64(st, 5);
         out->effort = (unsigned)sqlite3_column_int64(st, 6);
         out->recall = sqlite3_column_double(st, 7);
+        const char *why = catalog->schema >= 3 ? (const char *)sqlite3_column_text(st, 8) : NULL;
+        snprintf(out->why, sizeof out->why, "%s", why ? why : "");
     }
     lk_status s = code == SQLITE_ROW || code == SQLITE_DONE ? LK_OK : lk_catalog_fail(catalog, code);
     sqlite3_reset(st);
@@ -62,6 +63,7 @@ static lk_status write_row(lk_catalog *catalog, const lk_ann_row *row)
     sqlite3_bind_int64(st, 6, (sqlite3_int64)row->vectors);
     sqlite3_bind_int64(st, 7, row->effort);
     sqlite3_bind_double(st, 8, row->recall);
+    sqlite3_bind_text(st, 9, row->why, -1, SQLITE_STATIC);
     return lk_catalog_run(catalog, st);
 }
 
@@ -184,6 +186,7 @@ static lk_status build_kind(lk_context *context, lk_collection *c, const lk_ann_
     LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, options->recall > 0 ? options->recall : DEFAULT_RECALL,
                        0, &row->effort, &row->recall));
     LK_TRY(type->save(index, path));
+    LK_TRY(lk_folder_sync(c->path)); /* the folder of indexes may be new */
     snprintf(row->kind, sizeof row->kind, "%s", type->name);
     row->vectors = g.n;
     s = replace_row(c, row);
@@ -195,13 +198,12 @@ done:
     return s;
 }
 
-/* What serves a collection of so many vectors best: NULL = the exact index. */
-static const lk_ann_type *choose(const lk_flat *flat, const lk_index_options *options)
+/* What serves a collection of so many vectors best: *out NULL = the exact index, which lies in mapped files. */
+static lk_status choose(const lk_flat *flat, uint64_t memory, const lk_ann_type **out, char *why, size_t size)
 {
-    if (flat->live < AUTO_FROM) return NULL;
-    /* A graph holds a byte or two per component and some 32 links of 4 bytes. */
-    uint64_t graph = (uint64_t)flat->live * (2 * flat->dim + 160);
-    return options->memory_limit && graph > options->memory_limit ? &lk_ann_partitioned : &lk_ann_graph;
+    lk_status s = lk_ann_choose(flat->live, flat->dim, false, memory, lk_ann_machine(), out, why, size);
+    if (s == LK_OK && strcmp((*out)->name, "flat") == 0) *out = NULL;
+    return s;
 }
 
 static bool is_fresh(const lk_ann_row *row, const char *kind, const lk_flat *flat)
@@ -209,6 +211,17 @@ static bool is_fresh(const lk_ann_row *row, const char *kind, const lk_flat *fla
     uint64_t later = flat->rows - row->rows, in_it = flat->live > later ? flat->live - later : 0;
     uint64_t died = row->vectors > in_it ? row->vectors - in_it : 0; /* at least */
     return row->number && strcmp(row->kind, kind) == 0 && (later + died) * STALE_SHARE <= flat->live;
+}
+
+/* An index of another format, or a damaged one, is as good as none. */
+static bool can_be_opened(const lk_collection *c, const lk_ann_row *row)
+{
+    void *index = NULL;
+    char *path = lk_ann_path(c->path, row->number);
+    lk_status s = path ? lk_ann_open(path, row, c->manifest.config.dim, &index) : lk_fail_memory("index");
+    if (s == LK_OK) lk_ann_type_named(row->kind)->free(index);
+    free(path);
+    return s == LK_OK;
 }
 
 lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const lk_index_options *options)
@@ -234,14 +247,18 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
     LK_TRY(lk_collection_version(c, &version));
     LK_TRY(lk_catalog_segments(&c->catalog, &segments, &count));
     const lk_flat *flat = lk_snapshot_index(snapshot);
-    if (automatic) type = choose(flat, options);
+    char why[sizeof row.why] = "";
+    if (automatic) LK_TRY(lk_fail_in(choose(flat, options->memory_limit, &type, why, sizeof why), "%s", c->path));
     if (flat->live == 0) type = NULL;
     if (!type) {
         if (row.number) s = replace_row(c, NULL);
         goto done;
     }
     bool fits = row.number && lk_ann_row_fits(&row, segments, count);
-    if (!options->always && fits && is_fresh(&row, type->name, flat)) goto done;
+    if (!options->always && fits && is_fresh(&row, type->name, flat)) {
+        if (can_be_opened(c, &row)) goto done;
+        lk_log(context, LK_LOG_WARN, "the index is built anew: %s", lk_error_message());
+    }
     lk_log(context, LK_LOG_INFO, "building the %s index of %zu vectors", type->name, flat->live);
     /* Every number serves once, also when an index was given up in between: a reader that has just read a number must
      * never find another index under it. */
@@ -249,6 +266,7 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
                         .rows = flat->rows,
                         .segment = segments[count - 1].number,
                         .segment_rows = segments[count - 1].rows};
+    memcpy(fresh.why, why, sizeof why);
     s = build_kind(context, c, type, options, flat, &fresh);
 done:
     lk_snapshot_free(snapshot);
@@ -256,25 +274,54 @@ done:
     return s;
 }
 
-lk_status lk_collection_index_info(lk_collection *c, lk_index_info *out)
+/* What there is to tell when every search is exact. */
+static lk_status tell_flat(lk_collection *c, lk_index_info *out)
 {
-    *out = (lk_index_info){.kind = "flat", .recall = 1};
-    lk_ann_row row;
-    lk_status s = lk_ann_row_read(&c->catalog, &row);
-    const lk_ann_type *type = s == LK_OK && row.number ? lk_ann_type_named(row.kind) : NULL;
-    if (!type) return s;
-    char *path = lk_ann_path(c->path, row.number);
+    lk_collection_stats stats;
+    const lk_ann_type *type;
+    lk_status s = lk_collection_stats_of(c, &stats);
+    if (s != LK_OK || lk_ann_choose(stats.indexed, c->manifest.config.dim, false, 0, lk_ann_machine(), &type, out->why,
+                                    sizeof out->why) != LK_OK)
+        return s;
+    if (strcmp(type->name, "flat") != 0) out->why[0] = 0;
+    return LK_OK;
+}
+
+static lk_status tell(lk_collection *c, const lk_ann_row *row, lk_index_info *out)
+{
+    const lk_ann_type *type = lk_ann_type_named(row->kind);
+    char *path = lk_ann_path(c->path, row->number);
     void *index = NULL;
-    s = path ? lk_ann_open(path, &row, c->manifest.config.dim, &index) : lk_fail_memory("index");
+    lk_status s = path ? lk_ann_open(path, row, c->manifest.config.dim, &index) : lk_fail_memory("index");
     if (s == LK_OK) {
         lk_ann_size size;
         type->size(index, &size);
-        *out = (lk_index_info){.kind = type->name, .vectors = row.vectors, .effort = row.effort, .recall = row.recall};
-        out->bytes = size.disk;
-        out->resident = size.resident;
+        *out = (lk_index_info){.kind = type->name,
+                               .vectors = row->vectors,
+                               .bytes = size.disk,
+                               .resident = size.resident,
+                               .effort = row->effort,
+                               .recall = row->recall};
+        memcpy(out->why, row->why, sizeof out->why);
         type->describe(index, out->description, sizeof out->description);
         type->free(index);
     }
     free(path);
     return s;
+}
+
+lk_status lk_collection_index_info(lk_collection *c, lk_index_info *out)
+{
+    lk_ann_row row;
+    lk_status s = LK_OK;
+    /* A writer may replace the index between our reading its number and opening it: then there is another number. */
+    for (uint64_t before = 0;; before = row.number) {
+        *out = (lk_index_info){.kind = "flat", .recall = 1};
+        lk_status known = lk_ann_row_read(&c->catalog, &row);
+        if (known != LK_OK) return known;
+        if (row.number == 0) return tell_flat(c, out);
+        if (s == LK_NOT_FOUND && row.number == before) return s;
+        s = tell(c, &row, out);
+        if (s != LK_NOT_FOUND) return s;
+    }
 }

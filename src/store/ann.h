@@ -17,6 +17,7 @@ typedef struct lk_ann_row {
     uint64_t vectors; /* that are in it */
     unsigned effort;
     double recall; /* of 10 results that effort was measured to have */
+    char why[128]; /* it is of this kind; "" when somebody wanted that */
 } lk_ann_row;
 
 /* LK_OK also when there is none. */

@@ -9,12 +9,13 @@
 #include <string.h>
 
 #define APPLICATION_ID 0x4c4b4353 /* "LKCS" */
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
-/* Added by version 2. At most one row: src/store/ann.h says what it means. */
+/* Added by version 2, its last column by version 3. At most one row: src/store/ann.h says what it means. */
 #define ANN_TABLE                                                                                                      \
     "CREATE TABLE ann(number INTEGER NOT NULL, kind TEXT NOT NULL, rows INTEGER NOT NULL, segment INTEGER NOT NULL,"   \
-    "  segment_rows INTEGER NOT NULL, vectors INTEGER NOT NULL, effort INTEGER NOT NULL, recall REAL NOT NULL);"
+    "  segment_rows INTEGER NOT NULL, vectors INTEGER NOT NULL, effort INTEGER NOT NULL, recall REAL NOT NULL,"        \
+    "  why TEXT NOT NULL DEFAULT '');"
 
 static const char schema[] =
     "CREATE TABLE images("
@@ -62,8 +63,9 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_MOVE] = "UPDATE images SET segment=?2, row=?3 WHERE id=?1",
     [LK_SQL_FORGET_SEGMENTS] = "DELETE FROM segments",
     [LK_SQL_FORGET_DEAD] = "DELETE FROM dead",
-    [LK_SQL_ANN] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall FROM ann",
-    [LK_SQL_ANN_PUT] = "INSERT INTO ann VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
+    [LK_SQL_ANN] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall, why FROM ann",
+    [LK_SQL_ANN_2] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall FROM ann",
+    [LK_SQL_ANN_PUT] = "INSERT INTO ann VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
     [LK_SQL_FORGET_ANN] = "DELETE FROM ann",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
 };
@@ -157,7 +159,10 @@ static int open_database(lk_catalog *catalog, lk_access access)
 static lk_status upgrade(lk_catalog *catalog)
 {
     if (catalog->schema >= SCHEMA_VERSION) return LK_OK;
-    lk_status s = execute(catalog, "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=2; COMMIT;");
+    lk_status s = execute(catalog, catalog->schema < 2
+                                       ? "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=3; COMMIT;"
+                                       : "BEGIN IMMEDIATE; ALTER TABLE ann ADD COLUMN why TEXT NOT NULL DEFAULT '';"
+                                         "PRAGMA user_version=3; COMMIT;");
     if (s == LK_OK) catalog->schema = SCHEMA_VERSION;
     return s;
 }

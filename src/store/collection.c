@@ -21,8 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SEGMENT_BYTES ((uint64_t)256 << 20) /* a segment is not begun anew before it is this long */
-
 char *lk_collection_segment_path(const lk_collection *c, uint64_t number)
 {
     char *out;
@@ -47,15 +45,6 @@ const char *lk_collection_model_dir(const lk_collection *c)
 }
 
 /* ---- creating ---- */
-
-static lk_status sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    lk_status s = LK_OK;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) s = lk_fail_errno(errno, "%s: cannot be synced", path);
-    if (fd >= 0) close(fd);
-    return s;
-}
 
 static lk_status make_folder(const char *parent, const char *name)
 {
@@ -89,7 +78,7 @@ static lk_status furnish(const char *folder, const lk_collection_config *config)
         goto done;
     }
     LK_TRY(lk_manifest_write(manifest_path, &manifest));
-    LK_TRY(sync_folder(folder));
+    LK_TRY(lk_folder_sync(folder));
 done:
     free(manifest_path);
     free(catalog);
@@ -136,7 +125,7 @@ lk_status lk_collection_create(const char *path, const lk_collection_config *con
         remove_half_made(temporary);
         goto done;
     }
-    LK_TRY(sync_folder(*absolute ? absolute : "/"));
+    LK_TRY(lk_folder_sync(*absolute ? absolute : "/"));
     s = lk_collection_open(path, LK_WRITE, out);
 done:
     free(temporary);
@@ -328,7 +317,7 @@ static lk_status begin(lk_collection *c)
 /* Opens the segment that grows, a new one when there is none or the present one is long. */
 static lk_status current_segment(lk_collection *c)
 {
-    if (c->current.number && c->current.bytes < SEGMENT_BYTES) return LK_OK;
+    if (c->current.number && c->current.bytes < LK_SEGMENT_BYTES) return LK_OK;
     lk_segment_row fresh = {.number = c->current.number + 1, .bytes = LK_SEGMENT_HEADER};
     char *path = lk_collection_segment_path(c, fresh.number);
     if (!path) return lk_fail_memory(c->path);
@@ -630,7 +619,8 @@ lk_status lk_collection_find_id(lk_collection *c, int64_t id, lk_record *out)
     sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_BY_ID);
     if (!st) return LK_IO;
     sqlite3_bind_int64(st, 1, id);
-    return find(c, st, out);
+    lk_status s = find(c, st, out);
+    return s == LK_NOT_FOUND ? lk_fail(s, "no picture has the id %lld", (long long)id) : s;
 }
 
 lk_status lk_collection_find_path(lk_collection *c, const char *path, lk_record *out)

@@ -2,6 +2,7 @@
  * in one transaction; a crash before that leaves orphans, one after it leaves old files, and the next writer deletes
  * either. */
 #include "store/collection.h"
+#include "store/features.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -22,12 +23,10 @@ typedef struct rewriter {
     size_t rows; /* gathered */
 } rewriter;
 
-#define SEGMENT_BYTES ((uint64_t)256 << 20)
-
 static lk_status begin_segment(rewriter *w)
 {
     lk_collection *c = w->collection;
-    if (w->count && w->done[w->count - 1].bytes < SEGMENT_BYTES) return LK_OK;
+    if (w->count && w->done[w->count - 1].bytes < LK_SEGMENT_BYTES) return LK_OK;
     if (!lk_grow((void **)&w->done, &w->capacity, w->count + 1, sizeof *w->done)) return lk_fail_memory("compaction");
     lk_segment_row fresh = {.number = w->next_number++, .bytes = LK_SEGMENT_HEADER};
     char *path = lk_collection_segment_path(c, fresh.number);
@@ -166,6 +165,7 @@ lk_status lk_collection_compact(lk_collection *c)
     c->current = w.count ? w.done[w.count - 1] : (lk_segment_row){0};
     s = lk_collection_write_manifest(c);
     lk_collection_drop_orphans(c);
+    if (s == LK_OK) lk_features_prune(c->path); /* what it cannot drop costs room alone; `verify` says what is wrong */
 done:
     if (begun && !switched) {
         char message[LK_ERROR_SIZE];

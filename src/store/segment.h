@@ -20,6 +20,7 @@ typedef struct lk_block {
 } lk_block;
 
 enum { LK_SEGMENT_HEADER = 64 };
+#define LK_SEGMENT_BYTES ((uint64_t)256 << 20) /* a segment is not begun anew before it is this long */
 
 /* Creates the file with its header and makes both durable. LK_IO. */
 lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype);

@@ -5,6 +5,7 @@
 #include "store/select.h"
 #include "store/snapshot.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* A set of at most one picture in so many, or at most SMALL_SET pictures, is scored picture by picture: a walk would
@@ -62,24 +63,12 @@ static lk_status offer_places(const lk_snapshot *snapshot, const float *query, s
     return s;
 }
 
-/* What the approximate index finds. */
-static lk_status search_ann(const lk_snapshot *snapshot, lk_context *context, const float *query, size_t k,
-                            const lk_id_set *set, lk_topk *best)
+/* Offers what the approximate index found, which are rows. */
+static lk_status offer_rows(const lk_snapshot *snapshot, const float *query, size_t count, const lk_hit *hits,
+                            lk_topk *best)
 {
-    passing filter = {snapshot, set};
-    bool filtered = set || snapshot->covered_dead;
-    size_t count = 0;
-    if (k > snapshot->covered) k = snapshot->covered;
-    /* The effort was measured for ten results; many more need a longer list. */
-    size_t effort = snapshot->effort > 2 * k ? snapshot->effort : 2 * k;
-    /* Of a filtered walk's candidates only so many can be found: it needs more of them for the same recall. */
-    if (set) effort = (size_t)((double)effort * (double)snapshot->index->live / (double)lk_id_set_count(set));
-    lk_hit *hits = lk_alloc(k, sizeof *hits);
-    uint64_t *places = lk_alloc(k, sizeof *places);
-    lk_status s = hits && places ? LK_OK : lk_fail_memory("results");
-    if (s == LK_OK)
-        s = snapshot->type->search(snapshot->ann, context, (unsigned)effort, 1, query, k, filtered ? row_passes : NULL,
-                                   &filter, hits, &count);
+    uint64_t *places = lk_alloc(count, sizeof *places);
+    lk_status s = places ? LK_OK : lk_fail_memory("results");
     for (size_t i = 0; s == LK_OK && i < count; i++) {
         if (hits[i].id >= snapshot->covered)
             s = lk_fail(LK_CORRUPT, "the approximate index names a vector that is not there");
@@ -88,6 +77,31 @@ static lk_status search_ann(const lk_snapshot *snapshot, lk_context *context, co
     }
     if (s == LK_OK) s = offer_places(snapshot, query, count, places, best);
     free(places);
+    return s;
+}
+
+/* Of a filtered walk's candidates only so many can be found: it needs more of them for the same recall. */
+static size_t effort_for(const lk_snapshot *snapshot, size_t k, const lk_id_set *set)
+{
+    /* The effort was measured for ten results; many more need a longer list. */
+    size_t effort = snapshot->effort > 2 * k ? snapshot->effort : 2 * k;
+    return set ? (size_t)((double)effort * (double)snapshot->index->live / (double)lk_id_set_count(set)) : effort;
+}
+
+/* What the approximate index finds. */
+static lk_status search_ann(const lk_snapshot *snapshot, lk_context *context, const float *query, size_t k,
+                            const lk_id_set *set, lk_topk *best)
+{
+    passing filter = {snapshot, set};
+    bool filtered = set || snapshot->covered_dead;
+    size_t count = 0;
+    if (k > snapshot->covered) k = snapshot->covered;
+    lk_hit *hits = lk_alloc(k, sizeof *hits);
+    lk_status s = hits ? LK_OK : lk_fail_memory("results");
+    if (s == LK_OK)
+        s = snapshot->type->search(snapshot->ann, context, (unsigned)effort_for(snapshot, k, set), 1, query, k,
+                                   filtered ? row_passes : NULL, &filter, hits, &count);
+    if (s == LK_OK) s = offer_rows(snapshot, query, count, hits, best);
     free(hits);
     return s;
 }
@@ -161,4 +175,62 @@ lk_status lk_snapshot_search(const lk_snapshot *snapshot, lk_context *context, b
         hits[i] = (lk_hit){.id = room[i].id, .score = flat->metric == LK_L2 ? 0 - room[i].score : room[i].score};
     free(room);
     return s;
+}
+
+/* ---- ranges ---- */
+
+typedef struct range {
+    const lk_snapshot *snapshot;
+    lk_context *context;
+    const float *query;
+    float bound;
+    size_t most;
+    const lk_id_set *set; /* or NULL */
+} range;
+
+static lk_status range_exact(const range *r, const lk_flat *flat, lk_hit *hits, size_t *count)
+{
+    return lk_flat_range(flat, r->context, 1, r->query, r->bound, r->most, r->set ? lk_id_set_has : NULL,
+                         (void *)r->set, hits, count);
+}
+
+static lk_status range_ann(const range *r, lk_hit *hits, lk_topk *best)
+{
+    const lk_snapshot *snapshot = r->snapshot;
+    passing filter = {snapshot, r->set};
+    size_t count = 0;
+    /* Its scores are those of codes: what lies a little outside of the bound by them may lie within. */
+    float slack = snapshot->index->metric == LK_L2 ? -0.02f * r->bound : 0.01f * fmaxf(1, fabsf(r->bound));
+    lk_status s = snapshot->type->range(snapshot->ann, r->context, (unsigned)effort_for(snapshot, 1, NULL), 1, r->query,
+                                        r->bound - slack, r->most, r->set || snapshot->covered_dead ? row_passes : NULL,
+                                        &filter, hits, &count);
+    if (s == LK_OK) s = offer_rows(snapshot, r->query, count, hits, best);
+    if (s == LK_OK && snapshot->tail->live) s = range_exact(r, snapshot->tail, hits, &count);
+    for (size_t i = 0; s == LK_OK && snapshot->tail->live && i < count; i++)
+        lk_topk_push(best, key_of(snapshot->index->metric, hits[i].score), hits[i].id);
+    return s;
+}
+
+lk_status lk_snapshot_range(const lk_snapshot *snapshot, lk_context *context, bool exact, const float *query,
+                            float bound, size_t most, const lk_id_set *filter, lk_hit *hits, size_t *count)
+{
+    const lk_flat *flat = snapshot->index;
+    *count = 0;
+    if (most == 0 || isnan(bound)) return lk_fail(LK_INVALID, "a range needs a bound, and room for results");
+    if (flat->live == 0 || (filter && lk_id_set_count(filter) == 0)) return LK_OK;
+    range r = {snapshot, context, query, bound, most < flat->live ? most : flat->live, filter};
+    size_t n = filter ? lk_id_set_count(filter) : flat->live;
+    bool small = filter && (n <= SMALL_SET || n < flat->live / SMALL_SHARE);
+    if (!small && (exact || !snapshot->ann)) return range_exact(&r, flat, hits, count);
+    lk_topk best;
+    lk_hit *room = lk_alloc(lk_topk_capacity(r.most), sizeof *room);
+    if (!room) return lk_fail_memory("results");
+    lk_topk_init(&best, room, r.most);
+    best.threshold = key_of(flat->metric, bound);
+    lk_status s = small ? scan_set(snapshot, query, filter, &best) : range_ann(&r, hits, &best);
+    if (s == LK_OK) *count = lk_topk_finish(&best);
+    for (size_t i = 0; s == LK_OK && i < *count; i++)
+        hits[i] = (lk_hit){.id = room[i].id, .score = flat->metric == LK_L2 ? 0 - room[i].score : room[i].score};
+    free(room);
+    return s == LK_CORRUPT ? range_exact(&r, flat, hits, count) : s;
 }

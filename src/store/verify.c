@@ -1,6 +1,7 @@
 /* Checking a collection: every byte that has a checksum, and that catalog and vectors agree. */
 #include "store/ann.h"
 #include "store/collection.h"
+#include "store/features.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -187,6 +188,7 @@ lk_status lk_collection_verify(lk_collection *c, lk_report_fn report, void *user
         if (s == LK_OK) s = check_index(&k, rows, count);
         lk_catalog_simple(&c->catalog, LK_SQL_COMMIT);
     }
+    if (s == LK_OK) s = lk_features_verify(c->path, report, user, &k.problems);
     *problems = k.problems;
 done:
     for (size_t i = 0; i < k.count; i++) {

@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIELDS = 7 };
+enum { FIELDS = 7, LOSSES = 2 };
+static const char *const loss_names[LOSSES] = {"state.loss", "state.drop_loss"};
+
+static lk_loss *loss_of(const lk_network *net, int number)
+{
+    return number ? net->drop.loss : net->main.loss;
+}
 
 static lk_safetensor bytes_tensor(const char *name, const void *bytes, size_t size)
 {
@@ -21,16 +27,15 @@ lk_status lk_checkpoint_write(const char *directory, const lk_network *net, cons
 {
     char *folder = lk_path_join(directory, "checkpoint"),
          *path = folder ? lk_path_join(folder, "last.safetensors") : NULL;
-    size_t optimiser_size = lk_optimiser_state_size(net->optimiser), loss_size = lk_loss_state_size(net->loss), n = 0;
-    lk_safetensor *tensors = lk_alloc_zero(net->tensor_count + 3, sizeof *tensors);
-    uint8_t *optimiser = lk_alloc(optimiser_size + 1, 1), *loss = lk_alloc(loss_size + 1, 1);
+    size_t optimiser_size = lk_optimiser_state_size(net->optimiser), n = 0;
+    lk_safetensor *tensors = lk_alloc_zero(net->tensor_count + 2 + LOSSES, sizeof *tensors);
+    uint8_t *optimiser = lk_alloc(optimiser_size + 1, 1), *states[LOSSES] = {NULL};
     const double fields[FIELDS] = {state->epoch,      (double)state->batch, (double)state->step, state->loss_sum,
                                    state->best_epoch, state->since_best,    state->best_map};
-    lk_status s = path && tensors && optimiser && loss ? LK_OK : lk_fail_memory("checkpoint");
+    lk_status s = path && tensors && optimiser ? LK_OK : lk_fail_memory("checkpoint");
     if (s == LK_OK) s = lk_make_dirs(folder);
     if (s != LK_OK) goto done;
     lk_optimiser_state_save(net->optimiser, optimiser);
-    lk_loss_state_save(net->loss, loss);
     for (size_t i = 0; i < net->tensor_count; i++) {
         const lk_net_tensor *t = &net->tensors[i];
         tensors[n] = (lk_safetensor){
@@ -39,7 +44,15 @@ lk_status lk_checkpoint_write(const char *directory, const lk_network *net, cons
         n++;
     }
     tensors[n++] = bytes_tensor("state.optimiser", optimiser, optimiser_size);
-    if (loss_size) tensors[n++] = bytes_tensor("state.loss", loss, loss_size);
+    for (int k = 0; k < LOSSES; k++) {
+        const lk_loss *loss = loss_of(net, k);
+        size_t size = loss ? lk_loss_state_size(loss) : 0;
+        if (!size) continue;
+        states[k] = lk_alloc(size, 1);
+        if (!states[k]) LK_TRY(lk_fail_memory("checkpoint"));
+        lk_loss_state_save(loss, states[k]);
+        tensors[n++] = bytes_tensor(loss_names[k], states[k], size);
+    }
     tensors[n++] = (lk_safetensor){
         .name = "state.run", .dtype = LK_ST_F64, .rank = 1, .shape = {FIELDS}, .data = fields, .count = FIELDS};
     s = lk_safetensors_write(path, tensors, n, (const char *const[]){"fingerprint", fingerprint, NULL});
@@ -48,7 +61,7 @@ done:
     free(path);
     free(tensors);
     free(optimiser);
-    free(loss);
+    for (int k = 0; k < LOSSES; k++) free(states[k]);
     return s;
 }
 
@@ -65,18 +78,19 @@ static lk_status restore(const lk_safetensors *file, lk_network *net, lk_train_s
     const lk_safetensor *t;
     lk_status s;
     double fields[FIELDS];
-    size_t size = lk_loss_state_size(net->loss);
     for (size_t i = 0; i < net->tensor_count; i++) {
         LK_TRY(find(file, net->tensors[i].name, LK_ST_F32, net->tensors[i].n, &t));
         memcpy(net->tensors[i].values, t->data, net->tensors[i].n * sizeof(float));
     }
     LK_TRY(find(file, "state.optimiser", LK_ST_U8, lk_optimiser_state_size(net->optimiser), &t));
     LK_TRY(lk_optimiser_state_load(net->optimiser, t->data, t->count));
-    t = lk_safetensors_find(file, "state.loss");
-    if (t)
-        LK_TRY(lk_loss_state_restore(net->loss, t->data, t->count));
-    else if (size)
-        LK_TRY(lk_fail(LK_CORRUPT, "%s: has no state of the loss", lk_safetensors_path(file)));
+    for (int k = 0; k < LOSSES; k++) {
+        lk_loss *loss = loss_of(net, k);
+        size_t size = loss ? lk_loss_state_size(loss) : 0;
+        if (!size) continue;
+        LK_TRY(find(file, loss_names[k], LK_ST_U8, size, &t));
+        LK_TRY(lk_loss_state_restore(loss, t->data, size));
+    }
     LK_TRY(find(file, "state.run", LK_ST_F64, FIELDS, &t));
     memcpy(fields, t->data, sizeof fields);
     *state = (lk_train_state){.epoch = (uint32_t)fields[0],

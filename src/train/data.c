@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "train/hierarchy.h"
 
 #include <jansson.h>
 #include <likeness/engine.h>
@@ -28,6 +29,9 @@ typedef struct table {
     size_t set_count, set_capacity;
     const char **classes; /* sorted, distinct */
     size_t class_count;
+    lk_level_source source; /* of a hierarchy */
+    const char **keys;      /* [count], see lk_levels_read */
+    int32_t *levels;        /* [count][levels] */
     bool split;
 } table;
 
@@ -75,16 +79,50 @@ static const char *folder_label(lk_train_data *data, const char *root, const cha
     return label;
 }
 
+/* The label of one picture, as it is written. */
+static lk_status take_label(table *t, size_t at, const lk_source *source, const char *root, const json_t *labels)
+{
+    lk_train_data *data = t->data;
+    const json_t *several = json_object_get(labels, "labels");
+    const char *folder = root ? folder_label(data, root, source->path) : "";
+    if (!folder) return lk_fail_memory("pictures");
+    if (t->source.folders || t->source.count) {
+        size_t levels;
+        lk_status s = lk_levels_read(&t->source, labels, folder, &data->arena, &t->keys[at], &data->names[at], &levels);
+        if (levels > data->levels) data->levels = levels;
+        return s;
+    }
+    data->multi |= several != NULL;
+    data->names[at] = root ? folder : label_text(data, several ? several : json_object_get(labels, "label"));
+    return data->names[at] ? LK_OK : lk_fail_memory("pictures");
+}
+
+static lk_status take_one(table *t, const lk_source *source, const char *root)
+{
+    lk_train_data *data = t->data;
+    json_t *labels = source->labels ? json_loads(source->labels, 0, NULL) : NULL;
+    size_t at = data->count;
+    data->paths[at] = lk_arena_strdup(&data->arena, source->path);
+    t->parts[at] = (uint8_t)part_of(labels);
+    t->split |= t->parts[at] != PART_UNKNOWN;
+    lk_status s = data->paths[at] ? take_label(t, at, source, root, labels) : lk_fail_memory("pictures");
+    json_decref(labels);
+    if (s != LK_OK) return s;
+    data->labelled |= data->names[at][0] != 0;
+    data->count++;
+    return LK_OK;
+}
+
 /* Takes over what exists of the list. root: the folder, NULL for a CSV. */
 static lk_status take_sources(lk_context *context, table *t, lk_source_list *list, const char *root)
 {
     lk_train_data *data = t->data;
-    size_t all = lk_sources_count(list);
+    size_t all = lk_sources_count(list), drawings = 0;
     data->paths = lk_alloc_zero(all + 1, sizeof *data->paths);
     data->names = lk_alloc_zero(all + 1, sizeof *data->names);
+    t->keys = lk_alloc_zero(all + 1, sizeof *t->keys);
     t->parts = lk_alloc_zero(all + 1, 1);
-    if (!data->paths || !data->names || !t->parts) return lk_fail_memory("pictures");
-    size_t drawings = 0;
+    if (!data->paths || !data->names || !t->keys || !t->parts) return lk_fail_memory("pictures");
     for (size_t i = 0; i < all; i++) {
         const lk_source *source = lk_sources_at(list, i);
         if (access(source->path, R_OK) != 0) {
@@ -92,23 +130,13 @@ static lk_status take_sources(lk_context *context, table *t, lk_source_list *lis
                 lk_log(context, LK_LOG_WARN, "%s: cannot be read and is left out", source->path);
             continue;
         }
-        json_t *labels = source->labels ? json_loads(source->labels, 0, NULL) : NULL;
-        const json_t *several = json_object_get(labels, "labels");
-        size_t at = data->count;
-        data->paths[at] = lk_arena_strdup(&data->arena, source->path);
-        data->multi |= several != NULL;
-        data->names[at] = root ? folder_label(data, root, source->path)
-                               : label_text(data, several ? several : json_object_get(labels, "label"));
-        t->parts[at] = (uint8_t)part_of(labels);
-        t->split |= t->parts[at] != PART_UNKNOWN;
-        json_decref(labels);
-        if (!data->paths[at] || !data->names[at]) return lk_fail_memory("pictures");
-        data->labelled |= data->names[at][0] != 0;
-        const char *dot = strrchr(data->paths[at], '.');
+        lk_status s = take_one(t, source, root);
+        if (s != LK_OK) return lk_fail_in(s, "%s", source->path);
+        const char *dot = strrchr(source->path, '.');
         drawings += dot && strcasecmp(dot, ".svg") == 0;
-        data->count++;
     }
     data->drawings = 2 * drawings > data->count;
+    if (data->levels < 2) data->levels = 0;
     if (data->info.missing > MISSING_NAMED)
         lk_log(context, LK_LOG_WARN, "%zu pictures cannot be read and are left out", data->info.missing);
     if (data->count == 0)
@@ -275,7 +303,9 @@ static lk_status make_part(table *t, int which, lk_train_part *part)
     part->classes = lk_alloc(data->count, sizeof *part->classes);
     part->set_at = data->multi ? lk_alloc_zero(data->count + 1, sizeof *part->set_at) : NULL;
     part->sets = data->multi ? lk_alloc(t->set_count + 1, sizeof *part->sets) : NULL;
-    if (!number || !part->pictures || !part->classes || (data->multi && (!part->set_at || !part->sets))) {
+    part->levels = data->levels ? lk_alloc(data->count, data->levels * sizeof *part->levels) : NULL;
+    if (!number || !part->pictures || !part->classes || (data->multi && (!part->set_at || !part->sets)) ||
+        (data->levels && !part->levels)) {
         free(number);
         return lk_fail_memory("labels");
     }
@@ -291,6 +321,8 @@ static lk_status make_part(table *t, int which, lk_train_part *part)
         }
         if (number[t->label_of[i]] < 0) number[t->label_of[i]] = (int32_t)part->class_count++;
         part->classes[at] = number[t->label_of[i]];
+        if (data->levels)
+            memcpy(part->levels + at * data->levels, t->levels + i * data->levels, data->levels * sizeof *part->levels);
         if (!data->multi) continue;
         size_t n = t->set_at[i + 1] - t->set_at[i];
         memcpy(part->sets + part->set_at[at], t->sets + t->set_at[i], n * sizeof *part->sets);
@@ -305,6 +337,11 @@ static lk_status finish(table *t, const char *path)
     lk_train_data *data = t->data;
     lk_status s;
     LK_TRY(number_classes(t));
+    if (data->levels) {
+        t->levels = lk_alloc(data->count, data->levels * sizeof *t->levels);
+        if (!t->levels) LK_TRY(lk_fail_memory("labels"));
+        LK_TRY(lk_levels_number(t->keys, data->count, data->levels, t->levels));
+    }
     if (!t->split) LK_TRY(hold_out(t));
     LK_TRY(make_part(t, PART_TRAINING, &data->training));
     LK_TRY(make_part(t, PART_VALIDATION, &data->validation));
@@ -317,8 +354,11 @@ static lk_status finish(table *t, const char *path)
     if (info->training < 2)
         LK_TRY(lk_fail(LK_INVALID, "%s: %zu pictures to train on%s: at least two are needed", path, info->training,
                        t->split ? " (rows whose split is train)" : ""));
-    const lk_labels labels = {.kind = data->multi ? LK_LABELS_MULTI : LK_LABELS_SINGLE,
-                              .classes = data->training.classes,
+    const lk_labels labels = {.kind = data->multi    ? LK_LABELS_MULTI
+                                      : data->levels ? LK_LABELS_HIERARCHY
+                                                     : LK_LABELS_SINGLE,
+                              .classes = data->levels ? data->training.levels : data->training.classes,
+                              .levels = data->levels,
                               .set_at = data->training.set_at,
                               .sets = data->training.sets};
     s = lk_labels_summary(data->labelled ? &labels : NULL, info->training, &info->labels);
@@ -326,7 +366,7 @@ done:
     return s;
 }
 
-lk_status lk_train_data_open(lk_context *context, const char *path, lk_train_data **out)
+lk_status lk_train_data_open(lk_context *context, const char *path, const char *levels, lk_train_data **out)
 {
     struct stat st;
     lk_source_list *list = NULL;
@@ -343,6 +383,7 @@ lk_status lk_train_data_open(lk_context *context, const char *path, lk_train_dat
     LK_TRY(lk_sources_new(&list));
     bool folder = S_ISDIR(st.st_mode);
     LK_TRY(folder ? lk_sources_add(list, root) : lk_sources_add_csv(list, root));
+    LK_TRY(lk_fail_in(lk_levels_find(levels, folder, list, &t.source), "%s", path));
     LK_TRY(lk_fail_in(take_sources(context, &t, list, folder ? root : NULL), "%s", path));
     LK_TRY(finish(&t, path));
     *out = t.data;
@@ -355,6 +396,8 @@ done:
     free(t.set_at);
     free(t.sets);
     free(t.classes);
+    free(t.keys);
+    free(t.levels);
     lk_train_data_free(t.data);
     return s;
 }
@@ -365,6 +408,7 @@ static void free_part(lk_train_part *part)
     free(part->classes);
     free(part->set_at);
     free(part->sets);
+    free(part->levels);
 }
 
 void lk_train_data_free(lk_train_data *data)
@@ -384,9 +428,17 @@ lk_train_data_info lk_train_data_info_of(const lk_train_data *data)
 }
 
 lk_labels lk_train_labels_of(const lk_train_data *data, const lk_train_part *part, const uint32_t *rows, size_t n,
-                             int32_t *classes, uint32_t *set_at, int32_t *sets)
+                             bool finest, int32_t *classes, uint32_t *set_at, int32_t *sets)
 {
-    lk_labels labels = {.kind = data->multi ? LK_LABELS_MULTI : LK_LABELS_SINGLE, .classes = classes};
+    lk_labels labels = {.kind = LK_LABELS_SINGLE, .classes = classes};
+    size_t levels = finest ? 0 : data->levels;
+    if (levels) {
+        labels.kind = LK_LABELS_HIERARCHY;
+        labels.levels = levels;
+        for (size_t i = 0; i < n; i++)
+            memcpy(classes + i * levels, part->levels + rows[i] * levels, levels * sizeof *classes);
+        return labels;
+    }
     for (size_t i = 0; i < n; i++) classes[i] = part->classes[rows[i]];
     if (!data->multi) return labels;
     set_at[0] = 0;
@@ -395,8 +447,5 @@ lk_labels lk_train_labels_of(const lk_train_data *data, const lk_train_part *par
         memcpy(sets + set_at[i], part->sets + begin, count * sizeof *sets);
         set_at[i + 1] = set_at[i] + (uint32_t)count;
     }
-    labels.classes = NULL;
-    labels.set_at = set_at;
-    labels.sets = sets;
-    return labels;
+    return (lk_labels){.kind = LK_LABELS_MULTI, .set_at = set_at, .sets = sets};
 }

@@ -14,6 +14,7 @@ typedef struct lk_train_part {
     size_t class_count;
     uint32_t *set_at; /* several labels: [count+1] */
     int32_t *sets;
+    int32_t *levels; /* a hierarchy: [count][levels], the coarsest first */
 } lk_train_part;
 
 struct lk_train_data {
@@ -22,13 +23,14 @@ struct lk_train_data {
     const char **paths;
     const char **names; /* [count] label as written, or "" */
     bool multi, labelled, drawings;
+    size_t levels; /* of a hierarchy; 0 = none */
     lk_train_part training, validation;
     lk_train_data_info info;
 };
 
-/* Labels of rows (places in the part) as a loss wants them. The arrays belong to the caller: classes [n], set_at [n+1],
- * sets [enough for all]. */
+/* Labels of rows (places in the part) as a loss wants them. finest: of a hierarchy the finest level alone, as single
+ * labels. The arrays belong to the caller: classes [n] or [n][levels], set_at [n+1], sets [enough for all]. */
 lk_labels lk_train_labels_of(const lk_train_data *data, const lk_train_part *part, const uint32_t *rows, size_t n,
-                             int32_t *classes, uint32_t *set_at, int32_t *sets);
+                             bool finest, int32_t *classes, uint32_t *set_at, int32_t *sets);
 
 #endif

@@ -19,6 +19,24 @@ static const char *crop_mode(lk_fit fit)
 
 static const char *const filters[] = {"nearest", "box", "bilinear", "bicubic", "lanczos"};
 
+static json_t *describe_head(const lk_network *net)
+{
+    const lk_head_pooling *how = &net->pooling;
+    bool projects = net->main.weight || net->main.scale, cgd = how->branch_count > 0;
+    double p = cgd ? (double)how->branches[0].p : net->p ? (double)net->p[0] : 3;
+    json_t *head = json_pack("{s:s, s:f, s:I}", "pool", lk_head_pool_names[how->pool], "p", p, "dim",
+                             (json_int_t)(projects ? net->dim : 0));
+    if (!head) return NULL;
+    if (how->p_count > 1) json_object_set_new(head, "p_per_channel", json_true());
+    if (how->pool == LK_HEAD_RMAC) json_object_set_new(head, "levels", json_integer(how->levels));
+    json_t *descriptors = cgd ? json_array() : NULL;
+    for (size_t k = 0; k < how->branch_count; k++)
+        json_array_append_new(descriptors, json_pack("{s:s, s:I}", "pool", lk_cgd_names[how->branches[k].kind], "dim",
+                                                     (json_int_t)how->branches[k].out));
+    if (cgd) json_object_set_new(head, "descriptors", descriptors);
+    return head;
+}
+
 static lk_status write_config(const char *directory, const lk_network *net)
 {
     const lk_preprocess *how = lk_model_preparation(net->model);
@@ -30,9 +48,7 @@ static lk_status write_config(const char *directory, const lk_network *net)
                   (int)how->size[1], "crop_pct", share, "crop_mode", crop_mode(how->fit), "interpolation",
                   filters[how->filter], "mean", (double)how->mean[0], (double)how->mean[1], (double)how->mean[2], "std",
                   (double)how->std[0], (double)how->std[1], (double)how->std[2]);
-    bool projects = net->weight || net->scale;
-    json_t *head = json_pack("{s:s, s:f, s:I}", "pool", lk_head_pool_names[net->head.pool], "p", (double)net->p, "dim",
-                             (json_int_t)(projects ? net->dim : 0));
+    json_t *head = describe_head(net);
     char *text = NULL, *path = lk_path_join(directory, "config.json");
     lk_status s = config && prepare && head && path ? LK_OK : lk_fail_memory("config.json");
     if (s == LK_OK) {
@@ -50,19 +66,20 @@ static lk_status write_config(const char *directory, const lk_network *net)
 }
 
 /* Projection and neck as one affine map: y = k (W x + b - mean), k = scale / sqrt(variance + eps). */
-static lk_status fold_head(const lk_network *net, float **weight, float **bias)
+static lk_status fold_head(const lk_net_branch *branch, float **weight, float **bias)
 {
-    size_t dim = net->dim, channels = net->channels;
-    *weight = lk_alloc_zero(dim * channels, sizeof(float));
+    size_t dim = branch->dim, width = branch->width;
+    *weight = lk_alloc_zero(dim * width, sizeof(float));
     *bias = lk_alloc_zero(dim, sizeof(float));
     if (!*weight || !*bias) return lk_fail_memory("head");
     for (size_t i = 0; i < dim; i++) {
-        double k = net->scale ? (double)net->scale[i] / sqrt((double)net->running_variance[i] + (double)EPS_NECK) : 1;
-        double shift = net->scale ? (double)net->running_mean[i] : 0;
-        for (size_t c = 0; net->weight && c < channels; c++)
-            (*weight)[i * channels + c] = (float)(k * (double)net->weight[i * channels + c]);
-        if (!net->weight) (*weight)[i * channels + i] = (float)k;
-        (*bias)[i] = (float)(k * ((net->bias ? (double)net->bias[i] : 0) - shift));
+        double k =
+            branch->scale ? (double)branch->scale[i] / sqrt((double)branch->running_variance[i] + (double)EPS_NECK) : 1;
+        double shift = branch->scale ? (double)branch->running_mean[i] : 0;
+        for (size_t c = 0; branch->weight && c < width; c++)
+            (*weight)[i * width + c] = (float)(k * (double)branch->weight[i * width + c]);
+        if (!branch->weight) (*weight)[i * width + i] = (float)k;
+        (*bias)[i] = (float)(k * ((branch->bias ? (double)branch->bias[i] : 0) - shift));
     }
     return LK_OK;
 }
@@ -84,7 +101,7 @@ static lk_status halve(lk_safetensor *t, uint16_t **owned)
 
 static lk_status write_weights(const char *directory, const lk_network *net, bool half)
 {
-    size_t n = 0, most = net->tensor_count + 2;
+    size_t n = 0, most = net->tensor_count + 4;
     float *weight = NULL, *bias = NULL;
     lk_safetensor *tensors = lk_alloc_zero(most, sizeof *tensors);
     uint16_t **halves = lk_alloc_zero(most, sizeof *halves);
@@ -98,12 +115,21 @@ static lk_status write_weights(const char *directory, const lk_network *net, boo
         for (int k = 0; k < t->rank; k++) tensors[n].shape[k] = (uint64_t)t->dims[k];
         n++;
     }
-    if (net->weight || net->scale) {
-        LK_TRY(fold_head(net, &weight, &bias));
+    if (net->pooling.p_count > 1)
+        tensors[n++] = (lk_safetensor){
+            .name = LK_HEAD_PREFIX "p", .dtype = LK_ST_F32, .rank = 1, .shape = {net->pooling.p_count}, .data = net->p};
+    if (net->cgd)
+        tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "cgd.weight",
+                                       .dtype = LK_ST_F32,
+                                       .rank = 2,
+                                       .shape = {net->main.width, net->map.channels},
+                                       .data = net->cgd};
+    if (net->main.weight || net->main.scale) {
+        LK_TRY(fold_head(&net->main, &weight, &bias));
         tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "weight",
                                        .dtype = LK_ST_F32,
                                        .rank = 2,
-                                       .shape = {net->dim, net->channels},
+                                       .shape = {net->dim, net->main.width},
                                        .data = weight};
         tensors[n++] = (lk_safetensor){
             .name = LK_HEAD_PREFIX "bias", .dtype = LK_ST_F32, .rank = 1, .shape = {net->dim}, .data = bias};

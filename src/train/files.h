@@ -21,7 +21,7 @@ lk_status lk_checkpoint_write(const char *directory, const lk_network *net, cons
 lk_status lk_checkpoint_read(const char *directory, lk_network *net, lk_train_state *state, const char *fingerprint,
                              bool *there);
 
-/* config.json and model.safetensors. frame: how pictures are framed in use. */
+/* config.json and model.safetensors: the head without what only training needs. */
 lk_status lk_train_export(const char *directory, const lk_network *net, bool half);
 
 /* history.csv, one line an epoch. */

@@ -4,7 +4,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "embed/head.h"
 
 #include <likeness/pooling.h>
 #include <math.h>
@@ -12,35 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const float EPS_GEM = 1e-6f, EPS_NECK = 1e-5f, MOMENTUM_NECK = 0.1f;
-enum { DEFAULT_SIDE = 128, LEAST_P = 1, MOST_P = 10 };
+static const float LEAST_P = 1, MOST_P = 10; /* of a learnt exponent */
+enum { DEFAULT_SIDE = 128 };
 
 /* ---- tensors ---- */
-
-static lk_status add_tensor(lk_network *net, const char *name, int rank, const int64_t *dims, float *values,
-                            const float *gradients)
-{
-    if (!lk_grow((void **)&net->tensors, &net->tensor_capacity, net->tensor_count + 1, sizeof *net->tensors))
-        return lk_fail_memory("parameters");
-    lk_net_tensor *t = &net->tensors[net->tensor_count++];
-    *t = (lk_net_tensor){.rank = rank, .n = 1, .values = values, .gradients = gradients, .index = SIZE_MAX};
-    snprintf(t->name, sizeof t->name, "%s", name);
-    for (int i = 0; i < rank; i++) t->n *= (size_t)(t->dims[i] = dims[i]);
-    return LK_OK;
-}
-
-/* A zeroed pair of values and gradients of the head. */
-static lk_status head_tensor(lk_network *net, const char *name, int rank, int64_t rows, int64_t columns, float **values,
-                             float **gradients)
-{
-    size_t n = (size_t)(rows * columns);
-    char full[64];
-    snprintf(full, sizeof full, LK_HEAD_PREFIX "%s", name);
-    *values = lk_alloc_zero(n, sizeof **values);
-    if (gradients) *gradients = lk_alloc_zero(n, sizeof **gradients);
-    if (!*values || (gradients && !*gradients)) return lk_fail_memory("head");
-    return add_tensor(net, full, rank, (int64_t[]){rows, columns}, *values, gradients ? *gradients : NULL);
-}
 
 static bool beginning(const char *name, const char *list)
 {
@@ -65,56 +39,78 @@ static lk_status backbone_tensors(lk_network *net, const char *freeze)
         if (fixed) s = lk_training_freeze(net->training, i, true);
         frozen += fixed;
         if (s == LK_OK) s = lk_graph_values_writable(graph, i, &values);
-        if (s == LK_OK)
-            s = add_tensor(net, p.name, p.shape.rank, p.shape.dims, values,
-                           p.buffer || fixed ? NULL : lk_training_gradient(net->training, i));
+        if (s == LK_OK) s = lk_net_add(net, "", p.name, 1, p.elements, 1, &values, NULL);
         if (s != LK_OK) return s;
-        net->tensors[net->tensor_count - 1].backbone = true;
+        lk_net_tensor *t = &net->tensors[net->tensor_count - 1];
+        t->rank = p.shape.rank;
+        memcpy(t->dims, p.shape.dims, sizeof t->dims);
+        t->gradients = p.buffer || fixed ? NULL : lk_training_gradient(net->training, i);
+        t->backbone = t->parted = true;
     }
     if (freeze && *freeze && !frozen) return lk_fail(LK_INVALID, "--freeze %s: no parameter's name begins so", freeze);
     return LK_OK;
 }
 
-/* Kaiming's uniform start of a linear layer (He et al., 2015, as PyTorch takes it): within 1 / sqrt(inputs). */
-static lk_status start_head(lk_network *net, uint64_t seed)
+/* Pooling with what it learns. */
+static lk_status start_pooling(lk_network *net, const lk_head_options *head, uint64_t seed)
 {
     lk_status s = LK_OK;
-    int64_t dim = (int64_t)net->dim, channels = (int64_t)net->channels;
+    lk_head_pooling *how = &net->pooling;
+    size_t channels = net->map.channels, count = 0, at = 0;
+    how->pool = head->pool;
+    how->levels = head->levels ? head->levels : LK_HEAD_LEVELS;
+    how->p_count = head->pool == LK_HEAD_GEM && head->p_per_channel ? channels : 1;
+    net->learns_p = head->pool == LK_HEAD_GEM && !head->fixed_p;
+    LK_TRY(lk_head_pool_check(how, &net->map));
+    float p = head->p > 0 ? head->p : 3;
+    if (head->pool == LK_HEAD_GEM) {
+        LK_TRY(
+            lk_net_add(net, LK_HEAD_PREFIX, "p", 1, how->p_count, 1, &net->p, net->learns_p ? &net->p_gradient : NULL));
+        net->tensors[net->tensor_count - 1].parted = true;
+        for (size_t i = 0; i < how->p_count; i++) net->p[i] = p;
+        how->p = net->p;
+    }
+    if (head->pool != LK_HEAD_CGD) goto done;
+    size_t dim = head->dim ? head->dim : channels;
+    bool all = true;
+    for (int k = 0; k < LK_CGD_KINDS; k++) all = all && !head->descriptors[k];
+    for (int k = 0; k < LK_CGD_KINDS; k++) count += all || head->descriptors[k];
+    if (dim < count) LK_TRY(lk_fail(LK_INVALID, "%zu descriptors do not fit into %zu dimensions", count, dim));
+    LK_TRY(lk_net_add(net, LK_HEAD_PREFIX, "cgd.weight", 2, dim, channels, &net->cgd, &net->cgd_gradient));
+    net->tensors[net->tensor_count - 1].parted = true;
+    for (int k = 0; k < LK_CGD_KINDS; k++) {
+        if (!all && !head->descriptors[k]) continue;
+        size_t out = dim / count + (how->branch_count < dim % count);
+        how->branches[how->branch_count++] =
+            (lk_cgd_branch){.kind = (lk_cgd_kind)k, .p = p, .weight = net->cgd + at * channels, .out = out};
+        at += out;
+    }
     lk_random random;
-    lk_random_seed(&random, seed ^ 0x68656164u);
-    if (net->head.pool == LK_HEAD_GEM) {
-        net->p = net->head.p > 0 ? net->head.p : 3;
-        LK_TRY(add_tensor(net, LK_HEAD_PREFIX "p", 1, (int64_t[]){1}, &net->p,
-                          net->head.fixed_p ? NULL : &net->p_gradient));
-    }
-    if (net->head.dim) {
-        LK_TRY(head_tensor(net, "weight", 2, dim, channels, &net->weight, &net->weight_gradient));
-        LK_TRY(head_tensor(net, "bias", 1, dim, 1, &net->bias, &net->bias_gradient));
-        double bound = 1 / sqrt((double)channels);
-        for (int64_t i = 0; i < dim * channels; i++)
-            net->weight[i] = (float)((2 * lk_random_unit(&random) - 1) * bound);
-    }
-    if (net->head.neck) {
-        LK_TRY(head_tensor(net, "neck.weight", 1, dim, 1, &net->scale, &net->scale_gradient));
-        LK_TRY(head_tensor(net, "neck.running_mean", 1, dim, 1, &net->running_mean, NULL));
-        LK_TRY(head_tensor(net, "neck.running_var", 1, dim, 1, &net->running_variance, NULL));
-        for (int64_t i = 0; i < dim; i++) net->scale[i] = net->running_variance[i] = 1;
-    }
+    lk_random_seed(&random, seed ^ 0x636764u);
+    double bound = 1 / sqrt((double)channels); /* as a projection */
+    for (size_t i = 0; i < dim * channels; i++) net->cgd[i] = (float)((2 * lk_random_unit(&random) - 1) * bound);
 done:
     return s;
 }
 
 /* A model of our own that is trained on goes on with its projection (the neck is folded in) and its exponent. */
-static lk_status take_head(lk_network *net, const char *directory)
+static lk_status take_head(lk_network *net, const char *directory, bool keep_p)
 {
     lk_head head;
     bool there;
+    lk_net_branch *b = &net->main;
     lk_status s = lk_head_open(directory, net->model, &head, &there);
     if (s != LK_OK || !there) return s;
-    if (head.pool == net->head.pool && head.pool == LK_HEAD_GEM && net->head.p <= 0) net->p = head.p;
-    if (head.weight && net->weight && head.dim == net->dim && head.channels == net->channels) {
-        memcpy(net->weight, head.weight, net->dim * net->channels * sizeof(float));
-        memcpy(net->bias, head.bias, net->dim * sizeof(float));
+    bool same = head.pooling.pool == net->pooling.pool && head.pooling.branch_count == net->pooling.branch_count;
+    if (same && net->p && !keep_p)
+        for (size_t i = 0; i < net->pooling.p_count; i++) net->p[i] = head.p[head.pooling.p_count > 1 ? i : 0];
+    for (size_t k = 0; same && k < net->pooling.branch_count; k++)
+        same = head.pooling.branches[k].kind == net->pooling.branches[k].kind &&
+               head.pooling.branches[k].out == net->pooling.branches[k].out;
+    if (same && net->cgd) memcpy(net->cgd, head.cgd, head.width * net->map.channels * sizeof(float));
+    if (head.weight && b->weight && head.dim == b->dim && head.width == b->width) {
+        memcpy(b->weight, head.weight, b->dim * b->width * sizeof(float));
+        memcpy(b->bias, head.bias, b->dim * sizeof(float));
     }
     lk_head_free(&head);
     return LK_OK;
@@ -156,57 +152,78 @@ static lk_status open_backbone(lk_network *net, const lk_train_options *options)
 
 static lk_status make_room(lk_network *net)
 {
-    size_t n = net->batch, leading = (size_t)net->info.leading;
-    size_t map = n * net->channels * ((size_t)net->info.places + leading), widest = net->dim * net->channels;
-    if (net->loss_count > widest) widest = net->loss_count;
-    for (size_t i = 0; i < net->tensor_count; i++)
-        if (net->tensors[i].n > widest) widest = net->tensors[i].n;
+    size_t map = net->batch * net->map.channels * (net->map.places + net->map.leading);
+    size_t mask = (size_t)net->map.height * net->map.width;
     net->features = lk_alloc_aligned(map, sizeof(float));
     net->g_features = lk_alloc_zero(map, sizeof(float));
-    net->pooled = lk_alloc_aligned(n * net->channels, sizeof(float));
-    net->g_pooled = lk_alloc_aligned(n * net->channels, sizeof(float));
-    net->projected = lk_alloc_aligned(n * net->dim, sizeof(float));
-    net->g_projected = lk_alloc_aligned(n * net->dim, sizeof(float));
-    net->embedding = lk_alloc_aligned(n * net->dim, sizeof(float));
-    net->g_embedding = lk_alloc_aligned(n * net->dim, sizeof(float));
-    net->mean = lk_alloc_zero(net->dim, sizeof(float));
-    net->inverse = lk_alloc_zero(net->dim, sizeof(float));
-    net->spare = lk_alloc_aligned(widest, sizeof(float));
-    bool ok = net->features && net->g_features && net->pooled && net->g_pooled && net->projected && net->g_projected &&
-              net->embedding && net->g_embedding && net->mean && net->inverse && net->spare;
+    net->spare_p = lk_alloc(net->pooling.p_count, sizeof(float));
+    net->spare_cgd = lk_alloc(net->cgd ? net->main.width * net->map.channels : 1, sizeof(float));
+    bool ok = net->features && net->g_features && net->spare_p && net->spare_cgd;
+    if (net->drop.loss) {
+        net->dropped = lk_alloc_zero(map, sizeof(float));
+        net->g_dropped = lk_alloc_zero(map, sizeof(float));
+        net->mask = lk_alloc(mask, sizeof(float));
+        ok = ok && net->dropped && net->g_dropped && net->mask;
+    }
     return ok ? LK_OK : lk_fail_memory("batch");
+}
+
+static lk_status sum_for_norms(void *user, double *values, size_t n)
+{
+    return lk_processes_sum_f64(user, values, n);
+}
+
+/* Batch DropBlock needs rows and columns: those of a map, or of patches that fill a square. */
+static lk_status lay_out_places(lk_network *net)
+{
+    uint32_t side = (uint32_t)lround(sqrt((double)net->map.places));
+    if (!net->map.tokens) return LK_OK;
+    if ((size_t)side * side != net->map.places)
+        return lk_fail(LK_UNSUPPORTED, "the %zu patches of this network fill no square to drop a block of",
+                       net->map.places);
+    net->map.height = net->map.width = side;
+    return LK_OK;
+}
+
+static lk_status open_head(lk_network *net, const lk_train_options *options, const lk_loss_options *loss)
+{
+    const lk_head_options *head = &options->head;
+    lk_status s;
+    LK_TRY(start_pooling(net, head, options->seed));
+    size_t width = lk_head_pool_width(&net->pooling, &net->map);
+    net->dim = head->pool == LK_HEAD_CGD ? width : head->dim ? head->dim : width;
+    LK_TRY(lk_branch_open(net, &net->main, LK_HEAD_PREFIX, width, head->pool == LK_HEAD_CGD ? 0 : head->dim, head->neck,
+                          loss, options->seed));
+    net->drop_share = head->drop_block;
+    if (net->drop_share > 0) {
+        LK_TRY(lay_out_places(net));
+        LK_TRY(lk_branch_open(net, &net->drop, "likeness_drop.", net->map.channels, head->dim, head->neck, loss,
+                              options->seed + 1));
+    }
+done:
+    return s;
 }
 
 lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, int threads, lk_network *net)
 {
     lk_status s;
-    *net = (lk_network){.head = options->head, .batch = options->batch};
+    size_t processes = (size_t)lk_processes_count(options->processes);
+    *net = (lk_network){.batch = options->batch / processes, .total = options->batch, .processes = options->processes};
+    net->together = (lk_together){(int)processes, sum_for_norms, options->processes};
     LK_TRY(open_backbone(net, options));
     lk_shape shape = lk_graph_shape(lk_model_graph(net->model), lk_model_features(net->model));
-    net->channels = (size_t)net->info.channels;
-    net->dim = net->head.dim ? net->head.dim : net->channels;
-    net->height = net->info.tokens ? 1 : (uint32_t)shape.dims[2];
-    net->width = net->info.tokens ? (uint32_t)net->info.places : (uint32_t)shape.dims[3];
-    if (net->head.pool == LK_HEAD_RMAC && net->info.tokens) {
-        s = lk_fail(LK_UNSUPPORTED, "R-MAC wants a map of places, which transformers do not have: use gem");
-        goto done;
-    }
-    const lk_training_options how = {
-        .batch = (int64_t)options->batch, .threads = threads, .bf16 = options->bf16, .seed = options->seed};
+    net->map = lk_head_map_of(&net->info, &shape);
+    const lk_training_options how = {.batch = (int64_t)net->batch,
+                                     .threads = threads,
+                                     .bf16 = options->bf16,
+                                     .seed = options->seed + 0x9e3779b9u * (unsigned)lk_processes_rank(net->processes),
+                                     .together = processes > 1 ? &net->together : NULL};
     LK_TRY(lk_graph_compile_training(lk_model_graph(net->model), &how, &net->training));
     LK_TRY(backbone_tensors(net, options->freeze));
-    LK_TRY(start_head(net, options->seed));
-    if (options->backbone && is_model(options->backbone)) LK_TRY(take_head(net, options->backbone));
-    LK_TRY(lk_loss_new(loss, net->dim, options->seed ^ 0x6c6f7373u, &net->loss));
-    float *weights = lk_loss_parameters(net->loss, &net->loss_count);
-    if (weights && net->loss_count) {
-        net->loss_gradient = lk_alloc_zero(net->loss_count, sizeof(float));
-        if (!net->loss_gradient) s = lk_fail_memory("loss");
-        if (s == LK_OK)
-            s = add_tensor(net, "loss.weight", 1, (int64_t[]){(int64_t)net->loss_count}, weights, net->loss_gradient);
-        if (s == LK_OK) net->tensors[net->tensor_count - 1].loss = true;
-    }
-    if (s == LK_OK) s = make_room(net);
+    LK_TRY(open_head(net, options, loss));
+    if (options->backbone && is_model(options->backbone))
+        LK_TRY(take_head(net, options->backbone, options->head.p > 0));
+    s = make_room(net);
 done:
     if (s != LK_OK) lk_network_free(net);
     return s;
@@ -249,14 +266,12 @@ lk_status lk_network_add_optimiser(lk_network *net, const lk_train_options *opti
 
 void lk_network_free(lk_network *net)
 {
-    float *all[] = {net->weight,   net->weight_gradient, net->bias,          net->bias_gradient,
-                    net->scale,    net->scale_gradient,  net->running_mean,  net->running_variance,
-                    net->mean,     net->inverse,         net->loss_gradient, net->features,
-                    net->pooled,   net->projected,       net->embedding,     net->g_features,
-                    net->g_pooled, net->g_projected,     net->g_embedding,   net->spare};
+    float *all[] = {net->p,       net->p_gradient, net->cgd,  net->cgd_gradient, net->features, net->g_features,
+                    net->dropped, net->g_dropped,  net->mask, net->spare_p,      net->spare_cgd};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    lk_branch_free(&net->main);
+    lk_branch_free(&net->drop);
     lk_optimiser_free(net->optimiser);
-    lk_loss_free(net->loss);
     lk_training_free(net->training);
     lk_model_free(net->model);
     free(net->tensors);
@@ -265,42 +280,54 @@ void lk_network_free(lk_network *net)
 
 /* ---- forward ---- */
 
-static lk_map_shape shape_of(const lk_network *net, size_t batch)
+static const lk_head_pooling maximum = {.pool = LK_HEAD_MAX};
+
+/* out = x where the mask is 1; tokens in front of the places are left out. */
+static lk_status drop_block(const lk_network *net, const float *x, float *out)
 {
-    return (lk_map_shape){batch, net->channels, (size_t)net->info.places, net->info.tokens};
+    const lk_head_map *m = &net->map;
+    if (!m->tokens) {
+        const lk_map_shape whole = {net->batch, m->channels, m->places, false};
+        return lk_drop_block_apply(whole, net->mask, x, out);
+    }
+    const lk_map_shape one = {1, m->channels, m->places, true};
+    size_t row = (m->leading + m->places) * m->channels, head = m->leading * m->channels;
+    for (size_t i = 0; i < net->batch; i++) {
+        lk_status s = lk_drop_block_apply(one, net->mask, x + i * row + head, out + i * row + head);
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
 }
 
-static lk_status pool_forward(lk_network *net)
+/* Where this process' rows begin in arrays of the whole batch. */
+static size_t own_rows(const lk_network *net, size_t width)
 {
-    if (!net->info.tokens)
-        return lk_head_pool_forward(net->head.pool, net->p, shape_of(net, net->batch), net->height, net->width,
-                                    net->features, net->pooled);
-    lk_status s = LK_OK;
-    size_t leading = (size_t)net->info.leading, row = ((size_t)net->info.places + leading) * net->channels;
-    for (size_t i = 0; s == LK_OK && i < net->batch; i++)
-        s = lk_head_pool_forward(net->head.pool, net->p, shape_of(net, 1), net->height, net->width,
-                                 net->features + i * row + leading * net->channels, net->pooled + i * net->channels);
+    return (size_t)lk_processes_rank(net->processes) * net->batch * width;
+}
+
+static lk_status forward_drop(lk_network *net, uint64_t seed)
+{
+    lk_net_branch *b = &net->drop;
+    lk_status s;
+    LK_TRY(lk_drop_block_mask(net->map.height, net->map.width, net->drop_share, 1, seed, net->mask));
+    LK_TRY(drop_block(net, net->features, net->dropped));
+    LK_TRY(lk_head_pool_forward(&maximum, &net->map, net->batch, net->dropped, b->pooled + own_rows(net, b->width)));
+    LK_TRY(lk_processes_gather(net->processes, b->pooled, net->batch * b->width));
+    s = lk_branch_forward(b, net->total, true);
+done:
     return s;
 }
 
-lk_status lk_network_forward(lk_network *net, bool train, const float *input)
+lk_status lk_network_forward(lk_network *net, bool train, uint64_t seed, const float *input)
 {
     lk_status s;
-    size_t n = net->batch;
+    lk_net_branch *b = &net->main;
     LK_TRY(lk_training_forward(net->training, train, (const void *const[]){input}, (float *const[]){net->features}));
-    LK_TRY(pool_forward(net));
-    if (net->weight)
-        LK_TRY(lk_projection_forward(n, net->channels, net->dim, net->pooled, net->weight, net->bias, net->projected));
-    else
-        memcpy(net->projected, net->pooled, n * net->dim * sizeof(float));
-    if (net->scale && train)
-        s = lk_neck_forward(n, net->dim, net->projected, net->scale, NULL, EPS_NECK, MOMENTUM_NECK, net->running_mean,
-                            net->running_variance, net->mean, net->inverse, net->embedding);
-    else if (net->scale)
-        s = lk_neck_apply(n, net->dim, net->projected, net->scale, NULL, EPS_NECK, net->running_mean,
-                          net->running_variance, net->embedding);
-    else
-        memcpy(net->embedding, net->projected, n * net->dim * sizeof(float));
+    LK_TRY(lk_head_pool_forward(&net->pooling, &net->map, net->batch, net->features,
+                                b->pooled + (train ? own_rows(net, b->width) : 0)));
+    if (train) LK_TRY(lk_processes_gather(net->processes, b->pooled, net->batch * b->width));
+    LK_TRY(lk_branch_forward(b, train ? net->total : net->batch, train));
+    if (train && net->drop.loss) s = forward_drop(net, seed);
 done:
     return s;
 }
@@ -312,91 +339,101 @@ static void add_to(float *sum, const float *values, size_t n)
     for (size_t i = 0; i < n; i++) sum[i] += values[i];
 }
 
-static lk_status pool_backward_at(lk_network *net, size_t batch, const float *x, const float *pooled, const float *g,
-                                  float *g_x)
-{
-    float g_p = 0;
-    lk_status s;
-    switch (net->head.pool) {
-    case LK_HEAD_AVG: return lk_average_backward(shape_of(net, batch), g, g_x);
-    case LK_HEAD_MAX: return lk_maximum_backward(shape_of(net, batch), x, g, g_x);
-    case LK_HEAD_GEM:
-        s = lk_gem_backward(shape_of(net, batch), x, pooled, g, &net->p, 1, EPS_GEM, g_x, &g_p);
-        net->p_gradient += g_p;
-        return s;
-    case LK_HEAD_RMAC:
-        return lk_rmac_backward(batch, net->channels, net->height, net->width, LK_HEAD_LEVELS, NULL, x, g, g_x, NULL,
-                                NULL);
-    }
-    return lk_fail(LK_INVALID, "there is no such pooling");
-}
-
 static lk_status pool_backward(lk_network *net)
 {
-    if (!net->info.tokens)
-        return pool_backward_at(net, net->batch, net->features, net->pooled, net->g_pooled, net->g_features);
-    lk_status s = LK_OK;
-    size_t leading = (size_t)net->info.leading, row = ((size_t)net->info.places + leading) * net->channels;
-    for (size_t i = 0; s == LK_OK && i < net->batch; i++) {
-        size_t at = i * row + leading * net->channels, c = i * net->channels;
-        s = pool_backward_at(net, 1, net->features + at, net->pooled + c, net->g_pooled + c, net->g_features + at);
-    }
-    return s;
+    const lk_net_branch *b = &net->main;
+    float *weights[LK_CGD_KINDS] = {NULL};
+    size_t at = own_rows(net, b->width), row = 0;
+    for (size_t k = 0; k < net->pooling.branch_count; row += net->pooling.branches[k++].out)
+        weights[k] = net->spare_cgd + row * net->map.channels;
+    lk_status s =
+        lk_head_pool_backward(&net->pooling, &net->map, net->batch, net->features, b->pooled + at, b->g_pooled + at,
+                              net->g_features, net->learns_p ? net->spare_p : NULL, net->cgd ? weights : NULL);
+    if (s != LK_OK) return s;
+    if (net->learns_p) add_to(net->p_gradient, net->spare_p, net->pooling.p_count);
+    if (net->cgd) add_to(net->cgd_gradient, net->spare_cgd, b->width * net->map.channels);
+    return LK_OK;
 }
 
-static lk_status head_backward(lk_network *net)
+static lk_status backward_drop(lk_network *net, const lk_net_lesson *lesson, double *value)
 {
+    lk_net_branch *b = &net->drop;
+    size_t at = own_rows(net, b->width), n = net->batch * net->map.channels * (net->map.places + net->map.leading);
+    double own;
     lk_status s;
-    size_t n = net->batch, dim = net->dim;
-    if (net->scale) {
-        LK_TRY(lk_neck_backward(n, dim, net->projected, net->scale, net->mean, net->inverse, net->g_embedding,
-                                net->g_projected, net->spare, NULL));
-        add_to(net->scale_gradient, net->spare, dim);
-    } else {
-        memcpy(net->g_projected, net->g_embedding, n * dim * sizeof(float));
-    }
-    if (net->weight) {
-        LK_TRY(lk_projection_backward(n, net->channels, dim, net->pooled, net->weight, net->g_projected, net->g_pooled,
-                                      net->spare, NULL));
-        add_to(net->weight_gradient, net->spare, dim * net->channels);
-        for (size_t i = 0; i < n; i++) add_to(net->bias_gradient, net->g_projected + i * dim, dim);
-    } else {
-        memcpy(net->g_pooled, net->g_projected, n * dim * sizeof(float));
-    }
-    s = pool_backward(net);
+    LK_TRY(lk_branch_backward(b, net->total, lesson, &own));
+    *value += own;
+    LK_TRY(lk_head_pool_backward(&maximum, &net->map, net->batch, net->dropped, b->pooled + at, b->g_pooled + at,
+                                 net->g_dropped, NULL, NULL));
+    LK_TRY(drop_block(net, net->g_dropped, net->dropped)); /* the values are not needed any more */
+    add_to(net->g_features, net->dropped, n);
 done:
     return s;
 }
 
-lk_status lk_network_backward(lk_network *net, const lk_labels *labels, const lk_miner_options *miner, uint64_t seed,
-                              float share, double *value)
+lk_status lk_network_backward(lk_network *net, const lk_net_lesson *lesson, double *value)
 {
-    lk_tuples tuples = {0};
     lk_status s;
-    size_t n = net->batch, dim = net->dim;
-    bool mine = miner->kind != LK_MINER_ALL;
-    if (mine) LK_TRY(lk_mine(miner, net->embedding, n, dim, labels, seed, &tuples));
-    LK_TRY(lk_loss_forward_backward(net->loss, net->embedding, n, dim, labels, mine ? &tuples : NULL, value,
-                                    net->g_embedding, net->loss_count ? net->spare : NULL));
-    for (size_t i = 0; i < net->loss_count; i++) net->loss_gradient[i] += share * net->spare[i];
-    for (size_t i = 0; share != 1 && i < n * dim; i++) net->g_embedding[i] *= share;
-    LK_TRY(head_backward(net));
+    LK_TRY(lk_branch_backward(&net->main, net->total, lesson, value));
+    LK_TRY(pool_backward(net));
+    if (net->drop.loss) LK_TRY(backward_drop(net, lesson, value));
     s = lk_training_backward(net->training, (const float *const[]){net->g_features}, NULL);
 done:
-    lk_tuples_free(&tuples);
     return s;
 }
 
 lk_status lk_network_step(lk_network *net, double rate)
 {
-    lk_status s = lk_optimiser_step(net->optimiser, rate, NULL);
-    if (net->p > 0) net->p = fminf(fmaxf(net->p, LEAST_P), MOST_P);
+    lk_status s = LK_OK;
+    for (size_t i = 0; i < net->tensor_count && s == LK_OK; i++) {
+        lk_net_tensor *t = &net->tensors[i];
+        if (t->parted && t->gradients) s = lk_processes_sum(net->processes, t->gradients, t->n);
+    }
+    if (s == LK_OK) s = lk_optimiser_step(net->optimiser, rate, NULL);
+    for (size_t i = 0; net->learns_p && i < net->pooling.p_count; i++)
+        net->p[i] = fminf(fmaxf(net->p[i], LEAST_P), MOST_P);
     lk_training_zero_gradients(net->training);
-    net->p_gradient = 0;
-    if (net->weight) memset(net->weight_gradient, 0, net->dim * net->channels * sizeof(float));
-    if (net->bias) memset(net->bias_gradient, 0, net->dim * sizeof(float));
-    if (net->scale) memset(net->scale_gradient, 0, net->dim * sizeof(float));
-    if (net->loss_gradient) memset(net->loss_gradient, 0, net->loss_count * sizeof(float));
+    if (net->learns_p) memset(net->p_gradient, 0, net->pooling.p_count * sizeof(float));
+    if (net->cgd) memset(net->cgd_gradient, 0, net->main.width * net->map.channels * sizeof(float));
+    lk_branch_clear(&net->main);
+    lk_branch_clear(&net->drop);
+    return s;
+}
+
+static lk_status share_optimiser(lk_network *net)
+{
+    size_t size = lk_optimiser_state_size(net->optimiser);
+    uint8_t *bytes = lk_alloc(size + 1, 1);
+    if (!bytes) return lk_fail_memory("optimiser");
+    lk_optimiser_state_save(net->optimiser, bytes);
+    lk_status s = lk_processes_share(net->processes, bytes, size);
+    if (s == LK_OK) s = lk_optimiser_state_load(net->optimiser, bytes, size);
+    free(bytes);
+    return s;
+}
+
+static lk_status share_loss(lk_network *net, lk_loss *loss)
+{
+    size_t size = loss ? lk_loss_state_size(loss) : 0;
+    uint8_t *bytes = lk_alloc(size + 1, 1);
+    if (!bytes) return lk_fail_memory("loss");
+    if (size) lk_loss_state_save(loss, bytes);
+    lk_status s = lk_processes_share(net->processes, bytes, size);
+    if (s == LK_OK && size) s = lk_loss_state_restore(loss, bytes, size);
+    free(bytes);
+    return s;
+}
+
+lk_status lk_network_share(lk_network *net)
+{
+    lk_status s = LK_OK;
+    if (lk_processes_count(net->processes) == 1) return LK_OK;
+    for (size_t i = 0; i < net->tensor_count; i++)
+        LK_TRY(lk_processes_share(net->processes, net->tensors[i].values, net->tensors[i].n * sizeof(float)));
+    LK_TRY(share_optimiser(net));
+    LK_TRY(share_loss(net, net->main.loss));
+    s = share_loss(net, net->drop.loss);
+done:
     return s;
 }
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "metric/kinds.h"
 #include "train/files.h"
 
 #include <math.h>
@@ -27,7 +28,9 @@ typedef struct run {
     lk_train_state state;
     lk_train_epoch *history; /* [epochs] */
     char fingerprint[33];
+    bool graded;      /* labels go to the loss with their degrees: sets, or levels */
     size_t drawn;     /* pictures per batch from the sampler: half of it with two views */
+    size_t own;       /* pictures per batch of this process */
     size_t batches;   /* per epoch */
     uint32_t *rows;   /* [batches][drawn] of the epoch */
     uint32_t *placed; /* [batch] rows of one batch, both views */
@@ -59,6 +62,9 @@ static lk_status check_options(const lk_train_options *o)
         return lk_fail(LK_INVALID, "the head's width, accumulation, or a rate's factor makes no sense");
     if (o->head.p < 0 || !isfinite(o->head.p) || !(o->optimiser.rate >= 0) || o->warmup > 1)
         return lk_fail(LK_INVALID, "the exponent, the rate or the warm-up makes no sense");
+    if ((unsigned)o->head.pool >= LK_HEAD_POOLS || o->head.levels > 8 || !(o->head.drop_block >= 0) ||
+        o->head.drop_block >= 1)
+        return lk_fail(LK_INVALID, "the pooling, the levels of R-MAC or the dropped share makes no sense");
     return LK_OK;
 }
 
@@ -70,6 +76,30 @@ static double default_rate(lk_optimiser_kind kind)
 static bool has_proxies(lk_loss_kind kind)
 {
     return kind == LK_LOSS_PROXY_NCA || kind == LK_LOSS_PROXY_ANCHOR;
+}
+
+/* How pairs between alike and unlike are taken, and whether the loss can take them at all. */
+static lk_status choose_pairs(run *r)
+{
+    const lk_train_options *o = &r->options;
+    lk_advice *a = &r->advice;
+    const lk_loss_traits *traits = lk_loss_traits_of(a->loss.kind);
+    if (!traits) return lk_fail(LK_INVALID, "no kind of loss has number %d", a->loss.kind);
+    bool one_class = traits->weights || a->loss.beta_per_class || a->loss.memory > 0;
+    if (r->data->multi && one_class)
+        return lk_fail(LK_INVALID,
+                       "the loss %s%s takes one class per picture, and pictures carry several labels: take "
+                       "multi-similarity, contrastive or supcon",
+                       traits->name, a->loss.memory ? " with a memory" : "");
+    /* of a hierarchy such losses see the finest level */
+    r->graded = !a->two_views && (r->data->multi || (r->data->levels && !one_class));
+    if (o->pairs_given)
+        a->loss.rule = o->pairs;
+    else if (r->graded && a->loss.rule.positive == 0 && a->loss.rule.negative == 0)
+        a->loss.rule.soft = traits->weighted;
+    if (o->pairs_given && !o->miner_given) r->options.miner.rule = o->pairs;
+    r->options.miner.rule.soft = false;
+    return LK_OK;
 }
 
 /* Loss, miner, sampler: the advice, with what was given in its place. */
@@ -90,36 +120,49 @@ static lk_status choose(run *r)
         bool pairs = a->loss.kind < LK_LOSS_NORMALISED_SOFTMAX || a->loss.kind > LK_LOSS_PROXY_ANCHOR;
         if (pairs && !r->data->multi && !a->two_views) a->sampler = LK_SAMPLER_PK;
     }
-    if (!o->miner_given) o->miner = lk_miner_defaults(a->miner);
+    if (!o->miner_given) o->miner = lk_miner_defaults(a->loss.memory ? LK_MINER_ALL : a->miner);
     if (o->sampler_given) a->sampler = o->sampler;
     if (o->per_class) a->per_class = o->per_class;
     if (a->loss.classes == 0) a->loss.classes = (uint32_t)r->data->training.class_count;
     if (a->two_views) a->loss.classes = (uint32_t)r->data->training.count;
     if (o->loss_rate == 0) o->loss_rate = has_proxies(a->loss.kind) ? 10 : 1;
-    return LK_OK;
+    return choose_pairs(r);
 }
 
-/* A batch that the data can fill. */
+/* A batch that the data can fill, in equal parts for all processes. */
 static lk_status fit_batch(run *r)
 {
     lk_train_options *o = &r->options;
     lk_advice *a = &r->advice;
-    size_t asked = o->batch, count = r->data->training.count, classes = r->data->training.class_count;
+    size_t count = r->data->training.count, classes = r->data->training.class_count;
+    size_t processes = (size_t)lk_processes_count(o->processes), asked = o->batch * processes, step = 1, most;
     if (a->two_views) {
-        o->batch = o->batch / 2 < count ? o->batch / 2 * 2 : 2 * count;
-        r->drawn = o->batch / 2;
+        step = 2;
+        most = asked / 2 < count ? asked / 2 : count;
     } else if (a->sampler == LK_SAMPLER_PK || a->sampler == LK_SAMPLER_HARD_CLASS) {
-        if (a->per_class > o->batch / 2) a->per_class = o->batch / 2;
-        size_t most = o->batch / a->per_class;
-        if (most > classes) most = classes;
+        if (a->per_class > asked / 2) a->per_class = asked / 2;
+        step = a->per_class;
+        most = asked / step < classes ? asked / step : classes;
         if (most < 2) return lk_fail(LK_INVALID, "%zu classes: at least two are needed in a batch", classes);
-        o->batch = r->drawn = most * a->per_class;
     } else {
-        if (o->batch > count) o->batch = count;
-        r->drawn = o->batch;
+        most = asked < count ? asked : count;
     }
+    while (most > 1 && most * step % processes) most--;
+    o->batch = most * step;
+    if (o->batch % processes || o->batch < 2 || (step > 2 && most < 2))
+        return lk_fail(LK_INVALID, "%zu pictures of %zu classes fill no batch for %zu processes", count, classes,
+                       processes);
+    r->drawn = a->two_views ? most : o->batch;
+    r->own = o->batch / processes;
     if (o->batch != asked) lk_log(r->context, LK_LOG_INFO, "batches of %zu: what the data has", o->batch);
     return LK_OK;
+}
+
+/* As many as the sampler looks at, fewer where there are fewer classes. */
+static size_t confusable_count(const run *r)
+{
+    size_t classes = r->data->training.class_count;
+    return classes < CONFUSABLE ? classes : CONFUSABLE;
 }
 
 static lk_status make_sampler(run *r, const uint32_t *confusable)
@@ -130,32 +173,54 @@ static lk_status make_sampler(run *r, const uint32_t *confusable)
                                         .per_class = r->advice.per_class,
                                         .batches = r->options.batches,
                                         .confusable = confusable,
-                                        .confusable_count = confusable ? CONFUSABLE : 0,
+                                        .confusable_count = confusable ? confusable_count(r) : 0,
                                         .seed = r->options.seed};
     lk_sampler_free(r->sampler);
     r->sampler = NULL;
     return lk_sampler_new(&options, part->classes, part->count, &r->sampler);
 }
 
-/* What must not change between a run and its resumption. */
+static void print_loss(FILE *out, const lk_loss_options *l, const lk_miner_options *m)
+{
+    fprintf(out, "%d %d %d %d %a %a %d ", (int)l->kind, (int)l->distance.kind, (int)l->distance.raw, (int)l->reducer,
+            l->rule.positive, l->rule.negative, (int)l->rule.soft);
+    fprintf(out, "%a %a %a %a %a %a %a %a %a ", l->margin, l->positive_margin, l->negative_margin, l->scale,
+            l->temperature, l->alpha, l->beta, l->base, l->nu);
+    fprintf(out, "%d %d %u %u %d %d %u %zu %d ", (int)l->form, (int)l->swap, l->bins, l->subcenters, (int)l->learn_beta,
+            (int)l->beta_per_class, l->classes, l->memory, (int)l->memory_miner);
+    fprintf(out, "%d %d %d %a %a %a %d %d ", (int)m->kind, (int)m->distance.kind, (int)m->distance.raw,
+            m->rule.positive, m->rule.negative, m->margin, (int)m->positive, (int)m->negative);
+    fprintf(out, "%a %a %a %a %a %a ", m->epsilon, m->positive_margin, m->negative_margin, m->angle, m->cutoff,
+            m->nonzero_cutoff);
+}
+
+/* What must not change between a run and its resumption, nor between processes. */
 static lk_status fingerprint(run *r)
 {
     const lk_train_options *o = &r->options;
+    const lk_head_options *h = &o->head;
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out) return lk_fail_memory("options");
-    fprintf(out, "%s %d %a %d %zu %d ", o->backbone ? o->backbone : "", (int)o->head.pool, (double)o->head.p,
-            (int)o->head.fixed_p, o->head.dim, (int)o->head.neck);
-    fprintf(out, "%d %a %a %u %d %d %zu ", (int)r->advice.loss.kind, r->advice.loss.margin, r->advice.loss.scale,
-            r->advice.loss.classes, (int)o->miner.kind, (int)r->advice.sampler, r->advice.per_class);
-    fprintf(out, "%u %d %d %u %zu %zu %u %d ", lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->epochs,
-            o->batch, o->batches, o->accumulate, (int)o->bf16);
-    fprintf(out, "%d %a %a %a %a %a %a %s ", (int)o->optimiser.kind, o->optimiser.rate, o->optimiser.weight_decay,
-            o->optimiser.clip_norm, o->optimiser.ema, o->loss_rate, o->layer_decay, o->freeze ? o->freeze : "");
+    fprintf(out, "%s %d %a %d %d %u %d%d%d %zu %d %a ", o->backbone ? o->backbone : "", (int)h->pool, (double)h->p,
+            (int)h->fixed_p, (int)h->p_per_channel, h->levels, h->descriptors[0], h->descriptors[1], h->descriptors[2],
+            h->dim, (int)h->neck, (double)h->drop_block);
+    print_loss(out, &r->advice.loss, &o->miner);
+    fprintf(out, "%d %zu %u %d %d %u %zu %zu %u %d ", (int)r->advice.sampler, r->advice.per_class,
+            lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->epochs, o->batch, o->batches, o->accumulate,
+            (int)o->bf16);
+    fprintf(out, "%d %a %a %d %a %a %a %a ", (int)o->optimiser.kind, o->optimiser.rate, o->optimiser.momentum,
+            (int)o->optimiser.nesterov, o->optimiser.beta1, o->optimiser.beta2, o->optimiser.eps,
+            o->optimiser.weight_decay);
+    fprintf(out, "%a %a %a %a %a %s ", o->optimiser.clip_norm, o->optimiser.clip_value, o->optimiser.ema, o->loss_rate,
+            o->layer_decay, o->freeze ? o->freeze : "");
     fprintf(out, "%d %a %a %a %llu\n", (int)o->schedule, o->warmup, o->step_epochs, o->gamma,
             (unsigned long long)o->seed);
     for (size_t i = 0; i < r->data->count; i++) fprintf(out, "%s\t%s\n", r->data->paths[i], r->data->names[i]);
+    const lk_train_part *parts[] = {&r->data->training, &r->data->validation};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < parts[k]->count; i++) fprintf(out, "%u ", parts[k]->pictures[i]);
     lk_status s = fclose(out) == 0 ? LK_OK : lk_fail_memory("options");
     if (s == LK_OK) lk_hash_hex(lk_hash(text, size), r->fingerprint);
     free(text);
@@ -189,7 +254,7 @@ static lk_status open_pictures(run *r)
 
 static lk_status make_room(run *r)
 {
-    size_t side = lk_network_side(&r->net), batch = r->options.batch;
+    size_t side = lk_network_side(&r->net), batch = r->options.batch, levels = r->data->levels;
     const lk_train_part *part = &r->data->training;
     size_t most = 0;
     for (size_t i = 0; part->set_at && i < part->count; i++)
@@ -197,11 +262,11 @@ static lk_status make_room(run *r)
     r->batches = lk_sampler_batches(r->sampler);
     r->rows = lk_alloc(r->batches * r->drawn, sizeof *r->rows);
     r->placed = lk_alloc(batch, sizeof *r->placed);
-    r->classes = lk_alloc(batch, sizeof *r->classes);
+    r->classes = lk_alloc(batch, (levels ? levels : 1) * sizeof *r->classes);
     r->set_at = lk_alloc(batch + 1, sizeof *r->set_at);
     r->sets = lk_alloc(batch * most + 1, sizeof *r->sets);
     r->history = lk_alloc_zero(r->options.epochs, sizeof *r->history);
-    for (int i = 0; i < 2; i++) r->input[i] = lk_alloc_aligned(batch * 3 * side * side, sizeof(float));
+    for (int i = 0; i < 2; i++) r->input[i] = lk_alloc_aligned(r->own * 3 * side * side, sizeof(float));
     bool ok = r->rows && r->placed && r->classes && r->set_at && r->sets && r->history && r->input[0] && r->input[1];
     return ok ? LK_OK : lk_fail_memory("batches");
 }
@@ -229,25 +294,29 @@ static void fill_defaults(lk_train_options *o)
     if (o->optimiser.rate == 0) o->optimiser.rate = default_rate(o->optimiser.kind);
 }
 
-static lk_status open_run(run *r)
+static bool writes(const run *r)
+{
+    return lk_processes_rank(r->options.processes) == 0;
+}
+
+/* Everything that one process needs. */
+static lk_status open_own(run *r)
 {
     lk_status s;
-    bool there = false;
     fill_defaults(&r->options);
     LK_TRY(choose(r));
     LK_TRY(fit_batch(r));
-    lk_log(r->context, LK_LOG_INFO, "%s", r->report->reason);
+    if (writes(r)) lk_log(r->context, LK_LOG_INFO, "%s", r->report->reason);
     LK_TRY(lk_network_open(&r->options, &r->advice.loss, lk_context_threads(r->context), &r->net));
     set_frame(r);
     LK_TRY(lk_network_add_optimiser(&r->net, &r->options));
     LK_TRY(open_pictures(r));
     LK_TRY(lk_validation_open(r->context, r->data, r->pictures, &r->validation));
-    uint32_t none[1] = {UINT32_MAX};
-    if (r->advice.sampler == LK_SAMPLER_HARD_CLASS) {
-        size_t n = r->data->training.class_count * CONFUSABLE;
-        uint32_t *empty = lk_alloc(n, sizeof *empty);
+    if (r->advice.sampler == LK_SAMPLER_HARD_CLASS && !r->advice.two_views) {
+        size_t n = r->data->training.class_count * confusable_count(r);
+        uint32_t *empty = lk_alloc(n, sizeof *empty); /* nothing is known before the first epoch */
         if (!empty) return lk_fail_memory("classes");
-        for (size_t i = 0; i < n; i++) empty[i] = none[0];
+        memset(empty, 0xff, n * sizeof *empty);
         s = make_sampler(r, empty);
         free(empty);
     } else {
@@ -256,10 +325,36 @@ static lk_status open_run(run *r)
     if (s != LK_OK) goto done;
     LK_TRY(make_room(r));
     make_schedule(r);
-    LK_TRY(fingerprint(r));
-    LK_TRY(lk_make_dirs(r->directory));
-    if (r->options.resume) LK_TRY(lk_checkpoint_read(r->directory, &r->net, &r->state, r->fingerprint, &there));
-    if (there) LK_TRY(lk_history_read(r->directory, r->history, r->state.epoch));
+    s = fingerprint(r);
+done:
+    return s;
+}
+
+/* All processes must be about to do the same. */
+static lk_status compare_processes(const run *r)
+{
+    char first[sizeof r->fingerprint];
+    memcpy(first, r->fingerprint, sizeof first);
+    lk_status s = lk_processes_share(r->options.processes, first, sizeof first);
+    if (s == LK_OK && strcmp(first, r->fingerprint) != 0)
+        s = lk_fail(LK_CONFLICT, "it has other options or other pictures than the first process");
+    return s;
+}
+
+static lk_status open_run(run *r)
+{
+    lk_processes *all = r->options.processes;
+    bool there = false;
+    lk_status s;
+    LK_TRY(lk_processes_agree(all, open_own(r)));
+    LK_TRY(lk_processes_agree(all, compare_processes(r)));
+    if (writes(r)) s = lk_make_dirs(r->directory);
+    if (s == LK_OK && writes(r) && r->options.resume)
+        s = lk_checkpoint_read(r->directory, &r->net, &r->state, r->fingerprint, &there);
+    if (s == LK_OK && there) s = lk_history_read(r->directory, r->history, r->state.epoch);
+    LK_TRY(lk_processes_agree(all, s));
+    LK_TRY(lk_processes_share(all, &r->state, sizeof r->state));
+    LK_TRY(lk_network_share(&r->net));
     if (there)
         lk_log(r->context, LK_LOG_INFO, "going on from epoch %u, batch %llu", r->state.epoch + 1,
                (unsigned long long)r->state.batch);
@@ -296,47 +391,61 @@ static const uint32_t *rows_of(run *r, size_t batch)
 
 static lk_status begin_batch(run *r, size_t batch)
 {
+    size_t first = (size_t)lk_processes_rank(r->options.processes) * r->own;
     if (batch >= r->batches) return LK_OK;
-    return lk_pictures_begin(r->pictures, rows_of(r, batch), r->options.batch, r->state.epoch, batch * r->options.batch,
-                             r->input[batch % 2]);
+    return lk_pictures_begin(r->pictures, rows_of(r, batch) + first, r->own, r->state.epoch,
+                             batch * r->options.batch + first, r->input[batch % 2]);
 }
 
-static lk_status not_finite(const run *r, lk_status status, const char *what)
+static lk_status not_finite(const run *r, const char *what)
 {
     char why[LK_ERROR_SIZE];
     snprintf(why, sizeof why, "%s", what);
-    return lk_fail(status,
-                   "%s at step %llu (epoch %u): the training has gone astray. Lower --rate (it is %g), or use "
-                   "--precision f32, a longer --warmup or --clip 1; what was saved before stays in %s",
-                   why, (unsigned long long)r->state.step + 1, r->state.epoch + 1, r->options.optimiser.rate,
-                   r->directory);
+    lk_fail(LK_CORRUPT,
+            "%s at step %llu (epoch %u): the training has gone astray. Lower --rate (it is %g), or use --precision "
+            "f32, a longer --warmup or --clip 1; what was saved before stays in %s",
+            why, (unsigned long long)r->state.step + 1, r->state.epoch + 1, r->options.optimiser.rate, r->directory);
+    return lk_processes_same(r->options.processes, LK_CORRUPT);
+}
+
+/* Labels of a batch, as the loss takes them. */
+static lk_labels labels_of(run *r, size_t batch)
+{
+    if (!r->advice.two_views)
+        return lk_train_labels_of(r->data, &r->data->training, r->rows + batch * r->drawn, r->drawn, !r->graded,
+                                  r->classes, r->set_at, r->sets);
+    lk_labels_of_views(r->drawn, r->classes);
+    return (lk_labels){.kind = LK_LABELS_SINGLE, .classes = r->classes};
+}
+
+/* What a batch weighs in its step: the last step of an epoch may have fewer batches than the others. */
+static float share_of(const run *r, size_t batch)
+{
+    size_t most = r->options.accumulate, first = batch / most * most;
+    return 1.0f / (float)(r->batches - first < most ? r->batches - first : most);
 }
 
 static lk_status train_batch(run *r, size_t batch)
 {
     const lk_train_options *o = &r->options;
-    lk_labels labels;
+    const lk_labels labels = labels_of(r, batch);
+    const lk_net_lesson lesson = {.labels = &labels,
+                                  .miner = &o->miner,
+                                  .seed = o->seed ^ (r->state.epoch * r->batches + batch + 1) * 0x9e3779b97f4a7c15u,
+                                  .share = share_of(r, batch)};
     double value = 0;
     lk_status s;
-    if (r->advice.two_views) {
-        lk_labels_of_views(r->drawn, r->classes);
-        labels = (lk_labels){.kind = LK_LABELS_SINGLE, .classes = r->classes};
-    } else {
-        labels = lk_train_labels_of(r->data, &r->data->training, r->rows + batch * r->drawn, r->drawn, r->classes,
-                                    r->set_at, r->sets);
-    }
-    LK_TRY(lk_network_forward(&r->net, true, r->input[batch % 2]));
+    LK_TRY(lk_network_forward(&r->net, true, lesson.seed, r->input[batch % 2]));
     for (size_t i = 0; i < o->batch * r->net.dim; i++)
-        if (!isfinite(r->net.embedding[i])) return not_finite(r, LK_CORRUPT, "an embedding is not a number");
-    LK_TRY(
-        lk_network_backward(&r->net, &labels, &o->miner, r->state.step ^ o->seed, 1.0f / (float)o->accumulate, &value));
-    if (!isfinite(value)) return not_finite(r, LK_CORRUPT, "the loss is not a number");
+        if (!isfinite(r->net.main.embedding[i])) return not_finite(r, "an embedding is not a number");
+    LK_TRY(lk_network_backward(&r->net, &lesson, &value));
+    if (!isfinite(value)) return not_finite(r, "the loss is not a number");
     r->state.loss_sum += value;
     r->state.batch = batch + 1;
     if (r->state.batch % o->accumulate == 0 || r->state.batch == r->batches) {
         s = lk_network_step(&r->net, lk_schedule_rate(&r->schedule, r->state.step));
-        if (s == LK_CORRUPT) return not_finite(r, s, lk_error_message());
-        r->state.step++;
+        if (s == LK_CORRUPT) return not_finite(r, lk_error_message());
+        r->state.step += s == LK_OK;
     }
 done:
     return s;
@@ -348,9 +457,11 @@ static lk_status checkpoint(run *r)
     for (size_t i = 0; i < r->net.tensor_count; i++) {
         float sum = 0;
         for (size_t k = 0; k < r->net.tensors[i].n; k++) sum += r->net.tensors[i].values[k] * 0;
-        if (sum != 0) return not_finite(r, LK_CORRUPT, "a weight is not a number");
+        if (sum != 0) return not_finite(r, "a weight is not a number");
     }
-    return lk_checkpoint_write(r->directory, &r->net, &r->state, r->fingerprint);
+    lk_status s = LK_OK;
+    if (writes(r)) s = lk_checkpoint_write(r->directory, &r->net, &r->state, r->fingerprint);
+    return lk_processes_agree(r->options.processes, s);
 }
 
 static bool time_is_up(const run *r)
@@ -369,7 +480,7 @@ static lk_status train_epoch(run *r, lk_train_epoch *epoch)
     LK_TRY(begin_batch(r, first));
     for (size_t batch = first; batch < r->batches; batch++) {
         LK_TRY(begin_batch(r, batch + 1));
-        LK_TRY(lk_pictures_finish(r->pictures));
+        LK_TRY(lk_processes_agree(r->options.processes, lk_pictures_finish(r->pictures)));
         LK_TRY(train_batch(r, batch));
         lk_report_progress(r->context, "training", r->state.epoch * r->batches + batch + 1,
                            r->options.epochs * r->batches);
@@ -377,11 +488,13 @@ static lk_status train_epoch(run *r, lk_train_epoch *epoch)
          * from. */
         bool between = r->state.batch % r->options.accumulate == 0 && r->state.batch < r->batches &&
                        r->advice.sampler != LK_SAMPLER_HARD_CLASS;
-        bool stop = lk_context_cancelled(r->context) || time_is_up(r);
+        bool stop = lk_processes_any(r->options.processes, lk_context_cancelled(r->context) || time_is_up(r), &s);
+        if (s != LK_OK) goto done;
         if (between && (stop || (every && r->state.batch / r->options.accumulate % every == 0))) LK_TRY(checkpoint(r));
         if (stop && r->state.batch < r->batches && r->state.batch % r->options.accumulate == 0) {
             s = lk_fail(LK_CANCELLED, "stopped in epoch %u; the same command with --resume goes on",
                         r->state.epoch + 1);
+            lk_processes_same(r->options.processes, s);
             goto done;
         }
     }
@@ -397,11 +510,17 @@ done:
 /* Validates, and keeps the model when it is the best. Without validation pictures the last one is. */
 static lk_status judge_epoch(run *r, lk_train_epoch *epoch)
 {
+    lk_processes *all = r->options.processes;
     float *kept = NULL;
-    lk_status s = lk_network_average(&r->net, &kept);
+    lk_status s = lk_processes_agree(all, lk_network_average(&r->net, &kept));
     if (s == LK_OK) s = lk_validate(&r->validation, &r->net, r->input[0], epoch);
+    /* Machines that are not alike round differently: one judges for all. */
+    if (s == LK_OK) s = lk_processes_share(all, epoch, sizeof *epoch);
     epoch->best = r->validation.n < 2 || r->state.best_epoch == 0 || epoch->map > r->state.best_map;
-    if (s == LK_OK && epoch->best) s = lk_train_export(r->directory, &r->net, r->options.half);
+    if (s == LK_OK) {
+        if (epoch->best && writes(r)) s = lk_train_export(r->directory, &r->net, r->options.half);
+        s = lk_processes_agree(all, s);
+    }
     lk_network_restore(&r->net, kept);
     if (s != LK_OK) return s;
     r->state.since_best++;
@@ -413,25 +532,38 @@ static lk_status judge_epoch(run *r, lk_train_epoch *epoch)
     return LK_OK;
 }
 
+/* Vectors of this process' share of the training pictures, in their rows of vectors; the other rows stay 0. */
+static lk_status embed_training(run *r, uint32_t *rows, float *vectors)
+{
+    size_t count = r->data->training.count, dim = r->net.dim, own = r->own;
+    size_t processes = (size_t)lk_processes_count(r->options.processes);
+    lk_status s = LK_OK;
+    for (size_t at = own * (size_t)lk_processes_rank(r->options.processes); s == LK_OK && at < count;
+         at += own * processes) {
+        size_t n = count - at < own ? count - at : own;
+        for (size_t i = 0; i < own; i++) rows[i] = (uint32_t)(at + (i < n ? i : 0));
+        s = lk_pictures_begin(r->pictures, rows, own, r->state.epoch, at, r->input[0]);
+        if (s == LK_OK) s = lk_pictures_finish(r->pictures);
+        if (s == LK_OK) s = lk_network_forward(&r->net, false, 0, r->input[0]);
+        if (s == LK_OK) memcpy(vectors + at * dim, r->net.main.embedding, n * dim * sizeof *vectors);
+    }
+    return s;
+}
+
 /* Classes that the model takes for one another, for the sampler of the next epoch. */
 static lk_status find_confusable(run *r)
 {
     const lk_train_part *part = &r->data->training;
-    size_t classes = part->class_count, dim = r->net.dim, batch = r->options.batch;
+    size_t classes = part->class_count, dim = r->net.dim, width = confusable_count(r);
     if (r->advice.sampler != LK_SAMPLER_HARD_CLASS || r->advice.two_views) return LK_OK;
-    float *vectors = lk_alloc(part->count * dim, sizeof *vectors);
-    uint32_t *confusable = lk_alloc(classes * CONFUSABLE, sizeof *confusable), *rows = lk_alloc(batch, sizeof *rows);
-    lk_status s = vectors && confusable && rows ? LK_OK : lk_fail_memory("classes");
-    for (size_t at = 0; s == LK_OK && at < part->count; at += batch) {
-        size_t n = part->count - at < batch ? part->count - at : batch;
-        for (size_t i = 0; i < batch; i++) rows[i] = (uint32_t)(at + (i < n ? i : 0));
-        s = lk_pictures_begin(r->pictures, rows, batch, r->state.epoch, at, r->input[0]);
-        if (s == LK_OK) s = lk_pictures_finish(r->pictures);
-        if (s == LK_OK) s = lk_network_forward(&r->net, false, r->input[0]);
-        if (s == LK_OK) memcpy(vectors + at * dim, r->net.embedding, n * dim * sizeof *vectors);
-    }
+    float *vectors = lk_alloc_zero(part->count * dim, sizeof *vectors);
+    uint32_t *confusable = lk_alloc(classes * width, sizeof *confusable), *rows = lk_alloc(r->own, sizeof *rows);
+    lk_status s = vectors && confusable && rows ? embed_training(r, rows, vectors) : lk_fail_memory("classes");
+    s = lk_processes_agree(r->options.processes, s);
+    if (s == LK_OK) s = lk_processes_sum(r->options.processes, vectors, part->count * dim);
     if (s == LK_OK)
-        s = lk_confusable_classes(vectors, part->count, dim, part->classes, (uint32_t)classes, CONFUSABLE, confusable);
+        s = lk_confusable_classes(vectors, part->count, dim, part->classes, (uint32_t)classes, width, confusable);
+    if (s == LK_OK) s = lk_processes_share(r->options.processes, confusable, classes * width * sizeof *confusable);
     if (s == LK_OK) s = make_sampler(r, confusable);
     free(vectors);
     free(confusable);
@@ -439,19 +571,29 @@ static lk_status find_confusable(run *r)
     return s;
 }
 
+static lk_status write_history(const run *r)
+{
+    lk_status s = lk_history_write(r->directory, r->history, r->state.epoch);
+    if (s != LK_OK) return s;
+    return lk_train_report_write(r->directory, &r->net, r->data, r->history, r->state.epoch, &r->validation,
+                                 r->report->reason);
+}
+
 static lk_status finish_epoch(run *r, lk_train_epoch *epoch, lk_train_epoch_fn fn, void *user)
 {
-    lk_status s;
-    LK_TRY(judge_epoch(r, epoch));
+    lk_status s = judge_epoch(r, epoch);
+    /* A resumed run has no batch of this epoch left to do and validates at once. */
+    if (s == LK_CANCELLED && checkpoint(r) == LK_OK)
+        s = lk_fail(LK_CANCELLED, "stopped while validating epoch %u; the same command with --resume goes on",
+                    r->state.epoch + 1);
+    if (s != LK_OK) goto done;
     r->state.epoch++;
     r->state.batch = 0;
     r->state.loss_sum = 0;
     r->history[r->state.epoch - 1] = *epoch;
-    LK_TRY(lk_history_write(r->directory, r->history, r->state.epoch));
-    LK_TRY(lk_train_report_write(r->directory, &r->net, r->data, r->history, r->state.epoch, &r->validation,
-                                 r->report->reason));
+    LK_TRY(lk_processes_agree(r->options.processes, writes(r) ? write_history(r) : LK_OK));
     LK_TRY(checkpoint(r));
-    if (fn) fn(user, epoch);
+    if (fn && writes(r)) fn(user, epoch);
 done:
     return s;
 }
@@ -468,9 +610,13 @@ static lk_status all_epochs(run *r, lk_train_epoch_fn fn, void *user)
         if (r->state.epoch) LK_TRY(find_confusable(r));
         LK_TRY(train_epoch(r, &epoch));
         LK_TRY(finish_epoch(r, &epoch, fn, user));
-        if ((lk_context_cancelled(r->context) || time_is_up(r)) && r->state.epoch < r->options.epochs)
-            LK_TRY(lk_fail(LK_CANCELLED, "stopped after epoch %u; the same command with --resume goes on",
-                           r->state.epoch));
+        bool stop = lk_processes_any(r->options.processes, lk_context_cancelled(r->context) || time_is_up(r), &s);
+        if (s != LK_OK) goto done;
+        if (stop && r->state.epoch < r->options.epochs) {
+            s = lk_fail(LK_CANCELLED, "stopped after epoch %u; the same command with --resume goes on", r->state.epoch);
+            lk_processes_same(r->options.processes, s);
+            goto done;
+        }
     }
 done:
     return s;
@@ -487,7 +633,7 @@ lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_trai
              .started = lk_now(),
              .report = report ? report : &unwanted};
     *r.report = (lk_train_report){0};
-    lk_status s = check_options(&r.options);
+    lk_status s = lk_processes_same(r.options.processes, check_options(&r.options));
     if (s == LK_OK) s = open_run(&r);
     if (s == LK_OK) s = all_epochs(&r, epoch, user);
     if (r.pictures) r.report->unreadable = lk_pictures_unreadable(r.pictures);
@@ -496,5 +642,5 @@ lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_trai
     r.report->best_map = r.state.best_map;
     r.report->steps = r.state.step;
     close_run(&r);
-    return s;
+    return lk_processes_note(r.options.processes, s);
 }

@@ -57,26 +57,53 @@ static lk_status prepare(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-static lk_status embed(lk_validation *v, lk_network *net, float *input)
+/* One batch from `at` on. */
+static lk_status embed_batch(lk_validation *v, lk_network *net, float *input, size_t at)
 {
     size_t side = lk_network_side(net), size = 3 * side * side, dim = net->dim, batch = net->batch;
-    lk_pool *pool = lk_context_pool(v->context);
-    if (!v->vectors && !(v->vectors = lk_alloc(v->n * dim, sizeof *v->vectors))) return lk_fail_memory("validation");
+    size_t n = v->n - at < batch ? v->n - at : batch;
+    lk_status s = LK_OK;
+    preparing p = {v, at, size, v->prepared ? v->prepared + at * size : input};
+    if (!v->ready || !v->prepared) s = lk_parallel_for(lk_context_pool(v->context), n, 4, prepare, &p);
+    if (s == LK_OK && v->prepared) memcpy(input, p.out, n * size * sizeof(float));
+    for (size_t i = 0; s == LK_OK && i < n; i++)
+        if (!v->usable[at + i]) memset(input + i * size, 0, size * sizeof(float));
+    if (s == LK_OK) s = lk_network_forward(net, false, 0, input);
+    if (s == LK_OK) s = lk_normalise_forward(n, dim, net->main.embedding, 1e-12f, v->vectors + at * dim);
+    for (size_t i = 0; s == LK_OK && i < n; i++)
+        if (!v->usable[at + i]) memset(v->vectors + (at + i) * dim, 0, dim * sizeof(float));
+    return s;
+}
+
+/* Several processes share the work: each fills in its batches, the rest is 0 until all are added up. */
+static lk_status embed_own(lk_validation *v, lk_network *net, float *input)
+{
+    size_t side = lk_network_side(net), size = 3 * side * side, batch = net->batch;
+    size_t processes = (size_t)lk_processes_count(net->processes), rank = (size_t)lk_processes_rank(net->processes);
+    if (!v->vectors && !(v->vectors = lk_alloc(v->n * net->dim, sizeof *v->vectors)))
+        return lk_fail_memory("validation");
+    memset(v->vectors, 0, v->n * net->dim * sizeof *v->vectors);
     if (!v->ready && v->n * size * sizeof(float) <= KEEP_BYTES) v->prepared = lk_alloc(v->n * size, sizeof(float));
-    for (size_t at = 0; at < v->n; at += batch) {
-        size_t n = v->n - at < batch ? v->n - at : batch;
-        lk_status s = LK_OK;
-        preparing p = {v, at, size, v->prepared ? v->prepared + at * size : input};
+    for (size_t at = rank * batch; at < v->n; at += processes * batch) {
         if (lk_context_cancelled(v->context)) return lk_fail(LK_CANCELLED, "cancelled");
-        if (!v->ready || !v->prepared) s = lk_parallel_for(pool, n, 4, prepare, &p);
-        if (s == LK_OK && v->prepared) memcpy(input, p.out, n * size * sizeof(float));
-        for (size_t i = 0; s == LK_OK && i < n; i++)
-            if (!v->usable[at + i]) memset(input + i * size, 0, size * sizeof(float));
-        if (s == LK_OK) s = lk_network_forward(net, false, input);
-        if (s == LK_OK) s = lk_normalise_forward(n, dim, net->embedding, 1e-12f, v->vectors + at * dim);
+        lk_status s = embed_batch(v, net, input, at);
         if (s != LK_OK) return s;
     }
     v->ready = true;
+    return LK_OK;
+}
+
+static lk_status embed(lk_validation *v, lk_network *net, float *input)
+{
+    size_t dim = net->dim;
+    lk_status s = lk_processes_agree(net->processes, embed_own(v, net, input));
+    if (s == LK_OK) s = lk_processes_sum(net->processes, v->vectors, v->n * dim);
+    if (s != LK_OK || lk_processes_count(net->processes) == 1) return s;
+    for (size_t i = 0; i < v->n; i++) {
+        bool any = false;
+        for (size_t k = 0; k < dim; k++) any |= v->vectors[i * dim + k] != 0;
+        v->usable[i] = any;
+    }
     return LK_OK;
 }
 
@@ -196,10 +223,11 @@ lk_status lk_validate(lk_validation *v, lk_network *net, float *input, lk_train_
     j.counted = lk_alloc_zero(v->n, 1);
     j.confusions = lk_alloc_zero(v->n, sizeof *j.confusions);
     bool room = classes && set_at && (sets || !part->set_at) && j.ids && j.values && j.counted && j.confusions;
-    lk_status s = room ? embed(v, net, input) : lk_fail_memory("validation");
+    lk_status s = lk_processes_agree(net->processes, room ? LK_OK : lk_fail_memory("validation"));
+    if (s == LK_OK) s = embed(v, net, input);
     if (s == LK_OK) {
         for (size_t i = 0; i < v->n; i++) j.ids[i] = i;
-        j.labels = lk_train_labels_of(v->data, part, v->rows, v->count, classes, set_at, sets);
+        j.labels = lk_train_labels_of(v->data, part, v->rows, v->count, true, classes, set_at, sets);
         s = lk_parallel_for(lk_context_pool(v->context), v->n, GRAIN, judge, &j);
     }
     if (s == LK_OK) summarise(&j, epoch);

@@ -111,6 +111,59 @@ class Indexing(Case):
         by_list = json.loads(run("index", "-", "--into", self.folder / "c.lk", "--json", stdin=listed).stdout)["indexed"]
         self.assertEqual((by_folder, by_glob, by_list), (24, 3, 3))
 
+    def test_pictures_without_an_ending_are_told_by_their_bytes(self):
+        folder = self.folder / "bare"
+        folder.mkdir()
+        logo(folder / "star", "star")
+        png(folder / "id:3", 32, 32, lambda x, y: (x, y, 0))
+        (folder / "README").write_text("no picture")
+        (folder / "empty").write_bytes(b"")
+        os.mkfifo(folder / "pipe")
+        logo(folder / "note.txt", "bolt")  # another ending says that it is none
+        self.assertEqual((self.index(folder)["indexed"], self.index(folder)["skipped"]), (2, 0))
+
+    def test_folders_are_labels_where_no_csv_says_otherwise(self):
+        for shape in ("ring", "bolt"):
+            (self.folder / "classes" / shape).mkdir(parents=True)
+            for v in range(3):
+                logo(self.folder / "classes" / shape / f"{v}.svg", shape, v)
+        listed = self.folder / "listed.csv"
+        listed.write_text("path,label\nclasses/ring/0.svg,hoop\n")
+        self.assertEqual(self.index(listed, self.folder / "classes", "--label-folders")["added"], 6)
+        hits = run_json("search", self.collection, self.folder / "classes" / "ring" / "1.svg", "-k", 5)["results"]
+        labels = {str(pathlib.Path(h["path"]).relative_to(self.folder / "classes")): h["label"] for h in hits}
+        self.assertEqual(labels, {"ring/0.svg": "hoop", "ring/2.svg": "ring", "bolt/0.svg": "bolt", "bolt/1.svg": "bolt", "bolt/2.svg": "bolt"})
+        self.assertEqual(run_json("eval", self.collection)["queries"], 5)
+
+    def test_folder_that_may_not_be_read_is_passed_over(self):
+        if os.geteuid() == 0:
+            # Root may read everything: nobody indexes, with a program that nobody can reach.
+            os.chown(self.folder, 65534, 65534)
+            who = {"user": 65534, "group": 65534, "extra_groups": []}
+            program = shutil.copy(LIKENESS, self.folder / "likeness")
+            for library in (ROOT / "build" / "deps" / "onednn" / "lib").glob("libdnnl.so.3"):
+                shutil.copy(library, self.folder)
+            who["env"] = {**os.environ, "LD_LIBRARY_PATH": str(self.folder)}
+        else:
+            program, who = LIKENESS, {}
+        locked = self.folder / "logos" / "lost+found"
+        locked.mkdir()
+        locked.chmod(0)
+        command = [program, "index", self.folder / "logos", "--into", self.collection, "--json", "--threads", "1"]
+        for _ in range(2):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd="/", **who)
+            report = json.loads(done.stdout)
+            self.assertEqual((done.returncode, report["indexed"], report["skipped"]), (3, 24, 1), done.stderr)
+            self.assertIn("lost+found: the folder cannot be read", done.stderr)
+        self.assertEqual(run_json("info", self.collection)["skipped"], 0)
+
+    def test_place_that_cannot_be_written_is_told_before_the_work(self):
+        blocked = self.folder / "file"
+        blocked.write_text("")
+        done = run("index", self.csv, "--into", blocked / "x.lk", status=1)
+        self.assertIn("cannot be created", done.stderr)
+        self.assertNotIn("vocabulary", done.stderr)
+
     def test_storage_types_and_kinds_agree_on_the_first_hit(self):
         for kind in ("vlad", "bovw"):
             for dtype in ("f32", "f16", "i8"):
@@ -151,6 +204,10 @@ class Indexing(Case):
             self.assertIn(name, log.read_text())
             self.assertIn(name, done.stderr)
         self.assertIn("megapixels", log.read_text())
+        listing = run_json("info", self.collection, "--skipped")["skipped"]
+        self.assertEqual(sorted(pathlib.Path(p["path"]).name for p in listing), sorted(names))
+        self.assertIn("is empty", next(p["reason"] for p in listing if p["path"].endswith("empty.jpg")))
+        self.assertIn("huge.png", run("info", self.collection, "--skipped").stdout)
         again = json.loads(run("index", "-", "--into", self.collection, "--json", status=3, stdin=listed).stdout)
         self.assertEqual((again["unchanged"], again["skipped"]), (2, 5))
         run("verify", self.collection)
@@ -247,6 +304,40 @@ class Searching(Case):
         self.assertEqual(text.count("data:image/webp;base64,"), 22)
         self.assertNotIn("http", text.replace("http://www.w3.org", ""))
 
+    def test_names_cannot_command_the_terminal(self):
+        folder = self.folder / "odd"
+        folder.mkdir()
+        logo(folder / "a\nb\x1b[2J.svg", "ring")
+        (folder / "c\x1b]0;x\x07.png").write_text("no picture")
+        done = run("index", folder, "--into", self.folder / "odd.lk", "--log", self.folder / "log", status=3)
+        table = run("search", self.folder / "odd.lk", self.folder / "logos" / "ring-0.svg").stdout
+        listing = run("info", "--skipped", self.folder / "odd.lk").stdout
+        for text in (done.stdout, done.stderr, (self.folder / "log").read_text(), table, listing):
+            self.assertFalse(any(c < " " and c != "\n" for c in text), text)
+        self.assertIn("a?b?[2J.svg", table)
+        self.assertEqual(len(listing.splitlines()), 1)
+        self.assertEqual(len(table.splitlines()), 2)
+
+    def test_labels_in_any_script_stay_whole_and_in_their_column(self):
+        csv = self.folder / "logos" / "other.csv"
+        csv.write_text("path,label\n" + "".join(f"ring-{v}.svg,{label}\n" for v, label in enumerate(("é" * 40, "日本", "x"))))
+        run("index", csv, "--into", self.collection)
+        lines = run("search", self.collection, "id:1", "-k", 24).stdout.splitlines()
+        self.assertEqual({line.index("/") for line in lines[1:]}, {lines[0].index("path")})
+        self.assertTrue(any(" " + "é" * 32 + " " in line for line in lines))
+
+    def test_several_queries_are_answered_each_by_itself(self):
+        several = run_json("search", self.collection, "id:1", "id:5", "-k3")["queries"]
+        self.assertEqual([q["query"] for q in several], ["id:1", "id:5"])
+        for query in several:
+            self.assertEqual(query["results"], run_json("search", self.collection, query["query"], "-k", 3)["results"])
+        run("search", self.collection, "id:1", "id:5", status=2)
+
+    def test_no_results_are_said(self):
+        done = run("search", self.collection, "id:1", "--where", "label = nothing")
+        self.assertIn("no picture satisfies the filter", done.stderr)
+        self.assertEqual(run_json("search", self.collection, "id:1", "--where", "label = nothing"), {"results": []})
+
     def test_table_goes_to_the_terminal(self):
         lines = run("search", self.collection, "id:1", "-k", 4).stdout.splitlines()
         self.assertEqual(len(lines), 5)
@@ -261,7 +352,7 @@ class Searching(Case):
         self.assertTrue(gone.exists())
         run("verify", self.collection)
         (self.folder / "logos" / "bars-2.svg").unlink()
-        self.assertIn("1 pictures removed", run("remove", self.collection, "--missing").stdout)
+        self.assertIn("1 picture removed", run("remove", self.collection, "--missing").stdout)
 
     def test_removal_is_all_or_nothing(self):
         run("remove", self.collection, "id:1", "id:999", status=1)
@@ -283,6 +374,19 @@ class Searching(Case):
         self.assertIn("nDCG@2", some)
         by_number = run_json("eval", self.collection, "--query", "year=2001")
         self.assertEqual(by_number["queries"], 8)
+
+    def test_embedding_writes_other_formats_and_knows_them_first(self):
+        lists = self.folder / "list"
+        lists.write_text(f"{self.folder / 'logos' / 'ring-0.svg'}\n")
+        run("embed", "--model", self.collection, "--out", self.folder / "v.npy", lists)
+        run("embed", "--model", self.collection, "--out", self.folder / "v.fvecs", lists)
+        values = (self.folder / "v.fvecs").read_bytes()
+        self.assertEqual(struct.unpack("<i", values[:4])[0], (len(values) - 4) // 4)
+        self.assertTrue((self.folder / "v.npy").read_bytes().endswith(values[4:]))
+        for out, message in (("v.txt", "tells no format"), ("none/v.npy", "cannot be written")):
+            done = run("embed", "--model", self.collection, "--out", self.folder / out, lists, status=1)
+            self.assertIn(message, done.stderr)
+            self.assertNotIn("embedding", done.stderr)
 
     def test_embedding_keeps_the_order_and_marks_bad_rows(self):
         paths = [self.folder / "logos" / "ring-0.svg", self.folder / "none.png", self.folder / "logos" / "bolt-0.svg",
@@ -350,6 +454,9 @@ class Usage(Case):
         self.assertIn("--into", run("index", "x", status=2).stderr)
         self.assertIn("whole number", run("search", "a.lk", "b", "-k", "many", status=2).stderr)
         self.assertIn("wants a value", run("search", "a.lk", "b", "-k", status=2).stderr)
+        for option, value, message in (("--crop", "1,2,3", "left,top,width,height"), ("--rerank", "x", "kreciprocal"),
+                                       ("--expand", "x", "alpha"), ("--yes", "1,b", "ids"), ("--no", "0", "ids"), ("-x", "y", "no option")):
+            self.assertIn(message, run("search", "a.lk", "b", option, value, status=2).stderr)
         self.assertIn("no such file", run("index", self.folder / "none", "--into", self.folder / "a.lk", status=1).stderr)
         self.assertFalse((self.folder / "a.lk").exists())
 

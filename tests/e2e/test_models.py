@@ -64,6 +64,18 @@ def clip(case):
             row[1][0] = 1245
 
 
+def siglip(case):
+    """With the vocabulary of the tokenizer's fixture: ids below 497, texts of 64 tokens, as wide as pictures."""
+    case["config"]["text_config"].update(vocab_size=497, max_position_embeddings=64, projection_size=32)
+    for row in case["tensors"]:
+        if "token_embedding" in row[0]:
+            row[1][0] = 497
+        if row[0].startswith("text_model.embeddings.position_embedding"):
+            row[1][0] = 64
+        if row[0].startswith("text_model.head"):
+            row[1][0] = 32
+
+
 class Networks(Case):
     def setUp(self):
         super().setUp()
@@ -136,6 +148,23 @@ class Networks(Case):
         other = self.folder / "r.lk"
         run("index", self.pictures, "--into", other, "--model", self.resnet, "-q")
         self.assertIn("texts cannot be embedded", run("search", other, "--text", "a", status=1).stderr)
+
+    def test_words_find_pictures_with_a_sentencepiece_model(self):
+        both = model(self.folder / "siglip", "SigLIP", siglip)
+        run("index", self.pictures, "--into", self.collection, "--model", both, "-q")
+        self.assertIn("texts cannot be embedded", run("search", self.collection, "--text", "a cat", status=1).stderr)
+        for files in (("spiece.model", "tokenizer_config.json"), ("tokenizer.json",)):
+            shutil.rmtree(self.collection)
+            for name in files:
+                shutil.copy(FIXTURES / "siglip" / name, both)
+            run("index", self.pictures, "--into", self.collection, "--model", both, "-q")
+            for name in files:
+                (both / name).unlink()  # the collection has its own
+            scores = [{r["path"]: r["score"] for r in run_json("search", self.collection, "--text", text, "-k", "11")["results"]}
+                      for text in ("a photo of a cat", "A photo, of a CAT!", "a photo of a dog")]
+            self.assertEqual(len(scores[0]), 11)
+            self.assertEqual(scores[0], scores[1])  # lower case, no punctuation
+            self.assertNotEqual(scores[0], scores[2])
 
     def test_model_info_and_list(self):
         info = run_json("model", "info", self.resnet)

@@ -2,6 +2,7 @@
 import http.client
 import json
 import pathlib
+import shutil
 import tempfile
 import unittest
 
@@ -59,6 +60,44 @@ class Searching(unittest.TestCase):
         self.assertNotIn(str(self.picture("ring-0")), [r["path"] for r in found])
         self.assertNotIn(str(self.picture("bolt-0")), [r["path"] for r in found])
 
+    def test_the_best_of_several_pictures_counts(self):
+        names = ("ring-0", "bolt-0")
+        alone = [{r["id"]: r["score"] for r in self.search(self.picture(n), "-k", 39)} for n in names]
+        found = self.search(*map(self.picture, names), "--fuse", "best", "-k", 38)
+        self.assertEqual(len(found), 38)
+        for r in found:
+            self.assertAlmostEqual(r["score"], max(a.get(r["id"], -1) for a in alone), places=6)
+        self.assertEqual([r["score"] for r in found], sorted((r["score"] for r in found), reverse=True))
+        self.assertEqual(self.search(*map(self.picture, names), "--fuse", "mean"),
+                         self.search(*map(self.picture, names), "--together"))
+
+    def test_a_range_is_the_beginning_of_the_ranking(self):
+        ranked = self.search("id:7", "-k", 39)
+        for count in (1, 5, 20):
+            bound = 1 - (ranked[count - 1]["score"] + ranked[count]["score"]) / 2
+            self.assertEqual(self.search("id:7", "--within", bound), ranked[:count])
+        self.assertEqual(self.search("id:7", "--within", bound, "-k", 3), ranked[:3])
+        self.assertEqual(self.search("id:7", "--within", 0), [])
+        few = self.search("id:7", "--within", bound, "--where", "label = ring")
+        self.assertEqual(few, [r for r in ranked[:20] if r["label"] == "ring"])
+
+    def test_results_that_differ(self):
+        copies = self.folder / "copies.lk"
+        more = self.folder / "more"
+        shutil.copytree(self.folder / "logos", more, dirs_exist_ok=True)
+        for i in range(3):
+            shutil.copy(self.picture("ring-1"), more / f"copy-{i}.svg")
+        run("index", more, "--into", copies, "-q")
+        plain = run_json("search", copies, more / "ring-0.svg", "-k", 8)["results"]
+        differ = run_json("search", copies, more / "ring-0.svg", "-k", 8, "--diverse", 0.001)["results"]
+        self.assertEqual(sum("copy" in r["path"] or "ring-1" in r["path"] for r in plain), 4)
+        self.assertEqual(sum("copy" in r["path"] or "ring-1" in r["path"] for r in differ), 1)
+        self.assertEqual(len(differ), 8)
+        traded = run_json("search", copies, more / "ring-0.svg", "-k", 8, "--trade", 0.7)["results"]
+        self.assertEqual(traded[0], plain[0])
+        shapes = lambda results: {pathlib.Path(r["path"]).stem.split("-")[0].replace("copy", "ring") for r in results}
+        self.assertGreater(len(shapes(traded)), len(shapes(plain)))
+
     def test_feedback_moves_the_query_and_hides_what_was_wrong(self):
         plain = self.search(self.picture("ring-0"), "-k", 39)
         stars = [r["id"] for r in plain if r["label"] == "star"]
@@ -77,6 +116,10 @@ class Searching(unittest.TestCase):
         self.assertIn("kreciprocal", run("search", self.collection, "id:1", "--rerank", "magic", status=1).stderr)
         self.assertIn("alpha", run("search", self.collection, "id:1", "--expand", "magic", status=1).stderr)
         self.assertIn("--yes", run("search", self.collection, "id:1", "--yes", "1,x", status=1).stderr)
+        self.assertIn("--within", run("search", self.collection, "id:1", "--within", "x", status=1).stderr)
+        self.assertIn("--fuse", run("search", self.collection, "id:1", "id:2", "--fuse", "x", status=1).stderr)
+        self.assertIn("--trade", run("search", self.collection, "id:1", "--trade", 2, status=1).stderr)
+        run("search", self.collection, "id:1", "id:2", "--fuse", "best", "--rerank", "superglobal", status=1)
         self.assertIn("9999", run("search", self.collection, "id:1", "--yes", "9999", status=1).stderr)
         run("search", self.collection, "id:1", "id:2", status=2)
 
@@ -141,6 +184,12 @@ class Matching(Case):
         self.assertLess(other["inliers"], same["inliers"])
         self.assertEqual(sum(p["inlier"] for p in same["pairs"]), same["inliers"])
         self.assertEqual(drawing.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        page = self.folder / "match.html"
+        run("match", a, b, "--html", page)
+        text = page.read_text()
+        self.assertIn("data:image/png;base64,", text)
+        self.assertNotIn("http", text)
+        self.assertIn(str(a), text)
         self.assertGreater(run_json("match", a, a, "--homography")["inliers"], same["inliers"])
         run("match", a, status=2)
         self.assertIn("missing.svg", run("match", a, self.folder / "missing.svg", status=1).stderr)

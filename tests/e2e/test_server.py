@@ -4,6 +4,7 @@ import json
 import pathlib
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -141,6 +142,36 @@ class Api(unittest.TestCase):
         huge_png(bomb, 12000)
         self.ask("/api/v1/search", 413, "POST", bomb.read_bytes())
 
+    def test_sender_that_asks_first_need_not_send_what_is_refused(self):
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as s:
+            s.sendall(b"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\nExpect: 100-continue\r\n\r\n")
+            answer = s.recv(4096)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 413"), answer)
+        self.assertIn(b'"code":413', answer)
+
+    def test_bodies_of_all_connections_together_are_limited(self):
+        # This server takes a mebibyte each, and sixteen of them at once.
+        held = []
+        for _ in range(16):
+            s = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+            s.sendall(b"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n" + bytes(1048570))
+            held.append(s)
+        deadline, status = time.monotonic() + 20, 0
+        while status != 503 and time.monotonic() < deadline:  # the last bytes may still be on their way
+            link = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+            link.request("POST", "/api/v1/search", bytes(1 << 20))
+            status = link.getresponse().status
+            link.close()
+        self.assertEqual(status, 503)
+        for s in held:
+            s.close()
+        while status == 503 and time.monotonic() < deadline + 20:
+            link = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+            link.request("POST", "/api/v1/search", bytes(1 << 20))
+            status = link.getresponse().status
+            link.close()
+        self.assertEqual(status, 415)  # all of it was given back
+
     def test_strangers_pages_are_not_answered(self):
         body = b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>"
         self.ask("/api/v1/info", 403, headers={"Host": "evil.example"})
@@ -195,7 +226,6 @@ class Api(unittest.TestCase):
 
 class Refreshing(Case):
     def test_new_pictures_are_found_without_a_restart(self):
-        import time
         folder, collection = self.folder / "logos", self.folder / "logos.lk"
         run("index", logos(folder), "--into", collection, "-q")
         with Server(collection) as server:

@@ -42,7 +42,7 @@ static void use(const char *path, int flags)
     uint64_t id = 1000000;
     if (lk_graph_index_open(path, flags, &graph) != LK_OK) return;
     lk_graph_index_search(graph, NULL, 20, 1, query, 5, NULL, NULL, hits, &count);
-    lk_graph_index_range(graph, 20, query, 1, 5, hits, &count);
+    lk_graph_index_range(graph, NULL, 20, 1, query, 1, 5, NULL, NULL, hits, &count);
     if (flags & LK_GRAPH_CHANGE) {
         lk_graph_index_remove(graph, 3);
         lk_graph_index_add(graph, NULL, 1, &id, query);

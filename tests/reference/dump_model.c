@@ -73,7 +73,11 @@ static lk_status run(lk_model *model, const lk_safetensors *inputs, bool text, c
     if (strcmp(precision, "int8") == 0) {
         LK_TRY(read_inputs(inputs, "calibration", false, &samples, &m));
         LK_TRY(lk_calibration_new(graph, &calibration));
-        LK_TRY(lk_calibration_add(calibration, m, (const void *const[]){samples}));
+        /* one by one, as the program does: every value is kept */
+        lk_shape shape = lk_graph_shape(graph, lk_graph_find(graph, "pixel_values"));
+        size_t picture = (size_t)(shape.dims[1] * shape.dims[2] * shape.dims[3]);
+        for (int64_t i = 0; i < m; i++)
+            LK_TRY(lk_calibration_add(calibration, 1, (const void *const[]){(float *)samples + (size_t)i * picture}));
         options.precision = LK_PRECISION_INT8;
         options.calibration = calibration;
     }

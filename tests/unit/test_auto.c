@@ -8,6 +8,9 @@
 
 enum { N = 4000, DIM = 24, QUERIES = 50, K = 10 };
 
+#define GIB ((uint64_t)1 << 30)
+#define MACHINE (24 * GIB)
+
 static float vectors[N * DIM], queries[QUERIES * DIM];
 static uint64_t ids[N];
 
@@ -34,18 +37,35 @@ static void the_kind_follows_from_count_width_and_memory(void **state)
 {
     (void)state;
     static const struct {
-        size_t n, dim, memory;
+        size_t n, dim;
+        bool whole;
+        uint64_t memory, machine;
         const char *kind;
-    } cases[] = {{1000, 128, 0, "flat"},           {30000, 128, 0, "graph"}, {30000, 128, 6 << 20, "partitioned"},
-                 {1000000, 512, 0, "partitioned"}, {5000, 16, 0, "flat"},    {5000, 2048, 0, "graph"}};
+    } cases[] = {
+        {1000, 128, false, 0, MACHINE, "flat"},
+        {65000, 126, false, 0, MACHINE, "flat"}, /* the last below 32 MiB, and the first beyond */
+        {66100, 126, false, 0, MACHINE, "graph"},
+        {5000, 2048, false, 0, MACHINE, "graph"}, /* few, but wide */
+        {30000, 128, false, 6 << 20, MACHINE, "partitioned"},
+        {300000, 128, true, 90 << 20, MACHINE, "graph"}, /* SIFT: one byte a component */
+        {300000, 128, false, 90 << 20, MACHINE, "partitioned"},
+        {1000000, 512, false, 0, MACHINE, "graph"},
+        {1000000, 512, false, 0, MACHINE / 8, "partitioned"}, /* more than a quarter of 3 GiB */
+        {1000000, 2048, false, 0, 1 << 20, "partitioned"},    /* no limit was named: never refused */
+        {2000000, 128, false, 0, MACHINE, "graph"},
+        {2000001, 128, false, 0, MACHINE, "partitioned"},
+        {10000000, 256, false, 12 * GIB, MACHINE, "partitioned"},
+    };
     const lk_ann_type *type;
     char why[128];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(lk_ann_choose(cases[i].n, cases[i].dim, cases[i].memory, &type, why, sizeof why), LK_OK);
+        assert_int_equal(lk_ann_choose(cases[i].n, cases[i].dim, cases[i].whole, cases[i].memory, cases[i].machine,
+                                       &type, why, sizeof why),
+                         LK_OK);
         assert_string_equal(type->name, cases[i].kind);
         assert_true(strlen(why) > 20);
     }
-    assert_int_equal(lk_ann_choose(1000000, 512, 100 << 20, &type, why, sizeof why), LK_LIMIT);
+    assert_int_equal(lk_ann_choose(1000000, 512, false, 100 << 20, MACHINE, &type, why, sizeof why), LK_LIMIT);
     assert_non_null(strstr(lk_error_message(), "MiB"));
 }
 

@@ -3,6 +3,7 @@
 #include "index/codes.h"
 #include "index/quantise.h"
 #include "index/rabitq.h"
+#include <likeness/codes.h>
 
 #include "unit.h"
 
@@ -333,6 +334,84 @@ static void rabitq_decodes_to_the_nearest_direction(void **state)
     }
 }
 
+/* Of any vectors, in every metric, kind and number of bits: against products in double precision. */
+static void estimated_scores_keep_to_their_bounds(void **state)
+{
+    (void)state;
+    enum { N = 200, DIM = 75, QUERIES = 5 };
+    static const struct {
+        lk_codes_kind kind;
+        int bits;
+        double error; /* of a score, as a share of the lengths */
+    } cases[] = {{LK_CODES_SCALAR, 4, 0.03}, {LK_CODES_SCALAR, 8, 0.006}, {LK_CODES_RABITQ, 1, 0.12},
+                 {LK_CODES_RABITQ, 2, 0.06}, {LK_CODES_RABITQ, 4, 0.02},  {LK_CODES_RABITQ, 7, 0.006}};
+    static float vectors[N * DIM], queries[QUERIES * DIM], back[N * DIM], scores[N], bounds[N];
+    lk_random random;
+    lk_random_seed(&random, 31);
+    for (int i = 0; i < (N + QUERIES) * DIM; i++) /* with a mean that is far from 0 */
+        *(i < N * DIM ? &vectors[i] : &queries[i - N * DIM]) =
+            2 + (float)(i % DIM % 3) + (float)lk_random_normal(&random);
+    for (int metric = LK_COSINE; metric <= LK_L2; metric++) {
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            lk_coder *coder;
+            assert_int_equal(lk_coder_new(cases[c].kind, cases[c].bits, (lk_metric)metric, N, DIM, vectors, 3, &coder),
+                             LK_OK);
+            size_t bytes = lk_coder_bytes(coder), outside = 0;
+            uint8_t *codes = test_malloc(N * bytes);
+            double sum = 0, lengths = 0;
+            assert_int_equal(lk_coder_encode(coder, N, vectors, codes), LK_OK);
+            assert_int_equal(lk_coder_decode(coder, N, codes, back), LK_OK);
+            for (int q = 0; q < QUERIES; q++) {
+                assert_int_equal(lk_coder_scores(coder, queries + q * DIM, 7, N, codes, scores, bounds), LK_OK);
+                for (int i = 0; i < N; i++) {
+                    double dot = 0, a = 0, b = 0, l2 = 0;
+                    for (int d = 0; d < DIM; d++) {
+                        double x = (double)vectors[i * DIM + d], y = (double)queries[q * DIM + d];
+                        dot += x * y;
+                        a += x * x;
+                        b += y * y;
+                        l2 += (x - y) * (x - y);
+                    }
+                    double exact = metric == LK_L2 ? l2 : metric == LK_COSINE ? dot / sqrt(a * b) : dot;
+                    double off = fabs((double)scores[i] - exact);
+                    outside += off > (double)bounds[i];
+                    sum += off;
+                    lengths += metric == LK_L2 ? l2 : metric == LK_COSINE ? 0.1 : sqrt(a * b);
+                }
+            }
+            if (sum > 3 * cases[c].error * lengths) fail_msg("metric %d, case %zu: error %g", metric, c, sum / lengths);
+            if (outside > (cases[c].kind == LK_CODES_SCALAR ? 0 : N * QUERIES * 8 / 100))
+                fail_msg("metric %d, case %zu: %zu of %d outside", metric, c, outside, N * QUERIES);
+            /* What the codes stand for is the vector, but for half a step of the grid; normalised for cosines. */
+            if (cases[c].kind == LK_CODES_SCALAR && cases[c].bits == 8 && metric != LK_COSINE)
+                for (int i = 0; i < N * DIM; i++) assert_true(fabsf(back[i] - vectors[i]) < 0.02f);
+            test_free(codes);
+            lk_coder_free(coder);
+        }
+    }
+}
+
+static void codes_without_sense_are_refused(void **state)
+{
+    (void)state;
+    float vectors[4 * 3] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 0, 1}, bad[3] = {1, NAN, 1}, scores[1];
+    uint8_t codes[100];
+    lk_coder *coder;
+    static const struct {
+        lk_codes_kind kind;
+        int bits;
+    } wrong[] = {{LK_CODES_SCALAR, 5}, {LK_CODES_RABITQ, 0}, {LK_CODES_RABITQ, 9}, {(lk_codes_kind)7, 4}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(lk_coder_new(wrong[i].kind, wrong[i].bits, LK_L2, 4, 3, vectors, 0, &coder), LK_INVALID);
+    assert_int_equal(lk_coder_new(LK_CODES_SCALAR, 8, LK_L2, 0, 3, vectors, 0, &coder), LK_INVALID);
+    assert_int_equal(lk_coder_new(LK_CODES_SCALAR, 8, LK_L2, 1, 3, bad, 0, &coder), LK_INVALID);
+    assert_int_equal(lk_coder_new(LK_CODES_RABITQ, 3, LK_L2, 4, 3, vectors, 0, &coder), LK_OK);
+    assert_int_equal(lk_coder_encode(coder, 1, bad, codes), LK_INVALID);
+    assert_int_equal(lk_coder_encode(coder, 1, vectors, codes), LK_OK);
+    assert_int_equal(lk_coder_scores(coder, bad, 0, 1, codes, scores, NULL), LK_INVALID);
+    lk_coder_free(coder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +423,8 @@ int main(void)
         cmocka_unit_test(scalar_codes_stay_within_half_a_step),
         cmocka_unit_test(common_grid_is_exact_for_bytes_and_fine_with_residuals),
         cmocka_unit_test(rabitq_estimates_are_unbiased_and_bounded),
+        cmocka_unit_test(estimated_scores_keep_to_their_bounds),
+        cmocka_unit_test(codes_without_sense_are_refused),
         cmocka_unit_test(rabitq_decodes_to_the_nearest_direction),
     };
     return cmocka_run_group_tests(tests, find_variants, NULL);

@@ -138,17 +138,18 @@ static void a_folder_gives_its_pictures_and_those_below(void **state)
     static const char *const folders[] = {"p", "p/sub", "p/.git", "p/photos.lk", "elsewhere"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) mkdir(at(state, folders[i]), 0777);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) write_text(at(state, files[i]), "x");
+    write_text(at(state, "p/bare"), "GIF89a"); /* a name without an ending: its bytes are asked */
     assert_int_equal(symlink("../real.webp", at(state, "p/link.webp")), 0);
     assert_int_equal(symlink("../elsewhere", at(state, "p/folder-link")), 0);
     assert_int_equal(symlink("nowhere", at(state, "p/dangling.png")), 0);
     assert_int_equal(symlink("p", at(state, "named-link")), 0);
     lk_source_list *list = new_list();
     OK(lk_sources_add(list, at(state, "p")));
-    expect_sources(state, list, "p/a.png\np/b.JPG\np/link.webp\np/sub/c.svg\n");
+    expect_sources(state, list, "p/a.png\np/b.JPG\np/bare\np/link.webp\np/sub/c.svg\n");
     lk_sources_free(list);
     list = new_list();
     OK(lk_sources_add(list, at(state, "named-link"))); /* a link that is named is followed */
-    assert_int_equal(lk_sources_count(list), 4);
+    assert_int_equal(lk_sources_count(list), 5);
     lk_sources_free(list);
     list = new_list();
     OK(lk_sources_add(list, at(state, "p/note.txt"))); /* a file that is named is tried, whatever it is called */

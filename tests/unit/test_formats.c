@@ -139,6 +139,20 @@ static void write_bytes(const char *path, const uint8_t *bytes, size_t size)
     assert_int_equal(fclose(f), 0);
 }
 
+/* numpy counts in int64, and lists of neighbours come so. */
+static void whole_numbers_that_are_too_wide_are_refused_with_their_remedy(void **state)
+{
+    char path[512], text[128 + 16] = "\x93NUMPY\x01";
+    lk_vector_reader *reader;
+    text[8] = 118;
+    int n = snprintf(text + 10, 119, "%-117s\n", "{'descr': '<i8', 'fortran_order': False, 'shape': (1, 2), }");
+    assert_int_equal(n, 118);
+    snprintf(path, sizeof path, "%s/wide.npy", (char *)*state);
+    write_bytes(path, (const uint8_t *)text, sizeof text);
+    assert_int_equal(lk_vector_reader_open(path, LK_VECTORS_NEIGHBOURS, &reader), LK_UNSUPPORTED);
+    assert_non_null(strstr(lk_error_message(), "astype('<i4')"));
+}
+
 static size_t read_bytes(const char *path, uint8_t *bytes, size_t room)
 {
     FILE *f = fopen(path, "rb");
@@ -312,6 +326,8 @@ int main(void)
         cmocka_unit_test(files_of_numpy_and_of_the_specifications_are_read_exactly),
         cmocka_unit_test(each_role_finds_its_dataset),
         cmocka_unit_test(what_is_not_read_is_refused_with_a_remedy),
+        cmocka_unit_test_setup_teardown(whole_numbers_that_are_too_wide_are_refused_with_their_remedy, unit_folder,
+                                        unit_folder_remove),
         cmocka_unit_test_setup_teardown(every_cut_of_a_file_is_refused, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(a_row_of_another_length_is_found_when_it_is_read, unit_folder,
                                         unit_folder_remove),

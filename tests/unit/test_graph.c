@@ -466,13 +466,15 @@ static void range_search_finds_what_lies_within(void **state)
             assert_int_equal(lk_flat_search(flat, NULL, 1, query, N, NULL, NULL, truth, &truth_count), LK_OK);
             size_t within = q * q;
             float bound = (truth[within].score + truth[within + 1].score) / 2;
-            assert_int_equal(lk_graph_index_range(graph, 20, query, bound, N, hits, &count), LK_OK);
+            assert_int_equal(lk_graph_index_range(graph, NULL, 20, 1, query, bound, N, NULL, NULL, hits, &count),
+                             LK_OK);
             for (size_t i = 0; i < count; i++) {
                 assert_true(metric == LK_L2 ? hits[i].score <= bound : hits[i].score >= bound);
                 for (size_t j = 0; j <= within; j++) found += truth[j].id == hits[i].id;
             }
             all += within + 1;
-            assert_int_equal(lk_graph_index_range(graph, 20, query, bound, 3, hits, &count), LK_OK);
+            assert_int_equal(lk_graph_index_range(graph, NULL, 20, 1, query, bound, 3, NULL, NULL, hits, &count),
+                             LK_OK);
             assert_true(count <= 3);
         }
         if ((double)found < 0.98 * (double)all) fail_msg("metric %d: %zu of %zu", metric, found, all);

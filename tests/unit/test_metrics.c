@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "../fixtures/metrics.h"
+#include "../fixtures/published_revisited.h"
 #include "base/random.h"
 #include <likeness/eval.h>
 
@@ -98,37 +99,47 @@ static void impossible_ranks_are_refused(void **state)
     assert_int_equal(lk_eval_query(falling, NULL, 0, 1, NULL, no_k, 1, v), LK_INVALID);
 }
 
+/* kinds [n]: what stands at each place. */
+static void check_revisited(const char *kinds, size_t n_places, const double values[3][6])
+{
+    static const char good[3][3] = {"e", "eh", "h"}, ignored[3][3] = {"jh", "j", "je"};
+    for (size_t setup = 0; setup < 3; setup++) {
+        uint64_t ranks[64];
+        uint8_t junk[64];
+        size_t n = 0, relevant = 0;
+        for (size_t place = 0; place < n_places; place++) {
+            bool is_junk = strchr(ignored[setup], kinds[place]), is_good = strchr(good[setup], kinds[place]);
+            relevant += is_good;
+            if (!is_junk && !is_good) continue;
+            ranks[n] = place + 1;
+            junk[n++] = is_junk;
+        }
+        size_t found = lk_eval_drop_junk(ranks, junk, n);
+        double ap, precision[N_KS];
+        assert_int_equal(found, relevant);
+        lk_status s = lk_eval_revisited(ranks, found, relevant, fixture_ks, N_KS, &ap, precision);
+        assert_int_equal(s, relevant ? LK_OK : LK_INVALID);
+        if (!relevant) {
+            assert_true(isnan(values[setup][0]));
+            continue;
+        }
+        assert_close(ap, values[setup][0]);
+        for (size_t c = 0; c < N_KS; c++) assert_close(precision[c], values[setup][1 + c]);
+    }
+}
+
 static void revisited_protocol_agrees_with_its_formulas(void **state)
 {
     (void)state;
-    static const char good[3][3] = {"e", "eh", "h"}, ignored[3][3] = {"jh", "j", "je"};
-    for (size_t i = 0; i < REVISITED_CASES; i++) {
-        for (size_t setup = 0; setup < 3; setup++) {
-            uint64_t ranks[REVISITED_GALLERY];
-            uint8_t junk[REVISITED_GALLERY];
-            size_t n = 0, relevant = 0;
-            for (size_t place = 0; place < REVISITED_GALLERY; place++) {
-                char kind = revisited_cases[i].kinds[place];
-                bool is_junk = strchr(ignored[setup], kind), is_good = strchr(good[setup], kind);
-                relevant += is_good;
-                if (!is_junk && !is_good) continue;
-                ranks[n] = place + 1;
-                junk[n++] = is_junk;
-            }
-            size_t found = lk_eval_drop_junk(ranks, junk, n);
-            double ap, precision[N_KS];
-            assert_int_equal(found, relevant);
-            const double *wanted = revisited_cases[i].values[setup];
-            lk_status s = lk_eval_revisited(ranks, found, relevant, fixture_ks, N_KS, &ap, precision);
-            assert_int_equal(s, relevant ? LK_OK : LK_INVALID);
-            if (!relevant) {
-                assert_true(isnan(wanted[0]));
-                continue;
-            }
-            assert_close(ap, wanted[0]);
-            for (size_t c = 0; c < N_KS; c++) assert_close(precision[c], wanted[1 + c]);
-        }
-    }
+    for (size_t i = 0; i < REVISITED_CASES; i++)
+        check_revisited(revisited_cases[i].kinds, REVISITED_GALLERY, revisited_cases[i].values);
+}
+
+static void revisited_protocol_agrees_with_the_published_program(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PUBLISHED_CASES; i++)
+        check_revisited(published_cases[i].kinds, PUBLISHED_GALLERY, published_cases[i].values);
 }
 
 /* ---- curves ---- */
@@ -374,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_query_that_finds_nothing_has_only_zeros),
         cmocka_unit_test(impossible_ranks_are_refused),
         cmocka_unit_test(revisited_protocol_agrees_with_its_formulas),
+        cmocka_unit_test(revisited_protocol_agrees_with_the_published_program),
         cmocka_unit_test(interpolated_precision_is_the_best_at_that_recall_or_above),
         cmocka_unit_test(counted_ranks_are_those_of_a_sorted_gallery),
         cmocka_unit_test(equal_scores_are_ranked_by_ascending_id),

@@ -287,6 +287,117 @@ static void calibrated_int8_stays_close_to_f32_and_survives_saving(void **state)
     lk_graph_free(g);
 }
 
+/* Depthwise convolutions whose result a product of codes reads have no primitive of 8 bits. */
+static void what_int8_cannot_do_runs_in_floats(void **state)
+{
+    (void)state;
+    if (!(lk_cpu_detect() & LK_CPU_AVX512_VNNI)) skip();
+    lk_node x;
+    lk_graph *g = graph_with_picture(&x);
+    x = lk_graph_conv(g, "stem", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1, 1, 1}});
+    x = lk_graph_activation(g, NULL, x, LK_HARD_SWISH);
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        lk_node in = x;
+        snprintf(name, sizeof name, "depthwise%d", i);
+        x = lk_graph_conv(g, name, x, &(lk_conv){.out = 16, .kernel = {3, 3}, .pad = {1, 1, 1, 1}, .groups = 16});
+        x = lk_graph_activation(g, NULL, x, i == 2 ? LK_HARD_SWISH : LK_RELU);
+        snprintf(name, sizeof name, "pointwise%d", i);
+        x = lk_graph_conv(g, name, x, &(lk_conv){.out = 16, .kernel = {1, 1}});
+        x = lk_graph_add(g, NULL, x, in);
+    }
+    x = lk_graph_reshape(g, NULL, lk_graph_global_avg_pool(g, NULL, x), 2, (int64_t[]){LK_BATCH, 16});
+    lk_graph_output(g, lk_graph_linear(g, "head", x, WIDTH, false));
+    assert_int_equal(lk_graph_check(g), LK_OK);
+    assert_int_equal(lk_graph_initialise(g, 3), LK_OK);
+    float *p = pictures(), a[ROWS * WIDTH], b[ROWS * WIDTH], c[ROWS * WIDTH];
+    lk_calibration *calibration;
+    assert_int_equal(lk_calibration_new(g, &calibration), LK_OK);
+    assert_int_equal(lk_calibration_add(calibration, ROWS, (const void *[]){p}), LK_OK);
+    lk_compile_options options = {.batch = ROWS, .precision = LK_PRECISION_INT8, .calibration = calibration};
+    embed(g, (lk_compile_options){.batch = ROWS}, p, ROWS, a, NULL);
+    embed(g, options, p, ROWS, b, NULL);
+    for (int i = 0; i < ROWS; i++) assert_true(cosine(a + i * WIDTH, b + i * WIDTH) > 0.99);
+    options.batch = 2;
+    options.threads = 2;
+    embed(g, options, p, ROWS, c, NULL);
+    assert_memory_equal(b, c, sizeof b);
+    lk_calibration_free(calibration);
+    test_free(p);
+    lk_graph_free(g);
+}
+
+/* Two convolutions with a ReLU behind each; a third of the weights of the second is negative. */
+static lk_graph *overflowing(float first, float second)
+{
+    lk_node x;
+    lk_graph *g = graph_with_picture(&x);
+    x = lk_graph_conv(g, "a", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .no_bias = true});
+    x = lk_graph_activation(g, NULL, x, LK_RELU);
+    x = lk_graph_conv(g, "b", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .no_bias = true});
+    x = lk_graph_activation(g, NULL, x, LK_RELU);
+    x = lk_graph_reshape(g, NULL, lk_graph_global_avg_pool(g, NULL, x), 2, (int64_t[]){LK_BATCH, 16});
+    lk_graph_output(g, lk_graph_linear(g, "head", x, WIDTH, false));
+    assert_int_equal(lk_graph_check(g), LK_OK);
+    float weights[16 * 16 * 9];
+    for (int i = 0; i < 16 * 3 * 9; i++) weights[i] = first;
+    assert_int_equal(lk_graph_load(g, "a.weight", &(lk_tensor){LK_TYPE_F32, 4, {16, 3, 3, 3}, weights}), LK_OK);
+    for (int i = 0; i < 16 * 16 * 9; i++) weights[i] = i % 3 ? second : -second;
+    assert_int_equal(lk_graph_load(g, "b.weight", &(lk_tensor){LK_TYPE_F32, 4, {16, 16, 3, 3}, weights}), LK_OK);
+    assert_int_equal(lk_graph_initialise(g, 5), LK_OK);
+    return g;
+}
+
+static void weights_that_are_no_usable_numbers_are_refused(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 1.1e16f, -3e38f};
+    float weights[16 * 3 * 9] = {0};
+    lk_graph *g = overflowing(1, 1);
+    const lk_tensor tensor = {LK_TYPE_F32, 4, {16, 3, 3, 3}, weights};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        weights[i * 100] = bad[i];
+        assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_CORRUPT);
+        assert_non_null(strstr(lk_error_message(), "a.weight"));
+        assert_int_equal(lk_graph_load_borrowed(g, "a.weight", &tensor), LK_CORRUPT);
+        weights[i * 100] = 0;
+    }
+    assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_OK);
+    lk_graph_free(g);
+}
+
+static void what_is_no_number_never_gives_a_finite_result(void **state)
+{
+    (void)state;
+    float a[ROWS * WIDTH], b[ROWS * WIDTH];
+    for (int precision = LK_PRECISION_F32; precision <= LK_PRECISION_BF16; precision++) {
+        if (precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16)) continue;
+        float *x = pictures();
+        lk_compile_options options = {.batch = ROWS, .threads = 2, .precision = (lk_precision)precision};
+        lk_graph *g = overflowing(1, 1);
+        embed(g, options, x, ROWS, a, NULL);
+        for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isfinite(a[i]));
+        /* one number of one row, and the others are as before */
+        for (int kind = 0; kind < 3; kind++) {
+            float kept = x[2 * PICTURE + 777];
+            x[2 * PICTURE + 777] = kind == 0 ? NAN : kind == 1 ? INFINITY : -2e16f;
+            embed(g, options, x, ROWS, b, NULL);
+            for (int i = 0; i < ROWS * WIDTH; i++)
+                if (!(i / WIDTH == 2 ? isnan(b[i]) : memcmp(&a[i], &b[i], sizeof *a) == 0))
+                    fail_msg("%d %d %d: %g %g", precision, kind, i, a[i], b[i]);
+            x[2 * PICTURE + 777] = kept;
+        }
+        lk_graph_free(g);
+        /* each number is allowed; infinity less infinity everywhere, then a ReLU, which makes zero of it */
+        g = overflowing(1e16f, 1e16f);
+        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fminf(fabsf(x[i]) * 1e15f, 1e16f);
+        embed(g, options, x, ROWS, b, NULL);
+        for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isnan(b[i]));
+        lk_graph_free(g);
+        test_free(x);
+    }
+}
+
 static void clones_share_weights_and_agree(void **state)
 {
     (void)state;
@@ -582,6 +693,29 @@ static void dropout_drops_its_share_in_training_alone(void **state)
     }
 }
 
+/* bf16 keeps eight bits: one off in the last, for what is not nearly nothing. Far out it is x, or nothing. */
+static void swish_of_bf16_is_right_to_its_last_bit(void **state)
+{
+    (void)state;
+    const lk_nn_kernels *k = lk_nn_kernels_for(lk_cpu_detect());
+    enum { N = 1001 };
+    float x[N], y[N];
+    uint16_t stored[N];
+    for (int i = 0; i < N; i++) x[i] = (float)(i - 500) * 0.031f;
+    x[0] = -1e4f;
+    x[1] = 1e4f;
+    x[2] = NAN;
+    k->store(LK_TYPE_BF16, 1, x, N, stored);
+    k->load(LK_TYPE_BF16, 1, stored, N, x);
+    k->swish(LK_TYPE_BF16, 1, stored, N);
+    k->load(LK_TYPE_BF16, 1, stored, N, y);
+    assert_true(fabsf(y[0]) < 1e-30f && y[1] == x[1] && isnan(y[2]));
+    for (int i = 3; i < N; i++) {
+        double exact = (double)x[i] / (1 + exp(-(double)x[i]));
+        assert_true(fabs((double)y[i] - exact) <= fabs(exact) * 0x1p-8 + 1e-30);
+    }
+}
+
 static void kernel_variants_agree_with_the_plain_one(void **state)
 {
     (void)state;
@@ -610,6 +744,11 @@ static void kernel_variants_agree_with_the_plain_one(void **state)
                 plain->activate_gradient((lk_activation)kind, x, w, n, b);
                 for (size_t i = 0; i < n; i++) assert_true(fabsf(a[i] - b[i]) <= 3e-6f * (1 + fabsf(w[i])));
             }
+            memcpy(a, x, sizeof a);
+            memcpy(b, x, sizeof b);
+            k->swish(LK_TYPE_F32, 1.702f, a, n);
+            plain->swish(LK_TYPE_F32, 1.702f, b, n);
+            for (size_t i = 0; i < n; i++) assert_true(fabsf(a[i] - b[i]) <= 5e-7f * fabsf(b[i]) + 1e-7f);
             static const lk_type types[] = {LK_TYPE_F32, LK_TYPE_BF16, LK_TYPE_U8, LK_TYPE_I8};
             for (int t = 0; t < 4; t++) {
                 char ca[560] = {0}, cb[560] = {0};
@@ -644,6 +783,9 @@ int main(void)
         cmocka_unit_test(a_row_has_the_same_bytes_in_any_batch_and_on_any_threads),
         cmocka_unit_test(bf16_stays_close_to_f32),
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
+        cmocka_unit_test(what_int8_cannot_do_runs_in_floats),
+        cmocka_unit_test(weights_that_are_no_usable_numbers_are_refused),
+        cmocka_unit_test(what_is_no_number_never_gives_a_finite_result),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
         cmocka_unit_test(winograd_agrees_with_direct_convolution),
@@ -653,6 +795,7 @@ int main(void)
         cmocka_unit_test(frozen_parameters_get_no_gradient_and_keep_their_statistics),
         cmocka_unit_test(bf16_training_gives_nearly_the_gradients_of_f32),
         cmocka_unit_test(dropout_drops_its_share_in_training_alone),
+        cmocka_unit_test(swish_of_bf16_is_right_to_its_last_bit),
         cmocka_unit_test(kernel_variants_agree_with_the_plain_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * (tools/reference/rank.py). Components of unit vectors may differ by 1e-6, scores by 1e-5. */
 #include "unit.h"
 
+#include "../fixtures/published_expansion.h"
 #include "../fixtures/rank.h"
 #include <likeness/rank.h>
 
@@ -36,6 +37,35 @@ static void expansion_agrees_with_numpy(void **state)
                          LK_OK);
         assert_vector(out, cases[c].expected, FIXTURE_DIM, 1e-6f);
     }
+}
+
+static void expansion_and_augmentation_agree_with_a_published_program(void **state)
+{
+    (void)state;
+    const struct {
+        lk_expansion kind;
+        float alpha;
+        size_t n;
+        const float *expected;
+    } cases[] = {{LK_EXPAND_AVERAGE, 0, 10, published_aqe_10},
+                 {LK_EXPAND_ALPHA, 3, 10, published_alpha_10_3},
+                 {LK_EXPAND_ALPHA, 1, 5, published_alpha_5_1}};
+    float similarities[PUBLISHED_N], out[PUBLISHED_N * PUBLISHED_DIM];
+    for (size_t i = 0; i < PUBLISHED_N; i++) {
+        double sum = 0;
+        for (size_t d = 0; d < PUBLISHED_DIM; d++)
+            sum += (double)published_query[d] * published_vectors[i * PUBLISHED_DIM + d];
+        similarities[i] = (float)sum;
+    }
+    for (size_t c = 0; c < 3; c++) {
+        assert_int_equal(lk_expand_query(cases[c].kind, cases[c].alpha, PUBLISHED_DIM, published_query, cases[c].n,
+                                         published_vectors, similarities, out),
+                         LK_OK);
+        assert_vector(out, cases[c].expected, PUBLISHED_DIM, 1e-6f);
+    }
+    assert_int_equal(lk_augment(NULL, LK_EXPAND_ALPHA, 2, 4, PUBLISHED_N, PUBLISHED_DIM, published_vectors, out),
+                     LK_OK);
+    assert_vector(out, published_augment_4_2, PUBLISHED_N * PUBLISHED_DIM, 1e-6f);
 }
 
 static void alpha_of_zero_is_the_average(void **state)
@@ -181,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(expansion_agrees_with_numpy),
+        cmocka_unit_test(expansion_and_augmentation_agree_with_a_published_program),
         cmocka_unit_test(alpha_of_zero_is_the_average),
         cmocka_unit_test(expansion_that_cancels_out_leaves_the_query),
         cmocka_unit_test(augmentation_agrees_with_numpy_for_any_number_of_threads),

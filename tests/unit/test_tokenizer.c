@@ -117,7 +117,7 @@ static void bad_files_and_other_kinds_are_refused(void **state)
     refuses("", LK_CORRUPT, "tokenizer.json");
     refuses("[]", LK_CORRUPT, "not a JSON object");
     refuses("{}", LK_CORRUPT, "no model");
-    refuses("{\"model\":{\"type\":\"Unigram\"}}", LK_UNSUPPORTED, "Unigram");
+    refuses("{\"model\":{\"type\":\"WordPiece\"}}", LK_UNSUPPORTED, "WordPiece");
     refuses("{\"model\":{\"type\":\"BPE\"}}", LK_UNSUPPORTED, "another kind");
     refuses("{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"}}", LK_UNSUPPORTED, "otherwise");
     refuses(MODEL("[]", "[]"), LK_CORRUPT, "no vocabulary");

@@ -1,15 +1,22 @@
 #!/usr/bin/env python3
-"""Compares every architecture with timm, torchvision and transformers.
+"""Compares every architecture with timm, torchvision, transformers and open_clip, at the size that people use.
 
-    models.py [NAME...] [--precision f32|bf16|int8] [--keep]
+    models.py [NAME...] [--fresh] [--keep] [--table]
 
 Random weights (seeded; batch-norm statistics measured on the random input, so that values stay sensible at any depth) are
 saved as the libraries save them into build/reference/models/NAME; build/check/tests/reference/dump_model (or $DUMP_MODEL)
-computes final embedding and two maps in between; the largest difference relative to the largest value is printed.
-Tolerances: f32 1e-4 of everything, bf16 cosine 0.999 and int8 cosine 0.99 of the embedding.
+computes the final embedding and two maps in between, in f32, bf16 and int8. Printed: the largest difference of each relative
+to its largest value (f32), the cosine of the embedding (bf16, int8; the smaller of two pictures; in brackets that of the
+difference of the two pictures' vectors, which nothing constant flatters), and the cosine of the reference's embeddings of the
+two pictures, which says that its vectors are not all alike.
+Tolerances: f32 1e-4 of everything, bf16 0.999, int8 0.99. The reference is refused when its vectors are nearer to each other
+than a hundred times that (cosine above 0.99995; deep random networks see little difference between pictures), or nearly the
+same in every dimension.
 
-Needs timm 1.0.31, torchvision 0.29.2, transformers 5.24.0, torch 2.15.0, safetensors 0.8.0.
+Results are kept in build/reference/models.json; what was compared with the same program is not compared again (--fresh: it
+is). --table prints them for docs/models.md.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +25,7 @@ import subprocess
 import sys
 
 import numpy
+import open_clip
 import timm
 import torch
 import torchvision
@@ -28,22 +36,23 @@ from timm.models import save_for_hf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build/reference/models"
-TOLERANCE = {"f32": 1e-4, "bf16": 0.999, "int8": 0.99}
+RESULTS = ROOT / "build/reference/models.json"
+PROGRAM = pathlib.Path(os.environ.get("DUMP_MODEL", ROOT / "build/check/tests/reference/dump_model"))
+TOLERANCE = {"bf16": 0.999, "int8": 0.99}
+F32_TOLERANCE, ALIKE, SPREAD = 1e-4, 0.99995, 0.05
 
-# name -> (how, settings, input side, modules whose output is compared -> our node)
+# name -> (settings, modules whose output is compared); pictures are of the architecture's own size.
+EFFICIENTNETS = [f"{tf}efficientnet_b{i}" for tf in ("", "tf_") for i in range(8)]
 TIMM = {
-    **{n: ({}, 224, ["layer2", "layer3"]) for n in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet18", "seresnet50")},
-    **{n: ({}, s, ["blocks.2", "blocks.4"]) for n, s in (
-        ("efficientnet_b0", 224), ("efficientnet_b1", 240), ("efficientnet_b2", 256), ("efficientnet_b3", 288), ("efficientnet_b4", 320),
-        ("efficientnet_b5", 224), ("efficientnet_b6", 224), ("efficientnet_b7", 224), ("tf_efficientnet_b0", 224), ("tf_efficientnet_b3", 301),
-        ("tf_efficientnet_b7", 225), ("efficientnetv2_s", 288), ("tf_efficientnetv2_s", 300), ("mobilenetv3_large_100", 224), ("mobilenetv3_small_100", 224),
-        ("tf_mobilenetv3_large_100", 224))},
-    **{n: ({}, 224, ["stages.1", "stages.2"]) for n in ("convnext_tiny", "convnext_small", "convnext_base")},
-    **{n: ({}, 224, ["blocks.3", "blocks.8"]) for n in ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch32_224")},
-    "vit_small_patch16_224+avg": (dict(global_pool="avg"), 224, ["blocks.3", "blocks.8"]),
-    "vit_tiny_patch16_224+notoken": (dict(global_pool="avg", class_token=False), 224, ["blocks.3", "blocks.8"]),
-    "vit_tiny_patch16_224+320": (dict(), 320, ["blocks.3", "blocks.8"]),
-    **{n: ({}, 224, ["blocks.3", "blocks.8"]) for n in ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_large_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_base_patch14_reg4_dinov2", "vit_large_patch14_reg4_dinov2")},
+    **{n: ({}, ["layer2", "layer3"]) for n in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet18", "seresnet34", "seresnet50")},
+    **{n: ({}, ["blocks.2", "blocks.4"]) for n in (*EFFICIENTNETS, "efficientnetv2_s", "tf_efficientnetv2_s", "mobilenetv3_small_100", "mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_mobilenetv3_large_100")},
+    **{n: ({}, ["stages.1", "stages.2"]) for n in ("convnext_tiny", "convnext_small", "convnext_base")},
+    **{n: ({}, ["blocks.3", "blocks.8"]) for n in ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch32_224")},
+    **{n + "+avg": (dict(global_pool="avg"), ["blocks.3", "blocks.8"]) for n in ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")},
+    "vit_tiny_patch16_224+notoken": (dict(global_pool="avg", class_token=False), ["blocks.3", "blocks.8"]),
+    "vit_tiny_patch16_224+320": ({}, ["blocks.3", "blocks.8"]),
+    "vit_small_patch14_dinov2+224": ({}, ["blocks.3", "blocks.8"]),
+    **{n: ({}, ["blocks.3", "blocks.8"]) for n in ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_large_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "vit_base_patch14_reg4_dinov2", "vit_large_patch14_reg4_dinov2")},
 }
 CLIP_LARGE = dict(projection_dim=768, text_config=dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12),
                   vision_config=dict(hidden_size=1024, intermediate_size=4096, num_attention_heads=16, num_hidden_layers=24, patch_size=14))
@@ -60,7 +69,8 @@ HF = {
     "hf_clip_b32_laion": ("CLIPModel", dict(vision_config=dict(hidden_act="gelu"), text_config=dict(hidden_act="gelu", eos_token_id=2)), 224, "vision_model.encoder.layers"),
     "hf_siglip_b16": ("SiglipModel", dict(), 224, "vision_model.encoder.layers"),
 }
-TV = {"tv_resnet50": ("resnet50", 224, ["layer2", "layer3"]), "tv_resnext50_32x4d": ("resnext50_32x4d", 224, ["layer2", "layer3"])}
+TV = {"tv_resnet50": ("resnet50", ["layer2", "layer3"]), "tv_resnext50_32x4d": ("resnext50_32x4d", ["layer2", "layer3"])}
+OPEN_CLIP = {"open_clip_b32": "ViT-B-32", "open_clip_b16": "ViT-B-16"}
 PREPROCESSOR = dict(do_resize=True, do_center_crop=True, do_rescale=True, do_normalize=True, resample=3, rescale_factor=1 / 255,
                     image_mean=[0.48, 0.46, 0.41], image_std=[0.27, 0.26, 0.28])
 
@@ -118,10 +128,11 @@ def write_config(folder, config):
 
 
 def make_timm(name, folder, x):
-    settings, side, maps = TIMM[name]
-    architecture = name.split("+")[0]
+    settings, maps = TIMM[name]
+    architecture, _, other = name.partition("+")
     torch.manual_seed(1)
-    extra = dict(img_size=side) if "dinov2" in architecture or "+320" in name else {}
+    side = x.shape[-1]
+    extra = dict(img_size=side) if other.isdigit() else {}
     model = timm.create_model(architecture, pretrained=False, **settings)
     randomise(model, x if not extra else torch.nn.functional.interpolate(x, model.patch_embed.img_size[0]))
     save_for_hf(model, folder, safe_serialization=True, model_config=dict(model_args=settings) if settings else None)
@@ -139,13 +150,26 @@ def make_timm(name, folder, x):
 
 
 def make_torchvision(name, folder, x):
-    architecture, side, maps = TV[name]
+    architecture, maps = TV[name]
+    side = x.shape[-1]
     model = randomise(getattr(torchvision.models, architecture)(weights=None), x)
     save_torch(model.state_dict(), str(folder / "model.safetensors"))
     write_config(folder, {"architecture": architecture, "pretrained_cfg": {"input_size": [3, side, side], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear", "crop_pct": 0.875}})
     seen = hooks(model, [*maps, "layer4"])
     model.fc = torch.nn.Identity()
     return {"embedding": model(x), "features": seen["layer4"]}, {node_of(model, m): seen[m] for m in maps}
+
+
+def write_preprocessor(folder, side):
+    (folder / "preprocessor_config.json").write_text(json.dumps(dict(PREPROCESSOR, size={"shortest_edge": side}, crop_size={"height": side, "width": side})))
+
+
+def clip_ids(length):
+    """Three texts of different lengths, the rest filled with the end of text."""
+    ids = torch.randint(1, 2000, (3, length), generator=torch.Generator().manual_seed(3))
+    for row, end in enumerate((5, 40, 76)):
+        ids[row, end:] = 49407
+    return ids
 
 
 def make_hf(name, folder, x):
@@ -156,13 +180,11 @@ def make_hf(name, folder, x):
     config._attn_implementation = "eager"
     model = randomise(cls(config), x)
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(dict(PREPROCESSOR, size={"shortest_edge": side}, crop_size={"height": side, "width": side})))
+    write_preprocessor(folder, side)
     text = None
     if kind in ("CLIPModel", "SiglipModel"):
-        ids = torch.randint(1, 2000, (3, config.text_config.max_position_embeddings), generator=torch.Generator().manual_seed(3))
-        if kind == "CLIPModel":
-            for row, end in enumerate((5, 40, 76)):
-                ids[row, end:] = 49407
+        length = config.text_config.max_position_embeddings
+        ids = clip_ids(length) if kind == "CLIPModel" else torch.randint(1, 2000, (3, length), generator=torch.Generator().manual_seed(3))
         out = model.text_model(input_ids=ids)
         projected = model.text_projection(out.pooler_output) if kind == "CLIPModel" else out.pooler_output
         text = (ids, {"embedding": projected, "features": out.last_hidden_state})
@@ -189,9 +211,46 @@ def make_hf(name, folder, x):
     return want, {node[n]: seen[n] for n in names}, text
 
 
+def open_clip_block(state, ours, theirs):
+    """A block's tensors under transformers' names: what PyTorch keeps as one matrix for q, k and v is three there."""
+    out = {}
+    for kind in ("weight", "bias"):
+        for part, name in zip(state[f"{theirs}.attn.in_proj_{kind}"].chunk(3), ("q_proj", "k_proj", "v_proj")):
+            out[f"{ours}.self_attn.{name}.{kind}"] = part
+        for mine, name in (("self_attn.out_proj", "attn.out_proj"), ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
+            out[f"{ours}.{mine}.{kind}"] = state[f"{theirs}.{name}.{kind}"]
+    return out
+
+
+def make_open_clip(name, folder, x):
+    """A model of open_clip, saved as transformers' CLIPModel as its authors publish them beside their own format."""
+    torch.manual_seed(1)
+    model = randomise(open_clip.create_model(OPEN_CLIP[name]), x)
+    state, patch = model.state_dict(), model.visual.conv1.kernel_size[0]
+    out = {"logit_scale": state["logit_scale"], "visual_projection.weight": state["visual.proj"].T, "text_projection.weight": state["text_projection"].T,
+           "vision_model.embeddings.class_embedding": state["visual.class_embedding"], "vision_model.embeddings.patch_embedding.weight": state["visual.conv1.weight"],
+           "vision_model.embeddings.position_embedding.weight": state["visual.positional_embedding"],
+           "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"], "text_model.embeddings.position_embedding.weight": state["positional_embedding"]}
+    for kind in ("weight", "bias"):
+        for mine, theirs in (("vision_model.pre_layrnorm", "visual.ln_pre"), ("vision_model.post_layernorm", "visual.ln_post"), ("text_model.final_layer_norm", "ln_final")):
+            out[f"{mine}.{kind}"] = state[f"{theirs}.{kind}"]
+    for i in range(12):
+        out.update(open_clip_block(state, f"vision_model.encoder.layers.{i}", f"visual.transformer.resblocks.{i}"))
+        out.update(open_clip_block(state, f"text_model.encoder.layers.{i}", f"transformer.resblocks.{i}"))
+    config = transformers.CLIPConfig(vision_config=dict(hidden_act="gelu", patch_size=patch), text_config=dict(hidden_act="gelu"))
+    transformers.CLIPModel(config).load_state_dict(out)  # every name and shape is theirs
+    config.save_pretrained(folder)
+    save_torch({k: v.contiguous() for k, v in out.items()}, str(folder / "model.safetensors"))
+    write_preprocessor(folder, x.shape[-1])
+    ids = clip_ids(77)
+    maps = {f"vision_model.encoder.layers.{i}": f"visual.transformer.resblocks.{i}" for i in (3, 8)}
+    seen = hooks(model, [*maps.values(), "visual.transformer", "ln_final"])
+    embedding, words = model.encode_image(x), model.encode_text(ids)
+    return {"embedding": embedding, "features": seen["visual.transformer"]}, {k: seen[v] for k, v in maps.items()}, (ids, {"embedding": words, "features": seen["ln_final"]})
+
+
 def dump(folder, part, precision, nodes):
-    program = os.environ.get("DUMP_MODEL", str(ROOT / "build/check/tests/reference/dump_model"))
-    done = subprocess.run([program, str(folder), part, precision, str(folder / f"in_{part}.safetensors"), str(folder / "out.safetensors"), *nodes], capture_output=True, text=True)
+    done = subprocess.run([str(PROGRAM), str(folder), part, precision, str(folder / f"in_{part}.safetensors"), str(folder / "out.safetensors"), *nodes], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or f"dump_model: exit status {done.returncode}")
     return load_file(str(folder / "out.safetensors"))
@@ -207,63 +266,112 @@ def relative(got, want):
     return float(numpy.abs(got - want).max() / numpy.abs(want).max())
 
 
-def cosine(got, want):
-    a, b = got.astype("float64").reshape(len(got), -1), want.detach().numpy().astype("float64").reshape(len(got), -1)
+def cosine(a, b):
+    a, b = (numpy.asarray(v, "float64").reshape(len(v), -1) for v in (a, b))
     return float(((a * b).sum(1) / numpy.linalg.norm(a, axis=1) / numpy.linalg.norm(b, axis=1)).min())
 
 
-def judge(label, folder, part, precision, want, maps):
-    got = dump(folder, part, precision, list(maps))
-    if precision != "f32":
-        value = cosine(got["embedding"], want["embedding"])
-        good = value >= TOLERANCE[precision]
-        print(f"{'ok  ' if good else 'FAIL'} {label:40} {precision}: cosine {value:.5f}", flush=True)
-        return good
-    errors = {k: relative(got[k], v) for k, v in {**want, **maps}.items()}
-    good = all(e <= TOLERANCE["f32"] for e in errors.values())
-    print(f"{'ok  ' if good else 'FAIL'} {label:40} " + "  ".join(f"{k} {e:.1e}" for k, e in errors.items()), flush=True)
-    return good
+def compare(folder, part, want, maps):
+    """A row of results: errors by what was compared, cosines by precision."""
+    reference = want["embedding"].detach().numpy()
+    got = dump(folder, part, "f32", list(maps))
+    row = {"f32": {k: relative(got[k], v) for k, v in {**want, **maps}.items()}, "alike": cosine(reference[:1], reference[1:2]),
+           "spread": float((reference.std(1) / numpy.sqrt((reference**2).mean(1))).min())}
+    for precision in ("bf16", "int8") if part == "vision" else ("bf16",):
+        vectors = dump(folder, part, precision, [])["embedding"].reshape(reference.shape)
+        row[precision] = [cosine(vectors, reference), cosine(vectors[:1] - vectors[1:2], reference[:1] - reference[1:2])]
+    return row
 
 
-def check(name, precision):
-    side = (TIMM.get(name) or HF.get(name) or TV[name])[{True: 1, False: 2}[name in TIMM or name in TV]]
+def problems(row):
+    out = [f"{k} differs by {e:.1e}" for k, e in row["f32"].items() if not e <= F32_TOLERANCE]
+    out += [f"{k}: cosine {row[k][0]:.5f}" for k, least in TOLERANCE.items() if k in row and not row[k][0] >= least]
+    out += [f"the reference's vectors are all alike ({row['alike']:.5f})"] if not row["alike"] <= ALIKE else []
+    return out + ([f"the reference's vectors are constant ({row['spread']:.3f})"] if not row["spread"] >= SPREAD else [])
+
+
+def show(name, row):
+    wrong = problems(row)
+    errors = " ".join(f"{e:.1e}" for e in row["f32"].values())
+    cosines = " ".join(f"{k} {row[k][0]:.5f} ({row[k][1]:.3f})" for k in ("bf16", "int8") if k in row)
+    print(f"{'FAIL' if wrong else 'ok  '} {name:36} {row['size']}  f32 {errors}  {cosines}  two pictures {row['alike']:.4f}  {'; '.join(wrong)}", flush=True)
+    return not wrong
+
+
+def side_of(name):
+    architecture, _, other = name.partition("+")
+    if name in TIMM:
+        return int(other) if other.isdigit() else timm.get_pretrained_cfg(architecture).input_size[-1]
+    return HF[name][2] if name in HF else 224
+
+
+def pictures(count, side):
+    """Each of a colour of its own: smooth ones, noisy ones, and some of both."""
+    g = torch.Generator().manual_seed(2)
+    out = torch.empty(count, 3, side, side)
+    for i in range(count):
+        forms, noise = ((1.2, 0.02), (0.1, 1.0), (0.6, 0.3))[i % 3]
+        out[i] = torch.randn(3, 1, 1, generator=g) + noise * torch.randn(3, side, side, generator=g)
+        for grid in (3, 9):
+            out[i] += forms * torch.nn.functional.interpolate(torch.randn(1, 3, grid, grid, generator=g), (side, side), mode="bicubic")[0]
+    return out
+
+
+def check(name):
+    side = side_of(name)
     folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch.set_num_threads(2)
-    # Smooth pictures with some noise: what networks meet, unlike white noise.
-    g = torch.Generator().manual_seed(2)
-    coarse = torch.randn(10, 3, 9, 9, generator=g)
-    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic") + 0.2 * torch.randn(10, 3, side, side, generator=g)
-    few = x[:2].contiguous()
+    x = pictures(10 if side <= 320 else 6, side)
+    few, text = x[:2].contiguous(), None
     with torch.no_grad():
         if name in TIMM:
-            (want, maps), text = make_timm(name, folder, few), None
+            want, maps = make_timm(name, folder, few)
         elif name in TV:
-            (want, maps), text = make_torchvision(name, folder, few), None
+            want, maps = make_torchvision(name, folder, few)
+        elif name in OPEN_CLIP:
+            want, maps, text = make_open_clip(name, folder, few)
         else:
             want, maps, text = make_hf(name, folder, few)
     save_file({"x": few.numpy(), "calibration": x[2:].contiguous().numpy()}, str(folder / "in_vision.safetensors"))
-    good = judge(name, folder, "vision", precision, want, maps)
+    rows = {name: {"size": side, **compare(folder, "vision", want, maps)}}
     if text:
         save_file({"ids": text[0].numpy()}, str(folder / "in_text.safetensors"))
-        if precision != "int8":
-            good &= judge(name + " (text)", folder, "text", precision, text[1], {})
+        rows[name + " (text)"] = {"size": text[0].shape[1], **compare(folder, "text", text[1], {})}
     if "--keep" not in sys.argv:
         shutil.rmtree(folder)
-    return good
+    return rows
+
+
+def table(results):
+    print("| model | size | embedding | last features | two maps between | bf16 | int8 | two pictures |\n|---|---|---|---|---|---|---|---|")
+    both = lambda row, k: f"{row[k][0]:.5f} ({row[k][1]:.3f})" if k in row else ""
+    for name in results:
+        row = results[name]
+        e = list(row["f32"].values())
+        cells = [f"{row['size']}", *(f"{v:.0e}" for v in e[:2]), " ".join(f"{v:.0e}" for v in e[2:]), both(row, "bf16"), both(row, "int8"), f"{row['alike']:.3f}"]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main():
-    arguments = sys.argv[1:]
-    precision = arguments[arguments.index("--precision") + 1] if "--precision" in arguments else "f32"
-    names = [a for i, a in enumerate(arguments) if not a.startswith("--") and (i == 0 or arguments[i - 1] != "--precision")]
+    everything = [*TIMM, *TV, *HF, *OPEN_CLIP]
+    names = [a for a in sys.argv[1:] if not a.startswith("--")] or everything
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if "--table" in sys.argv:
+        return table({k: v for n in everything for k, v in kept.items() if k in (n, n + " (text)")})
+    program = hashlib.sha256(PROGRAM.read_bytes()).hexdigest()
     failed = []
-    for name in names or [*TIMM, *TV, *HF]:
+    for name in names:
+        rows = {k: v for k, v in kept.items() if k in (name, name + " (text)") and v["program"] == program}
         try:
-            good = check(name, precision)
+            if not rows or "--fresh" in sys.argv:
+                rows = check(name)
+                kept.update({k: {**v, "program": program} for k, v in rows.items()})
+                RESULTS.write_text(json.dumps(kept, indent=1))
+            good = all([show(k, v) for k, v in rows.items()])
         except Exception as error:  # the others are still worth knowing
-            print(f"FAIL {name:40} {error}", flush=True)
+            print(f"FAIL {name:36} {error}", flush=True)
             good = False
         if not good:
             failed.append(name)
@@ -271,5 +379,4 @@ def main():
     sys.exit(bool(failed))
 
 
-if __name__ == "__main__":
-    main()
+main()

@@ -111,4 +111,5 @@ def main():
     print(f"{len(cases)} texts, {len(vocabulary)} tokens, {len(merges)} merges in {out}")
 
 
-main()
+if __name__ == "__main__":
+    main()

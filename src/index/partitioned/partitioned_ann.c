@@ -24,6 +24,13 @@ static lk_status search(const void *index, lk_context *context, unsigned effort,
     return lk_partitioned_search(index, context, how, n, queries, k, filter, filter_user, hits, counts);
 }
 
+static lk_status range(const void *index, lk_context *context, unsigned effort, size_t n, const float *queries,
+                       float bound, size_t most, lk_id_filter filter, void *filter_user, lk_hit *hits, size_t *counts)
+{
+    lk_partitioned_effort how = {.probes = effort};
+    return lk_partitioned_range(index, context, how, n, queries, bound, most, filter, filter_user, hits, counts);
+}
+
 /* Doubling by quarters from one cell to all of them. */
 static size_t efforts(const void *index, size_t k, unsigned *out)
 {
@@ -76,6 +83,7 @@ const lk_ann_type lk_ann_partitioned = {
     .build = build,
     .free = partitioned_free,
     .search = search,
+    .range = range,
     .efforts = efforts,
     .size = size,
     .save = save,

@@ -123,9 +123,9 @@ static lk_status check_header(const char *path, const lk_partitioned_header *h, 
         return lk_fail(LK_UNSUPPORTED, "%s: was written by a machine of the other byte order; build it again here",
                        path);
     if (h->version != LK_PARTITIONED_VERSION)
-        return lk_fail(LK_UNSUPPORTED,
-                       "%s: is of version %u, this program reads %d; use a newer program or build it again", path,
-                       h->version, LK_PARTITIONED_VERSION);
+        return lk_fail(LK_UNSUPPORTED, "%s: has format version %u; this program reads version %d: %s", path, h->version,
+                       LK_PARTITIONED_VERSION,
+                       h->version > LK_PARTITIONED_VERSION ? "use a newer one, or build it again" : "build it again");
     lk_hash128 hash = lk_hash(h, offsetof(lk_partitioned_header, hash_low));
     if (hash.low != h->hash_low || hash.high != h->hash_high)
         return lk_fail(LK_CORRUPT, "%s: its header is damaged; build it again", path);

@@ -5,13 +5,16 @@
  * the key of a vector c + r is, for products, q.c + q.r, and for distances -|q - c|^2 + 2 q.r - (|r|^2 + 2 c.r). In
  * both q.r does not depend on the cell, so that one set of tables serves all of them. */
 #include "base/error.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "index/partitioned/partitioned.h"
+#include "index/raw.h"
 #include "index/topk.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +25,7 @@ typedef struct workspace {
     lk_cells_scratch cells;
     lk_candidates found;
     lk_hit *hits;
+    lk_topk best; /* of a range */
 } workspace;
 
 /* The first blocks of a cell that comes next; the kernel fetches the rest ahead of itself. */
@@ -104,7 +108,20 @@ static void prefetch_row(const lk_partitioned *index, uint64_t position)
     for (size_t at = 0; at < bytes && at < 1024; at += 64) __builtin_prefetch(row + at);
 }
 
-static size_t refine(const lk_partitioned *index, workspace *w, size_t k, lk_hit *hits)
+/* Keys become scores. */
+static size_t take_hits(const lk_partitioned *index, lk_topk *best, lk_hit *hits)
+{
+    bool finer = index->header->refine != LK_REFINE_NONE;
+    size_t count = lk_topk_finish(best);
+    for (size_t i = 0; i < count; i++) {
+        hits[i] = best->hits[i];
+        if (index->header->metric == LK_L2) hits[i].score = -hits[i].score;
+        if (index->header->metric == LK_COSINE && !finer) hits[i].score = 1 + hits[i].score / 2;
+    }
+    return count;
+}
+
+static size_t refine(const lk_partitioned *index, workspace *w, size_t k, bool by_position, lk_hit *hits)
 {
     enum { AHEAD = 8 };
     lk_candidates *c = &w->found;
@@ -117,15 +134,10 @@ static size_t refine(const lk_partitioned *index, workspace *w, size_t k, lk_hit
     for (size_t i = 0; i < c->count; i++) {
         if (finer && i + AHEAD < c->count) prefetch_row(index, c->positions[i + AHEAD]);
         float key = finer ? add + refined_key(index, w->moved, c->positions[i]) : c->keys[i];
-        if (key >= topk.threshold) lk_topk_push(&topk, key, lk_partitioned_id(index, c->positions[i]));
+        if (key >= topk.threshold)
+            lk_topk_push(&topk, key, by_position ? c->positions[i] : lk_partitioned_id(index, c->positions[i]));
     }
-    size_t count = lk_topk_finish(&topk);
-    for (size_t i = 0; i < count; i++) {
-        hits[i] = w->hits[i];
-        if (index->header->metric == LK_L2) hits[i].score = -hits[i].score;
-        if (index->header->metric == LK_COSINE && !finer) hits[i].score = 1 + hits[i].score / 2;
-    }
-    return count;
+    return take_hits(index, &topk, hits);
 }
 
 /* ---- one query ---- */
@@ -149,8 +161,10 @@ typedef struct search {
     lk_partitioned_effort effort;
     lk_id_filter filter;
     void *user;
-    lk_hit *hits;
+    lk_hit *hits; /* their ids are positions with by_position */
     size_t *counts;
+    bool by_position, range;
+    float bound; /* of a range */
     workspace *workspaces;
 } search;
 
@@ -181,7 +195,71 @@ static lk_status search_one(const search *s, workspace *w, size_t number)
     w->found.threshold = -FLT_MAX;
     for (size_t i = 0; i < probes || (s->filter && i < cells && w->found.count < w->found.wanted); i++)
         scan_cell(index, w, i, probes, scale, bias, s->filter, s->user);
-    s->counts[number] = refine(index, w, s->k, s->hits + number * s->k);
+    s->counts[number] = refine(index, w, s->k, s->by_position, s->hits + number * s->k);
+    return LK_OK;
+}
+
+/* ---- ranges ---- */
+
+/* What a key from codes must reach so that no vector whose key from its copy reaches the bound is lost: as much less as
+ * the two differed at most in the first cells, and as much again. */
+typedef struct code_error {
+    float error;
+    size_t measured;
+} code_error;
+
+enum { SLACK_SAMPLE = 64 };
+
+static float coded_bound(const search *s, const code_error *slack)
+{
+    lk_metric metric = (lk_metric)s->index->header->metric;
+    float key = metric == LK_L2 ? -s->bound : metric == LK_COSINE ? 2 * s->bound - 2 : s->bound;
+    if (s->index->header->refine == LK_REFINE_NONE) return key;
+    return slack->measured < SLACK_SAMPLE ? -FLT_MAX : key - 2 * slack->error;
+}
+
+/* Takes what the scan of a cell found; says whether any of it is within the bound. */
+static bool take_within(const search *s, workspace *w, float add, code_error *slack)
+{
+    const lk_partitioned *index = s->index;
+    lk_metric metric = (lk_metric)index->header->metric;
+    bool finer = index->header->refine != LK_REFINE_NONE, any = false, measure = slack->measured < SLACK_SAMPLE;
+    float bound = metric == LK_L2 ? -s->bound : !finer && metric == LK_COSINE ? 2 * s->bound - 2 : s->bound;
+    for (size_t i = 0; i < w->found.count; i++) {
+        uint32_t position = w->found.positions[i];
+        float key = finer ? add + refined_key(index, w->moved, position) : w->found.keys[i];
+        if (finer && measure) {
+            float error = fabsf((metric == LK_COSINE ? 2 * key - 2 : key) - w->found.keys[i]);
+            slack->error = fmaxf(slack->error, error);
+            slack->measured++;
+        }
+        if (key < bound) continue;
+        uint64_t id = lk_partitioned_id(index, position);
+        any |= lk_topk_accepts(&w->best, key, id);
+        lk_topk_push(&w->best, key, id);
+    }
+    return any;
+}
+
+static lk_status range_one(const search *s, workspace *w, size_t number)
+{
+    const lk_partitioned *index = s->index;
+    float scale, bias;
+    code_error slack = {0};
+    lk_status status = take_query(index, w, s->queries + number * index->header->dim, number);
+    if (status != LK_OK) return status;
+    size_t cells =
+        lk_cells_find(&index->cells, &w->cells, w->query, index->header->partitions, w->probes, w->probe_keys);
+    lk_pq_tables(&index->pq, w->query, w->products, w->tables, &scale, &bias);
+    float add = place_query(index, w);
+    lk_topk_init(&w->best, w->hits, s->k);
+    for (size_t i = 0, idle = 0; i < cells && idle < s->effort.probes; i++) {
+        w->found.count = 0;
+        w->found.threshold = coded_bound(s, &slack);
+        scan_cell(index, w, i, cells, scale, bias, s->filter, s->user);
+        idle = take_within(s, w, add, &slack) ? 0 : idle + 1;
+    }
+    s->counts[number] = take_hits(index, &w->best, s->hits + number * s->k);
     return LK_OK;
 }
 
@@ -210,7 +288,7 @@ static size_t carve_workspace(const search *s, char *at, workspace *w)
 {
     const lk_partitioned_header *h = s->index->header;
     size_t total = 0;
-    size_t probes = s->filter ? h->partitions : s->effort.probes;
+    size_t probes = s->filter || s->range ? h->partitions : s->effort.probes;
     total += carve(&at, h->dim * sizeof *w->query, (void **)&w->query);
     total += carve(&at, h->dim * sizeof *w->moved, (void **)&w->moved);
     total += carve(&at, h->groups * LK_SCAN_CODEWORDS * sizeof *w->products, (void **)&w->products);
@@ -228,7 +306,28 @@ static lk_status search_range(void *arg, size_t begin, size_t end, int worker)
 {
     const search *s = arg;
     lk_status status = LK_OK;
-    for (size_t i = begin; status == LK_OK && i < end; i++) status = search_one(s, &s->workspaces[worker], i);
+    for (size_t i = begin; status == LK_OK && i < end; i++)
+        status = s->range ? range_one(s, &s->workspaces[worker], i) : search_one(s, &s->workspaces[worker], i);
+    return status;
+}
+
+static lk_status search_all(search *s, lk_context *context, size_t n)
+{
+    size_t threads = context ? (size_t)lk_context_threads(context) : 1;
+    if (threads > n) threads = n;
+    if (n == 0) return LK_OK;
+    workspace one, *workspaces = threads > 1 ? lk_alloc(threads, sizeof one) : &one;
+    if (!workspaces) return lk_fail_memory("search");
+    s->workspaces = workspaces;
+    size_t bytes = carve_workspace(s, NULL, &one);
+    char *memory = lk_alloc_aligned(threads, bytes);
+    lk_status status = memory ? LK_OK : lk_fail_memory("search");
+    for (size_t t = 0; memory && t < threads; t++) carve_workspace(s, memory + t * bytes, &workspaces[t]);
+    if (status == LK_OK)
+        status =
+            threads > 1 ? lk_parallel_for(lk_context_pool(context), n, 4, search_range, s) : search_range(s, 0, n, 0);
+    free(memory);
+    if (workspaces != &one) free(workspaces);
     return status;
 }
 
@@ -237,11 +336,6 @@ lk_status lk_partitioned_search(const lk_partitioned *index, lk_context *context
                                 lk_hit *hits, size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "at least one result is wanted");
-    size_t threads = context ? (size_t)lk_context_threads(context) : 1;
-    if (threads > n) threads = n;
-    if (n == 0) return LK_OK;
-    workspace one, *workspaces = threads > 1 ? lk_alloc(threads, sizeof one) : &one;
-    if (!workspaces) return lk_fail_memory("search");
     search s = {.index = index,
                 .queries = queries,
                 .k = k,
@@ -249,16 +343,111 @@ lk_status lk_partitioned_search(const lk_partitioned *index, lk_context *context
                 .filter = filter,
                 .user = filter_user,
                 .hits = hits,
+                .counts = counts};
+    return search_all(&s, context, n);
+}
+
+lk_status lk_partitioned_range(const lk_partitioned *index, lk_context *context, lk_partitioned_effort effort, size_t n,
+                               const float *queries, float bound, size_t most, lk_id_filter filter, void *filter_user,
+                               lk_hit *hits, size_t *counts)
+{
+    if (most == 0) return lk_fail(LK_INVALID, "at least one result is wanted");
+    if (isnan(bound)) return lk_fail(LK_INVALID, "the bound of a range is not a number");
+    search s = {.index = index,
+                .queries = queries,
+                .k = most,
+                .effort = complete(index, effort, 1),
+                .filter = filter,
+                .user = filter_user,
+                .hits = hits,
                 .counts = counts,
-                .workspaces = workspaces};
-    size_t bytes = carve_workspace(&s, NULL, &one);
-    char *memory = lk_alloc_aligned(threads, bytes);
-    lk_status status = memory ? LK_OK : lk_fail_memory("search");
-    for (size_t t = 0; memory && t < threads; t++) carve_workspace(&s, memory + t * bytes, &workspaces[t]);
-    if (status == LK_OK)
-        status =
-            threads > 1 ? lk_parallel_for(lk_context_pool(context), n, 4, search_range, &s) : search_range(&s, 0, n, 0);
-    free(memory);
-    if (workspaces != &one) free(workspaces);
-    return status;
+                .range = true,
+                .bound = bound};
+    s.effort.refined = 1; /* of a cell all are kept that a scan lets through */
+    for (size_t i = 0; i < index->header->partitions; i++) {
+        size_t rows = (size_t)(index->lists[i + 1].first - index->lists[i].first);
+        s.effort.refined = rows > s.effort.refined ? rows : s.effort.refined;
+    }
+    return search_all(&s, context, n);
+}
+
+/* ---- several vectors, different results ---- */
+
+typedef struct partitioned_raw {
+    const lk_partitioned *index;
+    lk_context *context;
+    lk_partitioned_effort effort;
+    lk_id_filter filter;
+    void *user;
+} partitioned_raw;
+
+static lk_status raw_search(const void *with, size_t n, const float *queries, size_t k, lk_hit *hits, size_t *counts)
+{
+    const partitioned_raw *raw = with;
+    search s = {.index = raw->index,
+                .queries = queries,
+                .k = k,
+                .effort = complete(raw->index, raw->effort, k),
+                .filter = raw->filter,
+                .user = raw->user,
+                .hits = hits,
+                .counts = counts,
+                .by_position = true};
+    return search_all(&s, raw->context, n);
+}
+
+static lk_status raw_vector(const void *with, uint64_t place, float *out)
+{
+    const lk_partitioned *index = ((const partitioned_raw *)with)->index;
+    size_t dim = index->header->dim;
+    lk_refine kind = (lk_refine)index->header->refine;
+    const uint8_t *row = index->refine + place * dim * lk_refine_bytes(kind);
+    if (kind == LK_REFINE_NONE)
+        return lk_fail(LK_UNSUPPORTED, "the index keeps no copies of its vectors, by which results could be compared");
+    for (size_t c = 0; c < dim; c++) {
+        uint16_t half;
+        switch (kind) {
+        case LK_REFINE_F32: memcpy(&out[c], row + 4 * c, sizeof out[c]); break;
+        case LK_REFINE_F16:
+            memcpy(&half, row + 2 * c, sizeof half);
+            out[c] = lk_half_to_float(half);
+            break;
+        default: out[c] = index->refine_place[2 * c] + index->refine_place[1] * (float)(int8_t)row[c];
+        }
+    }
+    return LK_OK;
+}
+
+static uint64_t raw_id(const void *with, uint64_t place)
+{
+    return lk_partitioned_id(((const partitioned_raw *)with)->index, place);
+}
+
+static lk_raw raw_of(const partitioned_raw *with)
+{
+    return (lk_raw){.with = with,
+                    .dim = with->index->header->dim,
+                    .count = with->index->header->n,
+                    .metric = (lk_metric)with->index->header->metric,
+                    .search = raw_search,
+                    .vector = raw_vector,
+                    .id = raw_id};
+}
+
+lk_status lk_partitioned_search_several(const lk_partitioned *index, lk_context *context, lk_partitioned_effort effort,
+                                        size_t m, const float *vectors, lk_fusion fusion, size_t k, lk_id_filter filter,
+                                        void *filter_user, lk_hit *hits, size_t *count)
+{
+    partitioned_raw with = {index, context, effort, filter, filter_user};
+    lk_raw raw = raw_of(&with);
+    return lk_raw_search_several(&raw, m, vectors, fusion, k, hits, count);
+}
+
+lk_status lk_partitioned_search_diverse(const lk_partitioned *index, lk_context *context, lk_partitioned_effort effort,
+                                        lk_diversity how, size_t n, const float *queries, size_t k, lk_id_filter filter,
+                                        void *filter_user, lk_hit *hits, size_t *counts)
+{
+    partitioned_raw with = {index, context, effort, filter, filter_user};
+    lk_raw raw = raw_of(&with);
+    return lk_raw_search_diverse(&raw, how, n, queries, k, hits, counts);
 }
