@@ -11,6 +11,9 @@ local   every re-ranker for one query in collections of the --sizes with a table
         several lengths of the shortlist: the time of re-ranking alone. Above a million the same million pictures stand in
         the collection and its table several times (as int8), each query meeting one copy at random.
 
+geometric  searches of a --collection of pictures, plain and with geometric re-ranking of 100, whose local features are kept
+        (`likeness index --local-features`, or an earlier run). Not by default.
+
 V.npy holds 19,000 or more real embeddings, float32 [n, dim] (`likeness embed` writes such a file). Without it a generator
 makes them: identities of 5 to 40 pictures around centres that form families, so that neighbours are confused as they are in
 life. The local part always uses the generator. numpy is installed into DIR (made when missing).
@@ -279,6 +282,37 @@ def measure_local(options):
     return rows
 
 
+def measure_geometric(options):
+    """Searches by pictures of a collection without and with geometric re-ranking, local features being there already."""
+    import ctypes
+    import sqlite3
+    sys.path.insert(0, str(here))
+    import library
+    rows = []
+    ids = [r[0] for r in sqlite3.connect(os.path.join(options.collection, "catalog.db")).execute("SELECT id FROM images WHERE state=0 ORDER BY id")]
+    for threads in (1, 2):
+        lib = library.Library(options.build, threads)
+        searcher = ctypes.c_void_p()
+        lib.check(lib.c.lk_searcher_open(lib.context, options.collection.encode(), ctypes.byref(searcher)))
+        medians = {}
+        for kind in ("none", "geometric"):
+            how, times = ctypes.create_string_buffer(4096), []  # lk_search_options, all defaults
+            lib.check(lib.c.lk_rerank_parse(kind.encode(), how))
+            for warm in (True, False):
+                for id in ids[:: len(ids) // 200]:
+                    found, started = ctypes.create_string_buffer(64), time.perf_counter()  # lk_results
+                    lib.check(lib.c.lk_search_id(searcher, ctypes.c_int64(id), how, found))
+                    if not warm:
+                        times.append(1000 * (time.perf_counter() - started))
+                    lib.c.lk_results_free(found)
+            medians[kind] = statistics.median(times)
+            rows.append({"threads": threads, "kind": kind, "median_ms": medians[kind], "mean_ms": statistics.mean(times), "slowest_ms": max(times)})
+            print(f"search of {options.collection}, {threads} threads, re-ranking {kind}: median {medians[kind]:.2f} ms, mean "
+                  f"{statistics.mean(times):.2f}, slowest {max(times):.2f}", flush=True)
+        lib.c.lk_searcher_free(searcher)
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True)
@@ -287,6 +321,7 @@ def main():
     parser.add_argument("--parts", default="full,exact,local")
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10000, 1000000, 10000000],
                         help="of the collections of the local part")
+    parser.add_argument("--collection", help="of pictures, for the geometric part")
     parser.add_argument("--keep", help="folder for the generated pictures of the local part, for the next run")
     parser.add_argument("--json")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
@@ -306,6 +341,8 @@ def main():
         report["exact"] = measure_exact(options)
     if "local" in options.parts.split(","):
         report["local"] = measure_local(options)
+    if "geometric" in options.parts.split(","):
+        report["geometric"] = measure_geometric(options)
     if options.json:
         with open(options.json, "w") as out:
             json.dump(report, out, indent=1)

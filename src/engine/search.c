@@ -104,7 +104,10 @@ static lk_status make_vector(search *q)
         q->several_count = n;
         return s;
     }
-    if (s == LK_OK && n > 1)
+    const lk_search_options *o = &q->options;
+    /* What follows weighs the query against vectors of unit length; a vector that was given may have any. */
+    bool weighed = o->expand || o->n_yes || o->n_no || (o->rerank && o->rerank != LK_RERANK_GEOMETRIC);
+    if (s == LK_OK && (n > 1 || (in->n_vectors && weighed)))
         s = lk_fuse_queries(n, q->dim, all, q->vector);
     else if (s == LK_OK)
         memcpy(q->vector, all, q->dim * sizeof *all);

@@ -210,8 +210,8 @@ lk_status lk_network_open(const lk_train_options *options, const lk_loss_options
     size_t processes = (size_t)lk_processes_count(options->processes);
     *net = (lk_network){.batch = options->batch / processes,
                         .total = options->batch,
-                        .processes = options->processes,
-                        .threads = threads};
+                        .threads = threads,
+                        .processes = options->processes};
     net->together = (lk_together){(int)processes, sum_for_norms, options->processes};
     LK_TRY(open_backbone(net, options));
     lk_shape shape = lk_graph_shape(lk_model_graph(net->model), lk_model_features(net->model));
