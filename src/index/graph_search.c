@@ -99,8 +99,8 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
         if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
-        if (p->by_vertex) hit.id = vertex;
         if (++rescored == p->k) enough = surely_farther(g, lk_near_distance(s->beam[i]));
+        if (p->by_vertex) hit.id = vertex;
         float distance = s->exact ? (float)lk_near_distance(s->beam[i]) : exact_distance(g, s->units, vertex);
         hit.score = score_of(g, vertex, distance, squares);
         if (count == p->k && !before(&hit, &hits[count - 1], lower)) continue;
