@@ -125,11 +125,19 @@ class Library:
 
     def flat(self, vectors):
         """An exact index by cosine; ids are positions."""
-        vectors, out = f32(vectors), ctypes.c_void_p()
-        self.check(self.c.lk_flat_new(ctypes.c_size_t(vectors.shape[1]), 0, 0, ctypes.byref(out)))
-        ids = numpy.arange(len(vectors), dtype=numpy.uint64)
-        self.check(self.c.lk_flat_add(out, ctypes.c_size_t(len(vectors)), pointer(ids), pointer(vectors)))
+        out = self.flat_of(vectors.shape[1])
+        self.flat_add(out, numpy.arange(len(vectors), dtype=numpy.uint64), vectors)
         return out
+
+    def flat_of(self, dim, dtype=0):
+        """An empty one; dtype 0 f32, 1 f16, 2 int8."""
+        out = ctypes.c_void_p()
+        self.check(self.c.lk_flat_new(ctypes.c_size_t(dim), 0, dtype, ctypes.byref(out)))
+        return out
+
+    def flat_add(self, index, ids, vectors):
+        vectors = f32(vectors)
+        self.check(self.c.lk_flat_add(index, ctypes.c_size_t(len(vectors)), pointer(ids), pointer(vectors)))
 
     def source(self, knn, index=None, query=None):
         """Neighbours from the table; distances from the index, if there is one."""

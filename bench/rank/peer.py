@@ -1,4 +1,5 @@
-"""The peer: k-reciprocal re-ranking as the authors' program does it, in numpy with dense float32 matrices.
+"""The peer: k-reciprocal re-ranking as the authors' program does it, in numpy with dense matrices: float32 as there, or
+float64 to see what its rounding does.
 
 Typed anew from the paper (Zhong et al., CVPR 2017) step by step as that program goes: the whole distance matrix squared and
 divided by its column maxima, a full argsort of every row, one row of the encoding at a time, dense averaging over k2
@@ -18,6 +19,17 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
     """distances [n][n] Euclidean, the queries first; returns [queries][n - queries]."""
     scaled = numpy.power(distances, 2).astype(numpy.float32)
     scaled = numpy.transpose(1.0 * scaled / numpy.max(scaled, axis=0))
+    return encode(scaled, queries, k1, k2, weight)
+
+
+def rerank_in_float64(distances, queries, k1=20, k2=6, weight=0.3):
+    """The same in float64; distances are overwritten, to spare memory."""
+    distances *= distances
+    distances /= numpy.max(distances, axis=0)
+    return encode(distances.T, queries, k1, k2, weight)
+
+
+def encode(scaled, queries, k1, k2, weight):
     n = scaled.shape[0]
     encoded = numpy.zeros_like(scaled)
     ranking = numpy.argsort(scaled).astype(numpy.int32)
@@ -45,7 +57,7 @@ def rerank(distances, queries, k1=20, k2=6, weight=0.3):
     holders = [numpy.where(encoded[:, i] != 0)[0] for i in range(n)]
     jaccard = numpy.zeros_like(scaled)
     for i in range(queries):
-        shared = numpy.zeros((1, n), numpy.float32)
+        shared = numpy.zeros((1, n), scaled.dtype)
         for column in numpy.where(encoded[i] != 0)[0]:
             rows = holders[column]
             shared[0, rows] += numpy.minimum(encoded[i, column], encoded[rows, column])

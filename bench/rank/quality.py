@@ -3,10 +3,11 @@
 ranks all other pictures).
 
     bench/rank/quality.py --build BUILD --digits
+    bench/rank/quality.py --build BUILD --idx IMAGES.gz LABELS.gz --sample 1000
     bench/rank/quality.py --build BUILD --collection C.lk [--queries COLUMN=VALUE] [--methods a,b]
 
 --digits takes scikit-learn's 1797 handwritten digits as vectors of 64 grey values: ten classes of some 180 pictures, the
-setting in which re-ranking by neighbours was invented. Otherwise the vectors and the column `label` of a collection are
+setting in which re-ranking by neighbours was invented; --idx takes pictures as MNIST's files hold them, likewise as grey values. Otherwise the vectors and the column `label` of a collection are
 taken. Queries without another picture of their label are left out. A method is a name with parameters: alpha:10:2 joins ten
 neighbours by their similarity squared, kreciprocal:20:6:0.3 gives k1, k2 and lambda.
 
@@ -14,6 +15,7 @@ Prints for each method mAP, the share of queries whose first result is right, th
 with its 95% bootstrap interval, and milliseconds of processor time a query (search not counted).
 """
 import argparse
+import gzip
 import os
 import pathlib
 import sys
@@ -159,6 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True)
     parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--idx", nargs=2, metavar=("IMAGES.gz", "LABELS.gz"), help="pictures in the format of MNIST: t10k-images-idx3-ubyte.gz, ...")
     parser.add_argument("--collection")
     parser.add_argument("--queries", help="COLUMN=VALUE of the labels")
     parser.add_argument("--sample", type=int, default=0, help="so many of the queries, evenly spread (default: all)")
@@ -172,6 +175,10 @@ def main():
         from sklearn.datasets import load_digits
         digits = load_digits()
         data = Set(digits.data, digits.target, range(len(digits.data)))
+    elif options.idx:
+        images, labels = (gzip.open(path).read() for path in options.idx)
+        labels = numpy.frombuffer(labels, numpy.uint8, offset=8)
+        data = Set(numpy.frombuffer(images, numpy.uint8, offset=16).reshape(len(labels), -1).astype(numpy.float32), labels, range(len(labels)))
     else:
         vectors, rows = lib.collection(options.collection)
         column, _, value = (options.queries or "=").partition("=")

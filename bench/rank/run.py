@@ -6,9 +6,13 @@
 full    3,000 queries x 16,000 gallery pictures (the size of Market-1501) from the vectors up, each side in a process of its
         own with all processors: seconds, peak memory, and whether the rankings are the same.
 exact   both sides against the algorithm in float64 on 500 x 3,500, which tells whose rounding their differences are.
-local   the local form for one query in a collection of 1,000,000 with a table of 21 neighbours a picture, one thread, for
-        several lengths of the shortlist; beside it 10,000, to see that the collection's size does not count. The time is
-        that of re-ranking alone.
+double  the same as full against the peer's algorithm in float64 (10 GiB): whether the rankings are the same. Not by default.
+local   every re-ranker for one query in collections of the --sizes with a table of 21 neighbours a picture, one thread, for
+        several lengths of the shortlist: the time of re-ranking alone. Above a million the same million pictures stand in
+        the collection and its table several times (as int8), each query meeting one copy at random.
+
+geometric  searches of a --collection of pictures, plain and with geometric re-ranking of 100, whose local features are kept
+        (`likeness index --local-features`, or an earlier run). Not by default.
 
 V.npy holds 19,000 or more real embeddings, float32 [n, dim] (`likeness embed` writes such a file). Without it a generator
 makes them: identities of 5 to 40 pictures around centres that form families, so that neighbours are confused as they are in
@@ -27,6 +31,7 @@ import time
 NUMPY = "numpy==2.4.6"
 QUERIES, GALLERY, DIM = 3000, 16000, 256
 TURNS = 25  # queries of the local form
+MOST_MADE = 1000000  # generated pictures; larger collections hold them several times
 here = pathlib.Path(__file__).resolve().parent
 
 
@@ -79,9 +84,9 @@ def run_side(name, build, vectors, out):
         seconds = {"seconds": time.perf_counter() - started}
     else:
         import peer
-        distances = peer.distance_matrix(x)
+        distances = peer.distance_matrix(x.astype(numpy.float64) if name == "peer64" else x)
         seconds = {"distance_seconds": time.perf_counter() - started}
-        result = peer.rerank(distances, QUERIES)
+        result = (peer.rerank_in_float64 if name == "peer64" else peer.rerank)(distances, QUERIES)
         seconds["seconds"] = time.perf_counter() - started
     numpy.save(out, result)
     print(json.dumps(seconds))
@@ -103,7 +108,8 @@ def compare(ours, theirs):
             "largest_difference": float(difference.max()), "share_above_1e-5": float((difference > 1e-5).mean())}
 
 
-def measure_full(options, folder):
+def take_vectors(options, folder):
+    """The file with the vectors of the full form."""
     import numpy
     rng = numpy.random.default_rng(1)
     x = numpy.load(options.vectors) if options.vectors else generate(rng, QUERIES + GALLERY, DIM)[0]
@@ -112,17 +118,39 @@ def measure_full(options, folder):
     x = x[rng.permutation(len(x))[:QUERIES + GALLERY]]
     vectors = os.path.join(folder, "vectors.npy")
     numpy.save(vectors, x.astype(numpy.float32))
+    return vectors, x.shape[1]
+
+
+def measure_double(options, folder):
+    """Ours beside the peer's algorithm in float64."""
+    import numpy
+    vectors, _ = take_vectors(options, folder)
+    files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer64")}
+    for name, path in files.items():
+        side(name, options, vectors, path)
+    ours, theirs = numpy.load(files["ours"]), numpy.load(files["peer64"])
+    report = compare(ours, theirs)
+    report["rows_above_1e-5"] = int((numpy.abs(ours - theirs).max(1) > 1e-5).sum())
+    print(f"full form against the same algorithm in float64: largest difference {report['largest_difference']:.1e}, above 1e-5 in "
+          f"{report['rows_above_1e-5']} of {len(ours)} queries; same order for {report['same_order']:.2%}, first 100 identical for "
+          f"{report['same_first_100']:.2%}", flush=True)
+    return report
+
+
+def measure_full(options, folder):
+    import numpy
+    vectors, dim = take_vectors(options, folder)
     files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer")}
     turns = [side("ours", options, vectors, files["ours"]), side("peer", options, vectors, files["peer"]),
              side("ours", options, vectors, files["ours"])]
     ours = {"seconds": statistics.mean(t["seconds"] for t in turns[::2]), "peak_MiB": max(t["peak_MiB"] for t in turns[::2]),
             "cpu_seconds": min(t["cpu_seconds"] for t in turns[::2])}
     agreement = compare(numpy.load(files["ours"]), numpy.load(files["peer"]))
-    report = {"n": QUERIES + GALLERY, "dim": x.shape[1], "source": options.vectors or "generator", "ours": ours, "peer": turns[1],
+    report = {"n": QUERIES + GALLERY, "dim": dim, "source": options.vectors or "generator", "ours": ours, "peer": turns[1],
               "speedup": turns[1]["seconds"] / ours["seconds"],
               "speedup_without_their_distances": (turns[1]["seconds"] - turns[1]["distance_seconds"]) / ours["seconds"],
               "memory_share": ours["peak_MiB"] / turns[1]["peak_MiB"], **agreement}
-    print(f"full form, {QUERIES} queries x {GALLERY} gallery, {x.shape[1]} dimensions, {report['source']}")
+    print(f"full form, {QUERIES} queries x {GALLERY} gallery, {dim} dimensions, {report['source']}")
     print(f"  ours  {ours['seconds']:8.2f} s  {ours['peak_MiB']:8.0f} MiB\n  peer  {turns[1]['seconds']:8.2f} s "
           f"({turns[1]['distance_seconds']:.1f} s of it distances)  {turns[1]['peak_MiB']:8.0f} MiB")
     print(f"  processor seconds {ours['cpu_seconds']:.1f} and {turns[1]['cpu_seconds']:.1f}")
@@ -155,9 +183,9 @@ def measure_exact(options):
     return report
 
 
-def table_by_families(library, x, sizes, k):
-    """Neighbours within each family of eight identities (and the next): the generator puts the nearest there. Exact search over
-    a million would take an hour; recall against it is measured on a sample by the caller."""
+def lists_by_families(x, sizes, k):
+    """Neighbours within each family of eight identities: the generator puts the nearest there. Exact search over a million would
+    take an hour; recall against it is measured on a sample by the caller."""
     import numpy
     n = len(x)
     neighbours = numpy.full((n, k), 2**32 - 1, numpy.uint32)
@@ -167,53 +195,121 @@ def table_by_families(library, x, sizes, k):
         size = sum(sizes[first:first + 8])
         dots = x[at:at + size] @ x[at:at + size].T
         take = min(k, size)
-        order = numpy.argsort(-dots, axis=1, kind="stable")[:, :take]
-        neighbours[at:at + size, :take] = order + at
-        distances[at:at + size, :take] = numpy.maximum(2 - 2 * numpy.take_along_axis(dots, order, 1), 0)
+        head = numpy.argpartition(-dots, take - 1, axis=1)[:, :take]
+        near = numpy.take_along_axis(dots, head, 1)
+        order = numpy.argsort(-near, axis=1, kind="stable")
+        neighbours[at:at + size, :take] = numpy.take_along_axis(head, order, 1) + at
+        distances[at:at + size, :take] = numpy.maximum(2 - 2 * numpy.take_along_axis(near, order, 1), 0)
         at += size
-    return library.knn_from_lists(neighbours, distances, numpy.full(n, 2.6, numpy.float32)), neighbours
+    return neighbours, distances
+
+
+def kept(folder, name, make):
+    """What make() returns, arrays, from the folder where they are there already."""
+    import numpy
+    paths = [os.path.join(folder, f"{name}-{i}.npy") for i in range(3)] if folder else []
+    if folder and all(map(os.path.exists, paths)):
+        return [numpy.load(p) for p in paths]
+    out = make()
+    for path, array in zip(paths, out):
+        numpy.save(path, array)
+    return out
+
+
+def make_pictures(n):
+    import numpy
+    x, sizes = generate(numpy.random.default_rng(2), n, 128)
+    return [x, *lists_by_families(x, sizes, 21)]
 
 
 def measure_local(options):
+    """Times of one query, each re-ranker, its defaults in searches unless said otherwise."""
     import numpy
     sys.path.insert(0, str(here))
     import library
-    lib = library.Library(options.build, 1)
-    rows = []
+    lib, rows = library.Library(options.build, 1), []
     for n in options.sizes:
-        rng = numpy.random.default_rng(2)
-        x, sizes = generate(rng, n, 128)
-        knn, neighbours = table_by_families(lib, x, sizes, 21)
-        index = lib.flat(x)
-        chosen = rng.integers(0, n, TURNS)
+        made = min(n, MOST_MADE)
+        x, neighbours, distances = kept(options.keep, f"pictures-{made}", lambda: make_pictures(made))
+        tiles, rng = n // made, numpy.random.default_rng(3)
+        index = lib.flat_of(x.shape[1], 0 if tiles == 1 else 2)  # the copies as int8, to fit into memory
+        for t in range(tiles):
+            lib.flat_add(index, numpy.arange(made, dtype=numpy.uint64) + t * made, x)
+        all_near = numpy.concatenate([neighbours + numpy.uint32(t * made) for t in range(tiles)]) if tiles > 1 else neighbours
+        knn = lib.knn_from_lists(all_near, numpy.tile(distances, (tiles, 1)), numpy.full(n, 2.6, numpy.float32))
+        del all_near
+        chosen = rng.integers(0, made, TURNS)
         queries = x[chosen] + 0.5 * rng.standard_normal((TURNS, 128), dtype=numpy.float32) / numpy.sqrt(128)
         queries /= numpy.linalg.norm(queries, axis=1, keepdims=True)
         truth = numpy.argsort(-(x[chosen[:10]] @ x.T), axis=1)[:, :21]
         recall = statistics.mean(len(set(a) & set(b)) / 21 for a, b in zip(truth.tolist(), neighbours[chosen[:10]].tolist()))
         similar = x @ queries.T
 
+        def alone(near, far, q):
+            own = lib.knn(x[near], 21)
+            lib.local(lib.shortlist(numpy.arange(len(near)), far, far[-1]), lib.source(own), 12, 2, 0.8)
+            lib.knn_free(own)
+        kinds = [("k-reciprocal 20, 6, 0.3", lambda near, far, q, at: lib.local(lib.shortlist(near + at, far, 2.6), lib.source(knn, index, queries[q]), 20, 6, 0.3)),
+                 ("k-reciprocal 12, 2, 0.8", lambda near, far, q, at: lib.local(lib.shortlist(near + at, far, 2.6), lib.source(knn, index, queries[q]), 12, 2, 0.8)),
+                 ("k-reciprocal, no table", lambda near, far, q, at: alone(near, far, q)),
+                 ("diffusion", lambda near, far, q, at: lib.diffusion(lib.shortlist(near + at, far, 2.6), lib.source(knn), 20, 10, 3.0, 0.2)),
+                 ("superglobal", lambda near, far, q, at: lib.superglobal(queries[q], x[near])),
+                 ("expansion (of the search)", lambda near, far, q, at: lib.expand("alpha", queries[q], x[near[:2]], 10.0))]
         for length in (50, 100, 200):
-            for exact in (False, True):
-                times, work = [], []
+            for name, work in kinds:
+                times, busy = [], []
                 for q in range(TURNS):
                     order = numpy.argpartition(-similar[:, q], length)[:length]
                     order = order[numpy.argsort(-similar[order, q], kind="stable")]
-                    shortlist = lib.shortlist(order, numpy.maximum(2 - 2 * similar[order, q], 0), 2.6)
-                    source = lib.source(knn, index if exact else None, queries[q])
-                    started, busy = time.perf_counter(), time.thread_time()
-                    lib.local(shortlist, source)
+                    far = numpy.maximum(2 - 2 * similar[order, q], 0)
+                    place = int(rng.integers(0, tiles)) * made
+                    started, spent = time.perf_counter(), time.thread_time()
+                    work(order, far, q, place)
                     times.append(time.perf_counter() - started)
-                    work.append(time.thread_time() - busy)
-                rows.append({"collection": n, "shortlist": length, "distances": "from the vectors" if exact else "from the lists",
-                             "median_ms": 1000 * statistics.median(times), "cpu_ms": 1000 * statistics.median(work), "slowest_ms": 1000 * max(times), "table_recall": recall})
+                    busy.append(time.thread_time() - spent)
+                rows.append({"collection": n, "shortlist": length, "method": name, "median_ms": 1000 * statistics.median(times),
+                             "slowest_ms": 1000 * max(times), "cpu_ms": 1000 * statistics.median(busy), "table_recall": recall})
         lib.knn_free(knn)
         lib.c.lk_flat_free(index)
         del x, similar
-    print("local form, k1 20, k2 6, one thread, milliseconds a query without the search before it")
-    for r in rows:
-        print(f"  {r['collection']:8} pictures, shortlist {r['shortlist']:4}, distances {r['distances']:16}: median {r['median_ms']:7.2f}, "
-              f"slowest {r['slowest_ms']:7.2f}, processor time {r['cpu_ms']:7.2f}")
-    print(f"  the table has {rows[-1]['table_recall']:.3f} of the true neighbours (sample of 10)", flush=True)
+    print("one query, one thread, without the search before it; milliseconds by the clock")
+    print("| method | shortlist | " + " | ".join(f"{n:,}" for n in options.sizes) + " |\n|---|---|" + "---|" * len(options.sizes))
+    for length in (50, 100, 200):
+        for name in dict.fromkeys(r["method"] for r in rows):
+            cells = [f"{r['median_ms']:.2f} (slowest {r['slowest_ms']:.1f})" for r in rows if r["method"] == name and r["shortlist"] == length]
+            print(f"| {name} | {length} | " + " | ".join(cells) + " |")
+    print(f"the table has {rows[-1]['table_recall']:.3f} of the true neighbours (sample of 10)", flush=True)
+    return rows
+
+
+def measure_geometric(options):
+    """Searches by pictures of a collection without and with geometric re-ranking, local features being there already."""
+    import ctypes
+    import sqlite3
+    sys.path.insert(0, str(here))
+    import library
+    rows = []
+    ids = [r[0] for r in sqlite3.connect(os.path.join(options.collection, "catalog.db")).execute("SELECT id FROM images WHERE state=0 ORDER BY id")]
+    for threads in (1, 2):
+        lib = library.Library(options.build, threads)
+        searcher = ctypes.c_void_p()
+        lib.check(lib.c.lk_searcher_open(lib.context, options.collection.encode(), ctypes.byref(searcher)))
+        medians = {}
+        for kind in ("none", "geometric"):
+            how, times = ctypes.create_string_buffer(4096), []  # lk_search_options, all defaults
+            lib.check(lib.c.lk_rerank_parse(kind.encode(), how))
+            for warm in (True, False):
+                for id in ids[:: len(ids) // 200]:
+                    found, started = ctypes.create_string_buffer(64), time.perf_counter()  # lk_results
+                    lib.check(lib.c.lk_search_id(searcher, ctypes.c_int64(id), how, found))
+                    if not warm:
+                        times.append(1000 * (time.perf_counter() - started))
+                    lib.c.lk_results_free(found)
+            medians[kind] = statistics.median(times)
+            rows.append({"threads": threads, "kind": kind, "median_ms": medians[kind], "mean_ms": statistics.mean(times), "slowest_ms": max(times)})
+            print(f"search of {options.collection}, {threads} threads, re-ranking {kind}: median {medians[kind]:.2f} ms, mean "
+                  f"{statistics.mean(times):.2f}, slowest {max(times):.2f}", flush=True)
+        lib.c.lk_searcher_free(searcher)
     return rows
 
 
@@ -223,8 +319,10 @@ def main():
     parser.add_argument("--vectors")
     parser.add_argument("--venv", default=os.path.join(tempfile.gettempdir(), "likeness-bench-rank"))
     parser.add_argument("--parts", default="full,exact,local")
-    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10000, 1000000],
+    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[10000, 1000000, 10000000],
                         help="of the collections of the local part")
+    parser.add_argument("--collection", help="of pictures, for the geometric part")
+    parser.add_argument("--keep", help="folder for the generated pictures of the local part, for the next run")
     parser.add_argument("--json")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -236,10 +334,15 @@ def main():
     if "full" in options.parts.split(","):
         with tempfile.TemporaryDirectory() as folder:
             report["full"] = measure_full(options, folder)
+    if "double" in options.parts.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            report["double"] = measure_double(options, folder)
     if "exact" in options.parts.split(","):
         report["exact"] = measure_exact(options)
     if "local" in options.parts.split(","):
         report["local"] = measure_local(options)
+    if "geometric" in options.parts.split(","):
+        report["geometric"] = measure_geometric(options)
     if options.json:
         with open(options.json, "w") as out:
             json.dump(report, out, indent=1)

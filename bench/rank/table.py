@@ -72,7 +72,7 @@ class Bench:
             return out
         if name == "alone":
             return self.without_table(lambda: self.ranking("alone", self.collection, "--rerank", "kreciprocal" + (":" + parameters if parameters else "")))
-        return self.ranking(name, self.collection, "--expand" if name in EXPANSIONS else "--rerank", text)
+        return self.ranking(text.replace(":", "-"), self.collection, "--expand" if name in EXPANSIONS else "--rerank", text)
 
     def same_ids(self, other):
         import sqlite3

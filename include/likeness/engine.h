@@ -6,6 +6,7 @@
 #include <likeness/context.h>
 #include <likeness/embed.h>
 #include <likeness/eval.h>
+#include <likeness/partitioned.h>
 #include <likeness/rank.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -120,14 +121,14 @@ typedef struct lk_search_options {
                        picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */
     lk_expansion expand;     /* search again with the query joined by its nearest */
-    size_t expand_k;         /* how many of them; 0 = 3 */
-    float expand_alpha;      /* 0 = 3; the average is LK_EXPAND_AVERAGE */
+    size_t expand_k;         /* how many of them; 0 = 2 */
+    float expand_alpha;      /* 0 = 10; the average is LK_EXPAND_AVERAGE */
     const int64_t *yes, *no; /* pictures that the user called right and wrong: Rocchio's feedback, lk_rocchio_defaults.
                                 The wrong ones are left out of the results. */
     size_t n_yes, n_no;
     lk_rerank rerank;
-    lk_kreciprocal_options kreciprocal; /* k1 0 = lk_kreciprocal_defaults */
-    lk_diffusion_options diffusion;     /* k 0 = lk_diffusion_defaults */
+    lk_kreciprocal_options kreciprocal; /* k1 0 = 12, 2, 0.8; the paper's are lk_kreciprocal_defaults */
+    lk_diffusion_options diffusion;     /* k 0 = 20, alpha 0.2, the rest lk_diffusion_defaults */
     lk_superglobal_options superglobal; /* k 0 = lk_superglobal_defaults */
     uint32_t geometric_least;           /* fewer features that agree count as none; 0 = 4 */
     float geometric_weight; /* of each feature that agrees, added to the cosine; 0 = 0.02. Other metrics: their number
@@ -195,6 +196,37 @@ LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_
  * something is at `into` already; LK_UNSUPPORTED (not cosine). */
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
+
+/* ---- duplicates ---- */
+
+typedef struct lk_duplicates {
+    lk_results *groups; /* [count], each of two pictures or more, the largest first: the one with the smallest id, then
+                           the others by their score with it */
+    size_t count;
+    size_t pictures; /* in all groups */
+} lk_duplicates;
+/* Groups of pictures that are nearly the same: any two within a distance (1 - cosine; squared for LK_L2) of each other
+ * are of one group, and so are those that a chain of such pairs connects. Through the approximate index where there is
+ * one, which may miss a few pairs, unless exact: then time grows with the square of the collection. where: only
+ * pictures that satisfy it (lk_collection_select); NULL = all. LK_INVALID, LK_UNSUPPORTED (inner products),
+ * LK_NO_MEMORY (all vectors are in memory as f32 meanwhile), LK_CANCELLED. */
+LK_API lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, const char *where,
+                                    lk_duplicates *out);
+LK_API void lk_duplicates_free(lk_duplicates *duplicates);
+
+/* ---- out and in ---- */
+
+/* Writes what the catalog knows of every picture that can be found as a CSV (id, path, size, mtime_ns, hash, width,
+ * height, labels as JSON) in order of id, and hands their vectors to rows [n][dim] in the same order, once. The file
+ * appears when rows has returned LK_OK. LK_CONFLICT when pictures are removed meanwhile; LK_NO_MEMORY; LK_IO; what rows
+ * returns. */
+typedef lk_status (*lk_vectors_fn)(void *user, size_t n, size_t dim, const float *vectors);
+LK_API lk_status lk_export_collection(lk_searcher *searcher, const char *csv, lk_vectors_fn rows, void *user);
+/* Makes a new collection with the model of another: the pictures of a CSV as above, of whose columns only path must be
+ * there, with one vector each, in its order. Ids are new. A picture whose size and mtime_ns are not given or not those
+ * of its file is embedded anew by the next run of lk_ingest over it. LK_CONFLICT when something is at `path` already;
+ * LK_INVALID with the line, and then what was read before stays. */
+LK_API lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path);
 
 /* ---- what two pictures share ---- */
 

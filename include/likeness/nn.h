@@ -326,7 +326,8 @@ LK_API void lk_training_free(lk_training *training);
 /* train: batch statistics, dropout, running statistics updated; false: as in inference, but backward still works. */
 LK_API lk_status lk_training_forward(lk_training *training, bool train, const void *const *inputs,
                                      float *const *outputs);
-/* Values of any node after forward, f32 [batch, ...]. */
+/* Values of any node after forward, f32 [batch, ...]. LK_UNSUPPORTED for a batch norm or sum that is computed as one
+ * with the ReLU behind it. */
 LK_API lk_status lk_training_read(const lk_training *training, lk_node node, float *out);
 /* Adds to the gradients of the parameters what output_grads (one per output, f32 [batch, ...], NULL = zero) give.
  * input_grads: one per input, NULL = not wanted; may be NULL. */
@@ -356,6 +357,7 @@ typedef struct lk_optimiser_options {
     double clip_norm;  /* gradients are scaled so that their norm over everything is at most this; 0 = off */
     double clip_value; /* each gradient is clamped to this first; 0 = off */
     double ema;        /* decay of an exponential moving average of the parameters; 0 = none */
+    int threads;       /* 0 = 1; the result is the same with any number */
 } lk_optimiser_options;
 
 typedef struct lk_optimiser lk_optimiser;

@@ -11,7 +11,7 @@ const cli_command cli_augment = {
 static int run(int argc, char **argv)
 {
     cli_common common = {0};
-    uint64_t k = 3;
+    uint64_t k = 2;
     const char *into = NULL, *kind_name = "alpha";
     const cli_option options[] = {
         {.name = "--into", .value = "NEW.lk", .help = "the collection to write", .text = &into},
@@ -22,7 +22,7 @@ static int run(int argc, char **argv)
         {.name = "--count",
          .letter = 'k',
          .value = "N",
-         .help = "how many of the nearest (default 3)",
+         .help = "how many of the nearest (default 2)",
          .number = &k,
          .least = 1,
          .most = 1000},
@@ -34,7 +34,7 @@ static int run(int argc, char **argv)
     lk_context *context = cli_context(&common);
     if (!context) return EXIT_FAILED;
     lk_searcher *searcher = NULL;
-    lk_search_options how = {.expand_k = k, .expand_alpha = 3};
+    lk_search_options how = {.expand_k = k, .expand_alpha = 10};
     lk_status s = lk_expansion_parse(kind_name, &how);
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
     if (s == LK_OK) s = lk_augment_collection(searcher, how.expand, how.expand_alpha, how.expand_k, into);

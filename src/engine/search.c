@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 100, SHORTLIST_MOST = 10000, EXPAND_K = 3 };
+enum { SHORTLIST = 200, SHORTLIST_GEOMETRIC = 100, SHORTLIST_MOST = 10000, EXPAND_K = 2 };
 enum { GEOMETRIC_LEAST = 4 };
 #define GEOMETRIC_WEIGHT 0.02f
 
@@ -66,9 +66,9 @@ static lk_status check(search *q)
         return lk_fail(LK_INVALID, "a shortlist has at most %d pictures, not %zu", SHORTLIST_MOST, o->shortlist);
     if (o->k == 0) o->k = 10;
     if (o->expand_k == 0) o->expand_k = EXPAND_K;
-    if (o->expand_alpha == 0) o->expand_alpha = 3;
-    if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_kreciprocal_defaults();
-    if (o->diffusion.k == 0) o->diffusion = lk_diffusion_defaults();
+    if (o->expand_alpha == 0) o->expand_alpha = LK_SEARCH_EXPAND_ALPHA;
+    if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_search_kreciprocal();
+    if (o->diffusion.k == 0) o->diffusion = lk_search_diffusion();
     if (o->superglobal.k == 0) o->superglobal = lk_superglobal_defaults();
     if (o->geometric_least == 0) o->geometric_least = GEOMETRIC_LEAST;
     if (o->geometric_weight == 0) o->geometric_weight = GEOMETRIC_WEIGHT;
@@ -104,7 +104,10 @@ static lk_status make_vector(search *q)
         q->several_count = n;
         return s;
     }
-    if (s == LK_OK && n > 1)
+    const lk_search_options *o = &q->options;
+    /* What follows weighs the query against vectors of unit length; a vector that was given may have any. */
+    bool weighed = o->expand || o->n_yes || o->n_no || (o->rerank && o->rerank != LK_RERANK_GEOMETRIC);
+    if (s == LK_OK && (n > 1 || (in->n_vectors && weighed)))
         s = lk_fuse_queries(n, q->dim, all, q->vector);
     else if (s == LK_OK)
         memcpy(q->vector, all, q->dim * sizeof *all);

@@ -1,7 +1,6 @@
 /* Names of expansions and re-rankers, with their parameters, as people type them. */
 #include "base/error.h"
-#include "base/memory.h"
-#include <likeness/engine.h>
+#include "engine/searcher.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,6 +10,19 @@ enum { MOST = 4 };
 
 static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
 static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
+
+lk_kreciprocal_options lk_search_kreciprocal(void)
+{
+    return (lk_kreciprocal_options){.k1 = 12, .k2 = 2, .lambda = 0.8f};
+}
+
+lk_diffusion_options lk_search_diffusion(void)
+{
+    lk_diffusion_options o = lk_diffusion_defaults();
+    o.k = 20;
+    o.alpha = 0.2f;
+    return o;
+}
 
 const char *lk_rerank_name(lk_rerank rerank)
 {
@@ -51,8 +63,8 @@ static bool whole(const double *values, int given, int n)
 lk_status lk_rerank_parse(const char *text, lk_search_options *out)
 {
     static const int most[] = {0, 3, 4, 2, 2}, wholes[] = {0, 2, 2, 1, 1};
-    lk_kreciprocal_options k = lk_kreciprocal_defaults();
-    lk_diffusion_options d = lk_diffusion_defaults();
+    lk_kreciprocal_options k = lk_search_kreciprocal();
+    lk_diffusion_options d = lk_search_diffusion();
     lk_superglobal_options g = lk_superglobal_defaults();
     double v[MOST] = {0};
     size_t kind = named(text, rerank_names, sizeof rerank_names / sizeof *rerank_names);

@@ -34,6 +34,12 @@ lk_status lk_search_hits(lk_searcher *searcher, const lk_query *query, const lk_
 /* All vectors of an index, decoded, in order of id: ids [count], vectors [count][dim], freed by the caller. */
 lk_status lk_searcher_vectors(const lk_flat *index, uint64_t **ids, float **vectors);
 
+/* What searches re-rank with unless they say otherwise: the best on the validation split of the logo corpus
+ * (docs/ranking.md). */
+lk_kreciprocal_options lk_search_kreciprocal(void);
+lk_diffusion_options lk_search_diffusion(void);
+#define LK_SEARCH_EXPAND_ALPHA 10.0f
+
 lk_context *lk_searcher_context(const lk_searcher *searcher);
 const char *lk_searcher_path(const lk_searcher *searcher);
 

@@ -653,6 +653,37 @@ static void a_refreshed_searcher_sees_what_was_committed_since(void **state)
     lk_embedder_free(embedder);
 }
 
+static void the_length_of_a_query_vector_means_nothing(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = labelled(state, embedder);
+    lk_searcher *searcher;
+    lk_results a, b;
+    float vector[8];
+    int64_t yes = id_of(state, c, "p/d0.png");
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    const lk_search_options options[] = {{.k = 15},
+                                         {.k = 15, .expand = LK_EXPAND_AVERAGE, .expand_k = 4},
+                                         {.k = 15, .yes = &yes, .n_yes = 1},
+                                         {.k = 15, .rerank = LK_RERANK_KRECIPROCAL},
+                                         {.k = 15, .rerank = LK_RERANK_DIFFUSION},
+                                         {.k = 15, .rerank = LK_RERANK_SUPERGLOBAL}};
+    assert_int_equal(lk_embedder_dim(embedder), 8);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        for (int d = 0; d < 8; d++) vector[d] = (float)((d * 5 + 3) % 7 - 2);
+        OK(lk_search_vector(searcher, vector, &options[i], &a));
+        for (int d = 0; d < 8; d++) vector[d] *= 100;
+        OK(lk_search_vector(searcher, vector, &options[i], &b));
+        assert_int_equal(a.count, b.count);
+        for (size_t r = 0; r < a.count; r++) assert_int_equal(a.items[r].id, b.items[r].id);
+        lk_results_free(&a);
+        lk_results_free(&b);
+    }
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void a_table_of_neighbours_holds_as_long_as_the_vectors_do(void **state)
 {
     lk_embedder *embedder = train(1);
@@ -884,6 +915,7 @@ int main(void)
         IN_FOLDER(the_collection_does_not_depend_on_the_number_of_threads),
         IN_FOLDER(a_search_finds_the_picture_itself_first_unless_it_is_the_query),
         IN_FOLDER(a_refreshed_searcher_sees_what_was_committed_since),
+        IN_FOLDER(the_length_of_a_query_vector_means_nothing),
         IN_FOLDER(a_table_of_neighbours_holds_as_long_as_the_vectors_do),
         IN_FOLDER(pages_walk_through_all_pictures_once),
         IN_FOLDER(a_collection_with_another_model_inside_is_not_searched),

@@ -517,7 +517,7 @@ static void parameters_of_rerankers_are_read(void **state)
     assert_int_equal(o.rerank, LK_RERANK_KRECIPROCAL);
     assert_true(o.kreciprocal.k1 == 8 && o.kreciprocal.k2 == 2 && o.kreciprocal.lambda == 0.5f);
     OK(lk_rerank_parse("kreciprocal:9", &o));
-    assert_true(o.kreciprocal.k1 == 9 && o.kreciprocal.k2 == lk_kreciprocal_defaults().k2);
+    assert_true(o.kreciprocal.k1 == 9 && o.kreciprocal.k2 == 2);
     OK(lk_rerank_parse("diffusion:20:5:2:0.9", &o));
     assert_true(o.diffusion.k == 20 && o.diffusion.kq == 5 && o.diffusion.gamma == 2 && o.diffusion.alpha == 0.9f);
     OK(lk_rerank_parse("superglobal:4:0.2", &o));
