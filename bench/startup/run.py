@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Start-up of `likeness search` with a network: time from the start of the program to its answer.
 
-    run.py --build BUILD --model DIR --pictures DIR [--runs 15]
+    run.py --build BUILD --model DIR --pictures DIR --query PICTURE [--runs 15]
 
-Indexes the pictures with the model into a temporary collection, then searches for the first of them again and again. Warm:
+Indexes the pictures with the model into a temporary collection, then searches for PICTURE again and again, which must not be among
+them: the vector of an indexed picture is taken from the collection and no network runs. Warm:
 every file is in the page cache. Cold: the collection, the program and its libraries were dropped from it before each run.
 """
 import argparse
@@ -35,6 +36,7 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--pictures", required=True)
+    parser.add_argument("--query", required=True)
     parser.add_argument("--runs", type=int, default=15)
     options = parser.parse_args()
     program = str(pathlib.Path(options.build) / "src/cli/likeness")
@@ -42,7 +44,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.build) as folder:
         collection = pathlib.Path(folder) / "p.lk"
         subprocess.run([program, "index", options.pictures, "--into", collection, "--model", options.model, "-q"], check=True)
-        picture = str(sorted(p for p in pathlib.Path(options.pictures).rglob("*") if p.is_file())[0])
+        picture = options.query
         for label, what in (("search", ["search", str(collection), picture, "-k", "5"]), ("info", ["info", str(collection)])):
             command = [program, *what]
             files = [program, picture, *libraries, *(str(p) for p in collection.rglob("*") if p.is_file())]
