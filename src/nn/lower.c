@@ -158,7 +158,10 @@ static lk_status begin(lk_executor *e, product *p, lk_view dst)
             /* codes of the other signedness are read as such */
             post->view = &v->view;
         } else {
-            *post = (lk_post){.kind = LK_POST_ADD, .value = value, .view = &v->view};
+            /* what is added from beside must be numbers: codes have a scale of their own */
+            if (is_int(v->view.type)) s = lk_executor_want(e, value, LK_LAYOUT_ANY, lk_executor_type(e), 1, &value);
+            if (s != LK_OK) return s;
+            *post = (lk_post){.kind = LK_POST_ADD, .value = value, .view = &e->values[value].view};
         }
         p->inputs[p->input_count++] = value;
     }

@@ -296,6 +296,11 @@ static void what_int8_cannot_do_runs_in_floats(void **state)
     lk_graph *g = graph_with_picture(&x);
     x = lk_graph_conv(g, "stem", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1, 1, 1}});
     x = lk_graph_activation(g, NULL, x, LK_HARD_SWISH);
+    for (int i = 0; i < 2; i++) { /* a convolution whose own input is added to its result, as in EfficientNetV2 */
+        lk_node y =
+            lk_graph_conv(g, i ? "own1" : "own0", x, &(lk_conv){.out = 16, .kernel = {3, 3}, .pad = {1, 1, 1, 1}});
+        x = lk_graph_add(g, NULL, lk_graph_activation(g, NULL, y, LK_SILU), x);
+    }
     for (int i = 0; i < 3; i++) {
         char name[16];
         lk_node in = x;
