@@ -90,12 +90,31 @@ static void unmap_places(lk_flat *index)
     index->mapped = false;
 }
 
+/* Looks for an id in all parts: much less work than the table when few are looked for, as by a program that searches
+ * once. */
+static uint64_t look_through(const lk_flat *index, uint64_t id)
+{
+    for (size_t p = 0; p < index->part_count; p++) {
+        const lk_flat_part *part = &index->parts[p];
+        for (size_t row = 0; row < part->count; row++)
+            if (part->ids[row] == id && lk_flat_is_live(part, row)) return lk_flat_place(p, row);
+    }
+    return LK_NO_PLACE;
+}
+
 lk_status lk_flat_find(const lk_flat *const_index, uint64_t id, uint64_t *place)
 {
     lk_flat *index = (lk_flat *)const_index; /* only the table of places changes, under its lock */
+    enum { WITHOUT_TABLE = 4 };
+    lk_status s = LK_OK;
     pthread_mutex_lock(&index->mutex);
-    lk_status s = map_places(index);
-    *place = s == LK_OK ? lk_id_map_get(&index->places, id) : LK_NO_PLACE;
+    if (!index->mapped && index->looked_for < WITHOUT_TABLE) {
+        index->looked_for++;
+        *place = look_through(index, id);
+    } else {
+        s = map_places(index);
+        *place = s == LK_OK ? lk_id_map_get(&index->places, id) : LK_NO_PLACE;
+    }
     pthread_mutex_unlock(&index->mutex);
     if (s != LK_OK) return s;
     return *place == LK_NO_PLACE ? lk_fail(LK_NOT_FOUND, "no vector has the id %llu", (unsigned long long)id) : LK_OK;

@@ -32,6 +32,7 @@ struct lk_flat {
     size_t rows, live;     /* in all parts */
     pthread_mutex_t mutex; /* guards what reading a const index may cause: building places, measuring parts */
     bool mapped;           /* places holds every live row */
+    unsigned looked_for;   /* ids, while it did not */
     lk_id_map places;      /* id -> part << 40 | row */
 };
 
