@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Trains the same recipe with `likeness train` and with PyTorch + PyTorch Metric Learning, on the same pictures.
 
-    bench/train/run.py --build BUILD [--python PYTHON] [--epochs N] [--size PX] [--rounds N] [--json FILE]
+    bench/train/run.py --build BUILD [--python PYTHON] [--epochs N] [--size PX] [--rounds N] [--bf16] [--json FILE]
 
 Pictures: drawings of three random strokes in random colours, 80 classes of 12, of which 20 are never trained on. Recipe: the
 network of models/logo/backbone.json, GeM, projection to 64, batch-norm neck, SupCon, batches of 16 classes x 4 pictures, AdamW
-1e-3 with cosine, no augmentation; f32. The peer gets its pictures as tensors in memory, ready to use (ours decodes them in its
+1e-3 with cosine, no augmentation; f32, or with --bf16 mixed (autocast on the peer's side). The peer gets its pictures as tensors in memory, ready to use (ours decodes them in its
 first epoch), the same number of threads, channels-last. The two take turns; images/s are medians over the epochs after the first
 (without validation), mAP is of the last epoch on the held-out classes. PYTHON has the packages below; without
 --python a venv beside BUILD is made for them when they are missing.
@@ -60,7 +60,8 @@ def ours(arguments, folder, into):
     command = [str(pathlib.Path(arguments.build) / "src/cli/likeness"), "train", str(folder / "labels.csv"), "--into", into, "--backbone",
                str(ROOT / "models/logo/backbone.json"), "--size", str(arguments.size), "--loss", "supcon", "--dim", str(DIM), "--batch",
                str(BATCH), "--per-class", str(PER_CLASS), "--sampler", "pk", "--epochs", str(arguments.epochs), "--augment", "none",
-               "--frame", "squash", "--clip", "0", "--decay", "0.01", "--threads", str(arguments.threads), "--seed", str(arguments.seed), "-q"]
+               "--frame", "squash", "--clip", "0", "--decay", "0.01", "--threads", str(arguments.threads), "--seed", str(arguments.seed), "-q",
+               *(["--precision", "bf16"] if arguments.bf16 else [])]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with open(os.path.join(into, "history.csv")) as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +132,9 @@ def peer(arguments, folder):
         for k in range(steps_each):
             at = train[torch.tensor(order[k * BATCH:(k + 1) * BATCH])]
             optimiser.zero_grad()
-            loss_of(net(pictures[at].contiguous(memory_format=torch.channels_last)), labels[at]).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+                embedding = net(pictures[at].contiguous(memory_format=torch.channels_last))
+            loss_of(embedding.float(), labels[at]).backward()
             optimiser.step()
             schedule.step()
         speeds.append(steps_each * BATCH / (time.perf_counter() - begun))
@@ -156,6 +159,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="products in bf16 on both sides")
     parser.add_argument("--json")
     parser.add_argument("--peer")
     parser.add_argument("--draw")
@@ -165,7 +169,7 @@ def main():
     if arguments.peer:
         return print(json.dumps(peer(arguments, pathlib.Path(arguments.peer))))
     me = [arguments.python or python_with_packages(arguments.build), __file__, "--build", arguments.build, "--size", str(arguments.size), "--epochs", str(arguments.epochs),
-          "--threads", str(arguments.threads)]
+          "--threads", str(arguments.threads), *(["--bf16"] if arguments.bf16 else [])]
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

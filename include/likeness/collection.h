@@ -164,6 +164,9 @@ LK_API lk_status lk_snapshot_search(const lk_snapshot *snapshot, lk_context *con
 LK_API lk_status lk_snapshot_range(const lk_snapshot *snapshot, lk_context *context, bool exact, const float *query,
                                    float bound, size_t most, const lk_id_set *filter, lk_hit *hits, size_t *count);
 
+/* Whether searches go through an approximate index unless they are to be exact. */
+LK_API bool lk_snapshot_is_approximate(const lk_snapshot *snapshot);
+
 /* A number that changes with every commit of any process: cheap to ask, so that a server knows when to take a new
  * snapshot. */
 LK_API lk_status lk_collection_version(lk_collection *collection, uint64_t *version);

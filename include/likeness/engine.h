@@ -6,6 +6,7 @@
 #include <likeness/context.h>
 #include <likeness/embed.h>
 #include <likeness/eval.h>
+#include <likeness/partitioned.h>
 #include <likeness/rank.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -195,6 +196,37 @@ LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_
  * something is at `into` already; LK_UNSUPPORTED (not cosine). */
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
+
+/* ---- duplicates ---- */
+
+typedef struct lk_duplicates {
+    lk_results *groups; /* [count], each of two pictures or more, the largest first: the one with the smallest id, then
+                           the others by their score with it */
+    size_t count;
+    size_t pictures; /* in all groups */
+} lk_duplicates;
+/* Groups of pictures that are nearly the same: any two within a distance (1 - cosine; squared for LK_L2) of each other
+ * are of one group, and so are those that a chain of such pairs connects. Through the approximate index where there is
+ * one, which may miss a few pairs, unless exact: then time grows with the square of the collection. where: only
+ * pictures that satisfy it (lk_collection_select); NULL = all. LK_INVALID, LK_UNSUPPORTED (inner products),
+ * LK_NO_MEMORY (all vectors are in memory as f32 meanwhile), LK_CANCELLED. */
+LK_API lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, const char *where,
+                                    lk_duplicates *out);
+LK_API void lk_duplicates_free(lk_duplicates *duplicates);
+
+/* ---- out and in ---- */
+
+/* Writes what the catalog knows of every picture that can be found as a CSV (id, path, size, mtime_ns, hash, width,
+ * height, labels as JSON) in order of id, and hands their vectors to rows [n][dim] in the same order, once. The file
+ * appears when rows has returned LK_OK. LK_CONFLICT when pictures are removed meanwhile; LK_NO_MEMORY; LK_IO; what rows
+ * returns. */
+typedef lk_status (*lk_vectors_fn)(void *user, size_t n, size_t dim, const float *vectors);
+LK_API lk_status lk_export_collection(lk_searcher *searcher, const char *csv, lk_vectors_fn rows, void *user);
+/* Makes a new collection with the model of another: the pictures of a CSV as above, of whose columns only path must be
+ * there, with one vector each, in its order. Ids are new. A picture whose size and mtime_ns are not given or not those
+ * of its file is embedded anew by the next run of lk_ingest over it. LK_CONFLICT when something is at `path` already;
+ * LK_INVALID with the line, and then what was read before stays. */
+LK_API lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path);
 
 /* ---- what two pictures share ---- */
 

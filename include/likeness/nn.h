@@ -225,7 +225,7 @@ LK_API lk_parameter lk_graph_parameter_at(const lk_graph *graph, size_t index);
 /* Index of a parameter, or -1. */
 LK_API int64_t lk_graph_parameter_index(const lk_graph *graph, const char *name);
 /* Copies a tensor of any float type into a parameter. LK_NOT_FOUND (no such parameter), LK_INVALID (shape: the message
- * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN or infinity; the message names the tensor). */
+ * has both), LK_UNSUPPORTED (not floats), LK_CORRUPT (NaN, infinity, above 1e16; the message names the tensor). */
 LK_API lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tensor);
 /* The same without copying when it is f32: tensor->data must outlive the graph (a mapped file). Training copies first.
  */
@@ -274,7 +274,7 @@ LK_API lk_status lk_executor_clone(const lk_executor *executor, lk_executor **ou
 /* Runs on `batch` rows (1..options.batch; fewer cost no less than all). inputs: one pointer per input of the graph, in
  * order of their making, [batch, ...] of the input's type. outputs: one per output, f32 [batch, ...], NULL = not
  * wanted. The values of a row do not depend on `batch`, on the row's place, or on the number of threads. A row whose
- * input holds NaN or infinity, or whose sums overflow on the way, gives NaN, also where a ReLU would hide it. One
+ * input holds NaN or infinity, or whose sums pass 1e16 on the way, gives NaN, also where a ReLU would hide it. One
  * thread at a time per executor. LK_INVALID (batch, an id outside of its embedding). */
 LK_API lk_status lk_executor_run(lk_executor *executor, int64_t batch, const void *const *inputs,
                                  float *const *outputs);
@@ -326,7 +326,8 @@ LK_API void lk_training_free(lk_training *training);
 /* train: batch statistics, dropout, running statistics updated; false: as in inference, but backward still works. */
 LK_API lk_status lk_training_forward(lk_training *training, bool train, const void *const *inputs,
                                      float *const *outputs);
-/* Values of any node after forward, f32 [batch, ...]. */
+/* Values of any node after forward, f32 [batch, ...]. LK_UNSUPPORTED for a batch norm or sum that is computed as one
+ * with the ReLU behind it. */
 LK_API lk_status lk_training_read(const lk_training *training, lk_node node, float *out);
 /* Adds to the gradients of the parameters what output_grads (one per output, f32 [batch, ...], NULL = zero) give.
  * input_grads: one per input, NULL = not wanted; may be NULL. */
@@ -356,6 +357,7 @@ typedef struct lk_optimiser_options {
     double clip_norm;  /* gradients are scaled so that their norm over everything is at most this; 0 = off */
     double clip_value; /* each gradient is clamped to this first; 0 = off */
     double ema;        /* decay of an exponential moving average of the parameters; 0 = none */
+    int threads;       /* 0 = 1; the result is the same with any number */
 } lk_optimiser_options;
 
 typedef struct lk_optimiser lk_optimiser;

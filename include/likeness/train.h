@@ -56,8 +56,8 @@ typedef struct lk_train_data_info {
 
 /* Reads a folder whose folders are classes, or a CSV with `path` and `label` (one class) or `labels` (several, parted
  * by ; or |), or neither (no labels). Column `split`: train, and validation (val, valid) for the held-out part; rows of
- * other splits are left out. Without it a fifth of the classes, chosen by the hash of their name, validates; with fewer
- * than five classes of two pictures a fifth of the pictures does.
+ * other splits are left out. Without it a fifth of the classes (two at least), chosen by the hash of their name,
+ * validates; with fewer than five classes of two pictures a fifth of the pictures does.
  *
  * levels: labels of a hierarchy, the coarsest level first. Names of columns parted by commas; one column alone holds
  * all of them, parted by slashes (furniture/chair/office). "folders": each folder on the way to a picture is a level.

@@ -107,7 +107,8 @@ lk_status cli_write_page(const char *path, const char *title, const cli_page_row
 lk_status cli_write_match_page(const char *path, const char *a, const char *b, const lk_picture_match *match,
                                const char *kind, const uint8_t *png, size_t size);
 
-extern const cli_command cli_index, cli_search_command, cli_match, cli_neighbours, cli_augment, cli_info, cli_remove,
-    cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench, cli_model, cli_train;
+extern const cli_command cli_index, cli_search_command, cli_match, cli_dedup, cli_export, cli_import, cli_neighbours,
+    cli_augment, cli_info, cli_remove, cli_verify, cli_compact, cli_embed, cli_eval, cli_serve, cli_convert, cli_bench,
+    cli_model, cli_train;
 
 #endif

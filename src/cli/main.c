@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 static const cli_command *const commands[] = {
-    &cli_index,   &cli_search_command, &cli_eval,    &cli_serve,  &cli_info,    &cli_embed, &cli_match, &cli_neighbours,
-    &cli_augment, &cli_remove,         &cli_compact, &cli_verify, &cli_convert, &cli_bench, &cli_model, &cli_train};
+    &cli_index,  &cli_search_command, &cli_eval,   &cli_serve,      &cli_info,    &cli_embed,  &cli_match,
+    &cli_dedup,  &cli_export,         &cli_import, &cli_neighbours, &cli_augment, &cli_remove, &cli_compact,
+    &cli_verify, &cli_convert,        &cli_bench,  &cli_model,      &cli_train};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static int print_help(FILE *stream)

@@ -1,14 +1,16 @@
-/* likeness model: what a model's directory holds, and which architectures there are. */
+/* likeness model: what a model's directory holds, whether it works, and which architectures there are. */
 #include "base/error.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_model = {"model", "info DIR | list",
-                               "Show what a model's directory holds, or the architectures that are known", run};
+const cli_command cli_model = {"model", "info DIR | verify DIR | list",
+                               "Show what a model's directory holds, try it, or list the architectures that are known",
+                               run};
 
 static const char *const pools[] = {"model", "avg", "max", "gem", "cls"};
 static const char *const precisions[] = {"f32", "bf16", "int8"};
@@ -87,6 +89,44 @@ static int show(const char *directory, bool json)
     return status;
 }
 
+/* Every file and tensor that embedding needs, tried on a picture of two colours and, where there is a tokenizer, a
+ * text.
+ */
+static lk_status try_model(const char *directory, lk_embedder **embedder)
+{
+    enum { SIDE = 64 };
+    uint8_t pixels[SIDE * SIDE * 3];
+    const lk_image image = {.width = SIDE, .height = SIDE, .channels = 3, .pixels = pixels};
+    for (int i = 0; i < SIDE * SIDE * 3; i++) pixels[i] = (uint8_t)(i % 3 == 0 ? i / SIDE : i % SIDE * 3);
+    lk_status s = lk_neural_open(directory, NULL, embedder);
+    float *vector = s == LK_OK ? malloc(lk_embedder_dim(*embedder) * sizeof *vector) : NULL;
+    if (s == LK_OK && !vector) s = lk_fail_memory(directory);
+    if (s == LK_OK) s = lk_fail_in(lk_embedder_embed(*embedder, &image, 1, vector), "%s", directory);
+    if (s == LK_OK && lk_embedder_has_text(*embedder))
+        s = lk_embedder_embed_text(*embedder, (const char *const[]){"a photo of a cat"}, 1, vector);
+    free(vector);
+    return s;
+}
+
+static int verify(const char *directory, bool json)
+{
+    lk_embedder *embedder = NULL;
+    int status = EXIT_DONE;
+    if (try_model(directory, &embedder) != LK_OK) {
+        lk_embedder_free(embedder);
+        return cli_fail("model");
+    }
+    bool text = lk_embedder_has_text(embedder);
+    if (json)
+        status = cli_print_json(json_pack("{s:s, s:s, s:b}", "name", lk_embedder_name(embedder), "id",
+                                          lk_embedder_id(embedder), "text", (int)text));
+    else
+        printf("%s: whole: every tensor is in its place and finite; a picture%s\n", lk_embedder_name(embedder),
+               text ? " and a text gave vectors" : " gave a vector; texts cannot be embedded");
+    lk_embedder_free(embedder);
+    return status;
+}
+
 static int list(bool json)
 {
     json_t *all = json_array();
@@ -111,7 +151,8 @@ static int run(int argc, char **argv)
     if (status) return status < 0 ? EXIT_DONE : status;
     if (count == 1 && strcmp(argv[0], "list") == 0) return list(json);
     if (count == 2 && strcmp(argv[0], "info") == 0) return show(argv[1], json);
-    return cli_usage(&cli_model, "info with a directory, or list, is wanted");
+    if (count == 2 && strcmp(argv[0], "verify") == 0) return verify(argv[1], json);
+    return cli_usage(&cli_model, "info or verify with a directory, or list, is wanted");
 }
 
 /* ---- for other commands ---- */

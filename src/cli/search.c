@@ -377,7 +377,9 @@ static int run(int argc, char **argv)
         print_table(&results[0]);
     if (s == LK_OK && rows == 1 && results[0].count == 0 && !common.quiet)
         fprintf(stderr, "likeness: search: %s\n",
-                in.where ? "no picture satisfies the filter" : "the collection has no other pictures");
+                in.within  ? "no picture is that near"
+                : in.where ? "no picture satisfies the filter"
+                           : "the collection has no other pictures");
     for (size_t i = 0; i < n && queries && results; i++) {
         free_query(&queries[i]);
         lk_results_free(&results[i]);

@@ -1,6 +1,7 @@
 /* likeness train: an embedding model from pictures and their labels. */
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/train_keys.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -9,59 +10,28 @@
 #include <string.h>
 
 static int run(int argc, char **argv);
-const cli_command cli_train = {"train", "FOLDER|LABELS.csv [--into MODEL_DIR] [options]",
-                               "Train an embedding model on class folders, or on a CSV (path, label or labels, split)",
-                               run};
+const cli_command cli_train = {
+    "train", "FOLDER|LABELS.csv [--into MODEL_DIR] [options]",
+    "Train an embedding model on class folders, or on a CSV (path, label, labels or levels, split)", run};
 
 /* Options as they are typed. */
 typedef struct typed {
     cli_common common;
     const char *into, *backbone, *pool, *loss, *miner, *sampler, *optimiser, *schedule, *frame, *augment, *precision;
+    const char *levels, *pairs, *dropblock;
+    lk_processes *processes;
     const char *rate, *decay, *clip, *ema, *warmup, *margin, *scale, *loss_rate, *layer_decay, *freeze, *temperature;
     uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm;
     bool no_neck, resume, half, json;
 } typed;
 
-static lk_status number(const char *option, const char *text, double least, double most, double *out)
-{
-    char *end;
-    if (!text) return LK_OK;
-    *out = strtod(text, &end);
-    if (end == text || *end || !(*out >= least && *out <= most))
-        return lk_fail(LK_INVALID, "%s %s: a number from %g to %g is wanted", option, text, least, most);
-    return LK_OK;
-}
-
-static lk_status word(const char *option, const char *text, const char *const *words, int count, int *out)
-{
-    char list[256] = "";
-    if (!text) return LK_OK;
-    for (int i = 0; i < count; i++) {
-        if (strcmp(words[i], text) == 0) {
-            *out = i;
-            return LK_OK;
-        }
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", words[i]);
-    }
-    return lk_fail(LK_INVALID, "%s %s: one of %s is wanted", option, text, list);
-}
-
 static lk_status read_head(const typed *in, lk_train_options *o)
 {
-    static const char *const pools[] = {"avg", "max", "gem", "rmac"};
-    char name[16];
-    int pool = LK_HEAD_GEM;
-    double p = 0;
+    double drop = 0;
     lk_status s = LK_OK;
-    const char *colon = in->pool ? strchr(in->pool, ':') : NULL;
-    if (in->pool) {
-        snprintf(name, sizeof name, "%.*s", (int)(colon ? colon - in->pool : 15), in->pool);
-        LK_TRY(word("--pool", name, pools, 4, &pool));
-        if (colon) LK_TRY(number("--pool gem", colon + 1, 1, 100, &p));
-    }
-    o->head.pool = (lk_head_pool)pool;
-    o->head.p = (float)p;
-    o->head.fixed_p = colon != NULL;
+    if (in->pool) LK_TRY(cli_read_pool(in->pool, &o->head));
+    LK_TRY(cli_read_number("--dropblock", in->dropblock, 0, 0.9, &drop));
+    o->head.drop_block = (float)drop;
     o->head.dim = (size_t)in->dim;
     o->head.neck = !in->no_neck;
 done:
@@ -76,22 +46,18 @@ static lk_status read_loss(const typed *in, lk_train_options *o)
     if (!in->loss && (in->margin || in->scale || in->temperature || in->xbm))
         return lk_fail(LK_INVALID, "--margin, --scale, --temperature and --memory-bank belong to a --loss");
     if (in->loss && strcmp(in->loss, "auto") != 0) {
-        lk_loss_kind kind;
-        LK_TRY(lk_loss_kind_of(in->loss, &kind));
-        o->loss = lk_loss_defaults(kind);
+        LK_TRY(cli_read_loss(in->loss, &o->loss));
         o->loss_given = true;
-        LK_TRY(number("--margin", in->margin, 0, 100, &o->loss.margin));
-        LK_TRY(number("--scale", in->scale, 1e-3, 1e4, &o->loss.scale));
-        LK_TRY(number("--temperature", in->temperature, 1e-3, 100, &o->loss.temperature));
-        o->loss.memory = (size_t)in->xbm;
+        LK_TRY(cli_read_number("--margin", in->margin, 0, 100, &o->loss.margin));
+        LK_TRY(cli_read_number("--scale", in->scale, 1e-3, 1e4, &o->loss.scale));
+        LK_TRY(cli_read_number("--temperature", in->temperature, 1e-3, 100, &o->loss.temperature));
+        if (in->xbm) o->loss.memory = (size_t)in->xbm;
     }
-    if (in->miner) {
-        lk_miner_kind kind;
-        LK_TRY(lk_miner_kind_of(in->miner, &kind));
-        o->miner = lk_miner_defaults(kind);
-        o->miner_given = true;
-    }
-    LK_TRY(word("--sampler", in->sampler, samplers, 4, &sampler));
+    if (in->miner) LK_TRY(cli_read_miner(in->miner, &o->miner));
+    o->miner_given = in->miner != NULL;
+    if (in->pairs) LK_TRY(cli_read_pairs(in->pairs, &o->pairs));
+    o->pairs_given = in->pairs != NULL;
+    LK_TRY(cli_read_word("--sampler", in->sampler, samplers, 4, &sampler));
     o->sampler_given = in->sampler != NULL;
     o->sampler = (lk_sampler_kind)sampler;
 done:
@@ -105,22 +71,22 @@ static lk_status read_optimiser(const typed *in, lk_train_options *o)
     static const char *const precisions[] = {"f32", "bf16"};
     int kind = LK_ADAMW, schedule = LK_RATE_COSINE, precision = 0;
     lk_status s = LK_OK;
-    LK_TRY(word("--optimiser", in->optimiser, optimisers, 3, &kind));
-    LK_TRY(word("--schedule", in->schedule, schedules, 4, &schedule));
-    LK_TRY(word("--precision", in->precision, precisions, 2, &precision));
+    LK_TRY(cli_read_word("--optimiser", in->optimiser, optimisers, 3, &kind));
+    LK_TRY(cli_read_word("--schedule", in->schedule, schedules, 4, &schedule));
+    LK_TRY(cli_read_word("--precision", in->precision, precisions, 2, &precision));
     o->optimiser.kind = (lk_optimiser_kind)kind;
     o->schedule = (lk_schedule_kind)schedule;
     o->bf16 = precision == 1;
     if (kind == LK_SGD) o->optimiser.weight_decay = 1e-4;
     o->optimiser.nesterov = kind == LK_SGD;
-    LK_TRY(number("--rate", in->rate, 0, 1e30, &o->optimiser.rate));
-    LK_TRY(number("--decay", in->decay, 0, 10, &o->optimiser.weight_decay));
-    LK_TRY(number("--clip", in->clip, 0, 1e6, &o->optimiser.clip_norm));
-    LK_TRY(number("--ema", in->ema, 0, 0.99999, &o->optimiser.ema));
-    LK_TRY(number("--warmup", in->warmup, 0, 1, &o->warmup));
+    LK_TRY(cli_read_number("--rate", in->rate, 0, 1e30, &o->optimiser.rate));
+    LK_TRY(cli_read_number("--decay", in->decay, 0, 10, &o->optimiser.weight_decay));
+    LK_TRY(cli_read_number("--clip", in->clip, 0, 1e6, &o->optimiser.clip_norm));
+    LK_TRY(cli_read_number("--ema", in->ema, 0, 0.99999, &o->optimiser.ema));
+    LK_TRY(cli_read_number("--warmup", in->warmup, 0, 1, &o->warmup));
     if (in->warmup && o->warmup == 0) o->warmup = -1;
-    LK_TRY(number("--loss-rate", in->loss_rate, 1e-6, 1e6, &o->loss_rate));
-    LK_TRY(number("--layer-decay", in->layer_decay, 1e-3, 1, &o->layer_decay));
+    LK_TRY(cli_read_number("--loss-rate", in->loss_rate, 1e-6, 1e6, &o->loss_rate));
+    LK_TRY(cli_read_number("--layer-decay", in->layer_decay, 1e-3, 1, &o->layer_decay));
 done:
     return s;
 }
@@ -135,8 +101,8 @@ static lk_status read_options(const typed *in, lk_train_options *o)
     LK_TRY(read_head(in, o));
     LK_TRY(read_loss(in, o));
     LK_TRY(read_optimiser(in, o));
-    LK_TRY(word("--frame", in->frame, frames, 4, &frame));
-    LK_TRY(word("--augment", in->augment, augments, 4, &augment));
+    LK_TRY(cli_read_word("--frame", in->frame, frames, 4, &frame));
+    LK_TRY(cli_read_word("--augment", in->augment, augments, 4, &augment));
     o->frame = (lk_frame)frame;
     o->augment = (lk_augment_kind)augment;
     o->backbone = in->backbone;
@@ -153,6 +119,7 @@ static lk_status read_options(const typed *in, lk_train_options *o)
     o->seconds = 60.0 * (double)in->minutes;
     o->memory = in->memory << 20;
     o->resume = in->resume;
+    o->processes = in->processes;
     o->half = in->half;
 done:
     return s;
@@ -184,31 +151,62 @@ static int finish(const typed *in, const lk_train_report *r, lk_status s)
     return r->unreadable ? EXIT_SKIPPED : EXIT_DONE;
 }
 
+static void print_data(const lk_train_data_info *i)
+{
+    printf("%zu pictures of %zu classes", i->training, i->classes);
+    if (i->labels.kind == LK_LABELS_HIERARCHY) printf(" in %zu levels", i->labels.levels);
+    printf(" to train on, %zu", i->validation);
+    if (i->held_out) printf(" of %zu other classes", i->held_out);
+    printf(" to validate with");
+    if (i->labels.singletons) printf("; %zu classes have one picture only", i->labels.singletons);
+    if (i->missing) printf("; %zu are missing", i->missing);
+    printf("\n");
+    fflush(stdout);
+}
+
 static int train(typed *in, const char *path)
 {
     lk_train_options options;
     lk_train_data *data = NULL;
     lk_train_report report = {0};
     if (read_options(in, &options) != LK_OK) return cli_usage(&cli_train, "%s", lk_error_message());
+    bool first = lk_processes_rank(in->processes) == 0;
+    if (!first) in->common.quiet = true;
     lk_context *context = cli_context(&in->common);
     if (!context) return EXIT_FAILED;
-    lk_status s = lk_train_data_open(context, path, NULL, &data);
+    lk_status s = lk_train_data_open(context, path, in->levels, &data);
     if (s == LK_OK) {
         lk_train_data_info i = lk_train_data_info_of(data);
-        if (!in->common.quiet && !in->json) {
-            printf("%zu pictures of %zu classes to train on, %zu", i.training, i.classes, i.validation);
-            if (i.held_out) printf(" of %zu other classes", i.held_out);
-            printf(" to validate with");
-            if (i.labels.singletons) printf("; %zu classes have one picture only", i.labels.singletons);
-            printf("\n");
-            fflush(stdout);
-        }
+        if (!in->common.quiet && !in->json) print_data(&i);
         s = lk_train(context, data, &options, in->into, print_epoch, in, &report);
     }
-    int status = finish(in, &report, s);
+    int status;
+    if (first || lk_processes_broken(in->processes))
+        status = finish(in, &report, s);
+    else
+        status = s == LK_OK ? EXIT_DONE : EXIT_FAILED; /* the first one speaks for all */
     if (status == EXIT_DONE && data && lk_train_data_info_of(data).missing) status = EXIT_SKIPPED;
     lk_train_data_free(data);
     cli_context_free(context);
+    return status;
+}
+
+/* Whether mpirun started this process among others. */
+static bool among_others(void)
+{
+    static const char *const counts[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        const char *count = getenv(counts[i]);
+        if (count && atoi(count) > 1) return true;
+    }
+    return false;
+}
+
+static int join_and_train(typed *in, const char *path)
+{
+    if (among_others() && lk_processes_join(&in->processes) != LK_OK) return cli_fail("train");
+    int status = cli_finish(train(in, path));
+    lk_processes_leave(in->processes);
     return status;
 }
 
@@ -227,15 +225,18 @@ static int run(int argc, char **argv)
     const cli_option options[] = {
         TEXT("--into", "DIR", "the model's directory (default: model)", into),
         TEXT("--backbone", "NAME", "an architecture, a config.json, or a model to start from (resnet18)", backbone),
-        TEXT("--pool", "P", "gem (exponent learnt; gem:3 fixed), avg, max or rmac", pool),
+        TEXT("--levels", "COLUMNS", "labels of a hierarchy: columns, coarsest first; or folders", levels),
+        TEXT("--pool", "P", "gem (gem:3 fixed, gem-channels), avg, max, rmac[:LEVELS], cgd[:avg+max+gem], cls", pool),
         WHOLE("--dim", "width of the embedding; 0 = what is pooled (default 128)", dim, 0, 8192),
         {.name = "--no-neck", .help = "no batch normalisation behind the projection", .flag = &in.no_neck},
-        TEXT("--loss", "NAME", "arcface, multi-similarity, triplet, ... (default: what the labels advise)", loss),
+        TEXT("--dropblock", "X", "train a second branch that misses this share of the height (0.33)", dropblock),
+        TEXT("--loss", "NAME", "arcface, triplet:margin=0.2, NAME:KEY=X,... (default: what the labels advise)", loss),
+        TEXT("--pairs", "RULE", "partly alike: soft, X (alike from there), X,Y (unlike up to Y)", pairs),
         TEXT("--margin", "X", "of the loss", margin),
         TEXT("--scale", "X", "of the loss", scale),
         TEXT("--temperature", "X", "of the loss", temperature),
         WHOLE("--memory-bank", "cross-batch memory of so many embeddings", xbm, 0, 10000000),
-        TEXT("--miner", "NAME", "batch-hard, semi-hard, multi-similarity, ... (default: advised)", miner),
+        TEXT("--miner", "NAME", "batch-hard, semi-hard:margin=0.1, NAME:KEY=X,... (default: advised)", miner),
         TEXT("--sampler", "NAME", "plain, pk, balanced or hard-class (default: advised)", sampler),
         WHOLE("--per-class", "pictures of a class in a batch", per_class, 1, 1024),
         WHOLE("--size", "side of the pictures, pixels (default 128)", size, 16, 1024),
@@ -269,5 +270,5 @@ static int run(int argc, char **argv)
     int count, status = cli_parse(&cli_train, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
     if (count != 1) return cli_usage(&cli_train, "a folder of class folders, or a CSV, is wanted");
-    return cli_finish(train(&in, argv[0]));
+    return join_and_train(&in, argv[0]);
 }

@@ -3,8 +3,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "engine/csv.h"
-#include "engine/npy.h"
 #include "engine/study.h"
+#include "formats/npy_array.h"
 
 #include <inttypes.h>
 #include <stdio.h>

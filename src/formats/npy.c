@@ -2,6 +2,7 @@
  * Python dictionary literal with the keys descr, fortran_order and shape. */
 #include "base/error.h"
 #include "formats/layout.h"
+#include "formats/npy_array.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -138,7 +139,26 @@ static lk_status component_of(const char *name, const description *d, lk_compone
                    d->structured ? "records" : d->descr, whole ? "i4" : "f4");
 }
 
-lk_status lk_npy_layout(const char *name, const uint8_t *head, size_t size, uint64_t file_size, lk_vector_layout *out)
+/* Kind and size of a number: "<f4", "|u1". Big-endian and anything else is refused with the way out. */
+static lk_status number_of(const char *name, const description *d, lk_npy_array *out)
+{
+    const char *t = d->descr;
+    bool known = (t[0] == '<' || (t[0] == '|' && t[2] == '1')) && t[1] && strchr("fiu", t[1]) && t[2] &&
+                 strchr(t[1] == 'f' ? "248" : "1248", t[2]) && !t[3];
+    if (t[0] == '>')
+        return lk_fail(LK_UNSUPPORTED, "%s: is big-endian (%s); save array.astype('<%s') instead", name, t, t + 1);
+    if (!known)
+        return lk_fail(LK_UNSUPPORTED,
+                       "%s: holds '%s'; f2, f4, f8 and whole numbers are read: save array.astype('<f4')", name,
+                       d->structured ? "records" : t);
+    out->kind = t[1];
+    out->size = (size_t)(t[2] - '0');
+    return LK_OK;
+}
+
+/* Magic and header: where the description ends (*offset) and what it says. */
+static lk_status read_description(const char *name, const uint8_t *head, size_t size, uint64_t file_size,
+                                  description *d, uint64_t *offset)
 {
     if (size < 10 || memcmp(head, "\x93NUMPY", 6) != 0)
         return lk_fail(LK_CORRUPT, "%s: does not begin as a .npy file; is the end of its name wrong?", name);
@@ -157,34 +177,73 @@ lk_status lk_npy_layout(const char *name, const uint8_t *head, size_t size, uint
                        size == file_size ? "reaches beyond the end of the file; was the copy cut off?"
                                          : "is not believable");
     cursor c = {(const char *)head + start, (const char *)head + start + length};
-    description d = {0};
-    if (!take_description(&c, &d))
-        return lk_fail(LK_CORRUPT, "%s: its header is not the description of an array; save it again with numpy.save",
-                       name);
-    lk_vector_layout layout = {.rows = d.shape[0], .offset = start + length};
-    lk_status s = component_of(name, &d, &layout.component);
+    *d = (description){0};
+    *offset = start + length;
+    return take_description(&c, d)
+               ? LK_OK
+               : lk_fail(LK_CORRUPT, "%s: its header is not the description of an array; save it again with numpy.save",
+                         name);
+}
+
+/* 10^15 rows of 65536 doubles do not overflow 64 bits together with an offset only because the first comparison does.
+ */
+static lk_status check_length(const char *name, uint64_t rows, size_t stride, uint64_t offset, uint64_t file_size)
+{
+    if (rows <= file_size / stride && offset + rows * stride == file_size) return LK_OK;
+    return lk_fail(LK_CORRUPT,
+                   "%s: says %llu rows of %zu bytes, but its %llu bytes are another number; was the copy cut off?",
+                   name, (unsigned long long)rows, stride, (unsigned long long)file_size);
+}
+
+static lk_status check_order(const char *name, const description *d)
+{
+    if (!d->fortran || d->shape[0] <= 1 || d->dims < 2 || d->shape[1] <= 1) return LK_OK;
+    return lk_fail(LK_UNSUPPORTED, "%s: is stored column by column; save numpy.ascontiguousarray(array) instead", name);
+}
+
+lk_status lk_npy_array_of(const char *name, const uint8_t *head, size_t size, uint64_t file_size, lk_npy_array *out)
+{
+    description d;
+    lk_npy_array array = {0};
+    lk_status s = read_description(name, head, size, file_size, &d, &array.offset);
+    if (s == LK_OK) s = number_of(name, &d, &array);
     if (s != LK_OK) return s;
+    array.rows = d.shape[0];
+    array.columns = d.dims == 2 ? d.shape[1] : 1;
+    if (d.dims < 1 || d.dims > 2)
+        return lk_fail(LK_UNSUPPORTED, "%s: is an array of %d dimensions where one or two are wanted", name, d.dims);
+    if (array.columns < 1 || array.columns > LK_DIM_MOST)
+        return lk_fail(LK_UNSUPPORTED, "%s: has rows of %llu numbers; from 1 to %d are possible", name,
+                       (unsigned long long)array.columns, LK_DIM_MOST);
+    s = check_order(name, &d);
+    if (s == LK_OK) s = check_length(name, array.rows, (size_t)array.columns * array.size, array.offset, file_size);
+    if (s == LK_OK) *out = array;
+    return s;
+}
+
+lk_status lk_npy_layout(const char *name, const uint8_t *head, size_t size, uint64_t file_size, lk_vector_layout *out)
+{
+    description d;
+    lk_vector_layout layout = {0};
+    lk_status s = read_description(name, head, size, file_size, &d, &layout.offset);
+    if (s == LK_OK) s = component_of(name, &d, &layout.component);
+    if (s != LK_OK) return s;
+    layout.rows = d.shape[0];
     if (d.dims != 2)
         return lk_fail(LK_UNSUPPORTED,
                        "%s: is an array of %d dimensions where rows of components are wanted; save "
                        "array.reshape(rows, -1) instead",
                        name, d.dims);
-    if (d.fortran && d.shape[0] > 1)
-        return lk_fail(LK_UNSUPPORTED, "%s: is stored column by column; save numpy.ascontiguousarray(array) instead",
-                       name);
+    s = check_order(name, &d);
+    if (s != LK_OK) return s;
     if (d.shape[1] < 1 || d.shape[1] > LK_DIM_MOST)
         return lk_fail(LK_UNSUPPORTED, "%s: has rows of %llu components; from 1 to %d are possible", name,
                        (unsigned long long)d.shape[1], LK_DIM_MOST);
     layout.dim = (size_t)d.shape[1];
     layout.stride = layout.dim * lk_component_bytes(layout.component);
-    /* 10^15 rows of 65536 doubles do not overflow 64 bits together with an offset only because this comes first. */
-    if (layout.rows > file_size / layout.stride || layout.offset + layout.rows * layout.stride != file_size)
-        return lk_fail(LK_CORRUPT,
-                       "%s: says %llu x %zu %s, but its %llu bytes are another number; was the copy cut off?", name,
-                       (unsigned long long)layout.rows, layout.dim, lk_component_name(layout.component),
-                       (unsigned long long)file_size);
-    *out = layout;
-    return LK_OK;
+    s = check_length(name, layout.rows, layout.stride, layout.offset, file_size);
+    if (s == LK_OK) *out = layout;
+    return s;
 }
 
 void lk_npy_header(uint64_t rows, size_t dim, lk_component component, uint8_t out[LK_NPY_HEADER])

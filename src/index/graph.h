@@ -72,6 +72,7 @@ typedef struct lk_graph_index_scratch {
     float extra;     /* the query's additional coordinate, in the units of the codes */
     uint32_t *rows;  /* [rows_capacity] */
     uint32_t *distances;
+    uint32_t *previews; /* [rows_capacity]: distances in the first components alone */
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
 } lk_graph_index_scratch;
@@ -128,6 +129,13 @@ static inline void lk_graph_index_prefetch_code(const lk_graph_index *g, uint32_
 {
     const uint8_t *code = lk_graph_index_code(g, vertex);
     for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(code + i);
+}
+
+static inline void lk_graph_index_prefetch_residual(const lk_graph_index *g, uint32_t vertex)
+{
+    if (!g->residuals) return;
+    const int8_t *residual = g->residuals + (size_t)vertex * g->quantiser.stride;
+    for (size_t i = 0; i < g->quantiser.stride; i += 64) __builtin_prefetch(residual + i);
 }
 
 static inline void lk_graph_index_prefetch_links(const lk_graph_index *g, uint32_t vertex)

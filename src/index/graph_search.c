@@ -61,6 +61,14 @@ static float score_of(const lk_graph_index *g, uint32_t vertex, float distance, 
     return (float)(dot * sqrt(query_squares / (double)g->longest));
 }
 
+/* A distance of codes from which on no vector is nearer than one whose codes are at `distance`: rounding both sides
+ * moves a component's difference by e with a variance of 1/6, hence a distance by 2 sqrt(distance / 6) or so around its
+ * mean. This is more than five times what two of them differ by. */
+static double surely_farther(const lk_graph_index *g, uint32_t distance)
+{
+    return distance + (double)g->dim / 3 + 16 * sqrt(distance / 6.0);
+}
+
 static bool before(const lk_hit *a, const lk_hit *b, bool lower_is_better)
 {
     if (a->score != b->score) return lower_is_better ? a->score < b->score : a->score > b->score;
@@ -83,12 +91,15 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
     else
         lk_graph_index_walk(g, s, p->beam);
     size_t rescored = 0, most = s->exact ? p->k : 2 * p->k + 16;
+    double enough = HUGE_VAL;
     for (size_t i = 0; i < s->beam_count && rescored < most; i++) {
+        if ((double)lk_near_distance(s->beam[i]) > enough) break;
+        if (!s->exact && i + 1 < s->beam_count) lk_graph_index_prefetch_residual(g, lk_near_vertex(s->beam[i + 1]));
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         if (lk_graph_index_is_dead(g, vertex)) continue;
         lk_hit hit = {g->ids[vertex], 0};
         if (p->filter && !p->filter(p->filter_user, hit.id)) continue;
-        rescored++;
+        if (++rescored == p->k) enough = surely_farther(g, lk_near_distance(s->beam[i]));
         if (p->by_vertex) hit.id = vertex;
         float distance = s->exact ? (float)lk_near_distance(s->beam[i]) : exact_distance(g, s->units, vertex);
         hit.score = score_of(g, vertex, distance, squares);

@@ -13,6 +13,11 @@
  * 1 at the same recall, 3 to 8 are within a few percent. */
 enum { AT_ONCE = 4 };
 
+/* Of vectors that were rotated at random, the first components tell nearly how far they are (as ADSampling, Gao and
+ * Long, 2023): those that seem to be farther than the beam reaches by SLACK eighths are passed over, and the rest of
+ * their codes, which lies in other cache lines, is not read. */
+enum { PREVIEW = 128, PREVIEW_FROM = 256, SLACK = 9 };
+
 static void scratch_free(lk_graph_index_scratch *s)
 {
     if (!s) return;
@@ -24,6 +29,7 @@ static void scratch_free(lk_graph_index_scratch *s)
     free(s->vector);
     free(s->rows);
     free(s->distances);
+    free(s->previews);
     free(s);
 }
 
@@ -47,10 +53,12 @@ static bool grow_scratch(const lk_graph_index *g, lk_graph_index_scratch *s, siz
     if (s->rows_capacity < rows) {
         free(s->rows);
         free(s->distances);
+        free(s->previews);
         s->rows_capacity = rows;
         s->rows = lk_alloc(rows, sizeof *s->rows);
         s->distances = lk_alloc(rows, sizeof *s->distances);
-        if (!s->rows || !s->distances) return s->rows_capacity = 0, false;
+        s->previews = lk_alloc(rows, sizeof *s->previews);
+        if (!s->rows || !s->distances || !s->previews) return s->rows_capacity = 0, false;
     }
     return true;
 }
@@ -96,15 +104,55 @@ void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratc
     s->extra = g->extra ? g->extra[vertex] : 0;
 }
 
-void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
-                              uint32_t *out)
+static void add_extra(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
+                      uint32_t *out)
 {
-    g->kernels->l2_u8_rows(s->query, g->codes, g->quantiser.stride, rows, n, g->quantiser.stride, out);
     if (!g->extra) return;
     for (size_t i = 0; i < n; i++) {
         float difference = g->extra[rows[i]] - s->extra, sum = (float)out[i] + difference * difference;
         out[i] = sum < 4.2e9f ? (uint32_t)sum : 4200000000u;
     }
+}
+
+void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
+                              uint32_t *out)
+{
+    g->kernels->l2_u8_rows(s->query, g->codes, g->quantiser.stride, rows, n, g->quantiser.stride, out);
+    add_extra(g, s, rows, n, out);
+}
+
+static bool has_preview(const lk_graph_index *g)
+{
+    return g->quantiser.rotation.signs && g->quantiser.stride >= PREVIEW_FROM;
+}
+
+/* Distances of s->rows [n] into s->distances, without those that are too far for a beam of `limit`; returns how many
+ * are left. */
+static size_t near_distances(const lk_graph_index *g, lk_graph_index_scratch *s, size_t n, size_t limit)
+{
+    size_t stride = g->quantiser.stride, left = n;
+    if (!has_preview(g)) {
+        lk_graph_index_distances(g, s, s->rows, n, s->distances);
+        return n;
+    }
+    g->kernels->l2_u8_rows(s->query, g->codes, stride, s->rows, n, PREVIEW, s->previews);
+    if (s->beam_count == limit) {
+        uint64_t most = (uint64_t)lk_near_distance(s->beam[limit - 1]) * PREVIEW * SLACK / (8 * g->dim);
+        left = 0;
+        for (size_t i = 0; i < n; i++) {
+            uint32_t vertex = s->rows[i], preview = s->previews[i];
+            s->rows[left] = vertex;
+            s->previews[left] = preview;
+            left += preview <= most;
+        }
+    }
+    for (size_t i = 0; i < left; i++)
+        for (size_t at = PREVIEW; at < stride; at += 64) __builtin_prefetch(lk_graph_index_code(g, s->rows[i]) + at);
+    g->kernels->l2_u8_rows(s->query + PREVIEW, g->codes + PREVIEW, stride, s->rows, left, stride - PREVIEW,
+                           s->distances);
+    for (size_t i = 0; i < left; i++) s->distances[i] += s->previews[i];
+    add_extra(g, s, s->rows, left, s->distances);
+    return left;
 }
 
 bool lk_graph_index_reserve_visits(lk_graph_index_scratch *s, size_t more)
@@ -136,12 +184,16 @@ static void start(const lk_graph_index *g, lk_graph_index_scratch *s, size_t lim
 /* Adds the links of a vertex that were not met before to rows [n]. */
 static size_t meet(const lk_graph_index *g, lk_graph_index_scratch *s, uint32_t vertex, size_t n)
 {
+    bool preview = has_preview(g);
     uint32_t *rows = s->rows + n;
     size_t more =
         g->kernels->unmarked(lk_graph_index_links(g, vertex), g->link_stride, (uint32_t)g->count, s->visited, rows);
     for (size_t i = 0; i < more; i++) {
         lk_graph_index_visit(s, rows[i]);
-        lk_graph_index_prefetch_code(g, rows[i]);
+        if (preview)
+            for (size_t at = 0; at < PREVIEW; at += 64) __builtin_prefetch(lk_graph_index_code(g, rows[i]) + at);
+        else
+            lk_graph_index_prefetch_code(g, rows[i]);
     }
     return n + more;
 }
@@ -169,9 +221,9 @@ void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, siz
         size_t n = 0;
         if (!lk_graph_index_reserve_visits(s, AT_ONCE * g->link_stride)) break;
         for (size_t i = 0; i < count; i++) n = meet(g, s, nearest[i], n);
-        lk_graph_index_distances(g, s, s->rows, n, s->distances);
         s->hops += count;
         s->comparisons += n;
+        n = near_distances(g, s, n, limit);
         while (next < s->beam_count && s->beam[next] & 1) next++;
         for (size_t i = next; i < s->beam_count && i < next + AT_ONCE; i++)
             lk_graph_index_prefetch_links(g, lk_near_vertex(s->beam[i]));

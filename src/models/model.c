@@ -191,12 +191,23 @@ static lk_status check_extra(const lk_model *m, const lk_registry_row *row)
     return LK_OK;
 }
 
+/* The square root of a negative variance is no number, and a ReLU behind it would hide that. */
+static lk_status check_variance(const lk_model *m, const lk_parameter *p, const float *values)
+{
+    for (uint64_t i = 0; ends(p->name, "running_var") && i < p->elements; i++)
+        if (values[i] < 0)
+            return lk_fail(LK_CORRUPT, "%s: the tensor %s holds a negative variance", lk_safetensors_path(m->weights),
+                           p->name);
+    return LK_OK;
+}
+
 static lk_status load_all(lk_model *m, const lk_registry_row *row)
 {
     size_t count = lk_graph_parameter_count(m->graph);
     for (size_t i = 0; i < count; i++) {
         lk_parameter p = lk_graph_parameter_at(m->graph, i);
         lk_status s = load_one(m, &p);
+        if (s == LK_OK) s = check_variance(m, &p, lk_graph_values(m->graph, i));
         if (s != LK_OK) return s;
     }
     return check_extra(m, row);

@@ -34,7 +34,9 @@ enum { PART_ROWS = 8, PART_BYTES = 8 << 20, MAX_PARTS = 64 };
 
 static int64_t part_rows(const lk_graph *graph, const lk_compile_options *options)
 {
-    size_t largest = 1, width = options->precision == LK_PRECISION_F32 ? 4 : 2;
+    size_t largest = 1, width = options->precision == LK_PRECISION_F32    ? 4
+                                : options->precision == LK_PRECISION_INT8 ? 1
+                                                                          : 2;
     int64_t threads = options->threads > 0 ? options->threads : 1;
     /* fewer rows than threads: the threads share every operator */
     if (options->keep_count || options->batch < threads) return options->batch;

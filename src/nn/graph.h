@@ -6,6 +6,10 @@
 #include "base/error.h"
 #include <likeness/nn.h>
 
+/* 1e16 in the bits of an f32: weights and activations up to it can be multiplied and summed a million times without
+ * overflow; what is larger comes from a broken file, and would end as infinity, then NaN, then (behind a ReLU) zero. */
+#define LK_LARGEST_BITS 0x5a0e1bcau
+
 typedef enum lk_op {
     LK_OP_INPUT,
     LK_OP_PARAMETER,

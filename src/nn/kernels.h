@@ -100,13 +100,18 @@ typedef struct lk_nn_kernels {
     void (*product64_bf16)(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, bool more,
                            float *y, size_t y_step);
 
-    /* Down the columns of [rows][step], the first n: sums of x or of (x - mean)^2; sums of gy and of gy (x - mean)
-     * rstd; and gx += a gy + b x + c. */
-    void (*column_sums)(const float *x, size_t rows, size_t step, size_t n, const float *mean, double *out);
-    void (*column_products)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *mean,
-                            const float *rstd, double *sum, double *product);
-    void (*column_update)(const float *x, const float *gy, size_t rows, size_t step, size_t n, const float *a,
-                          const float *b, const float *c, float *gx);
+    /* Down the columns of [rows][n]: sums of x - shift and of its squares; of gy and of gy (x - mean) rstd; and
+     * gx = (write) or += a gy + b x + c. gate: a ReLU lies behind a x + b, a and then b [n]; or NULL. */
+    void (*column_moments)(const float *x, size_t rows, size_t n, const float *shift, double *sum, double *square);
+    void (*column_products)(const float *x, const float *gy, size_t rows, size_t n, const float *mean,
+                            const float *rstd, const float *gate, double *sum, double *product);
+    void (*column_update)(const float *x, const float *gy, size_t rows, size_t n, const float *a, const float *b,
+                          const float *c, const float *gate, bool write, float *gx);
+    /* y [rows][n] = x * a [n] + b [n] for every row; relu: or 0 where that is below. */
+    void (*affine)(const float *x, const float *a, const float *b, size_t rows, size_t n, bool relu, float *y);
+    void (*gate)(const float *y, size_t n, float *g); /* g = 0 where y is not above 0 */
+    /* gy [n] is added to the gradient of the first tap that is the largest. */
+    void (*max_gradient)(const float *const *x, float *const *gx, size_t taps, size_t n, const float *gy);
 
     float (*sum)(const float *x, size_t n);
     float (*dot)(const float *a, const float *b, size_t n);
@@ -116,8 +121,6 @@ typedef struct lk_nn_kernels {
     void (*axpy)(float a, const float *x, size_t n, float *y);                /* y += a x */
     void (*scale)(float a, const float *x, size_t n, float *y);               /* y = a x */
     void (*max)(const float *a, const float *b, size_t n, float *y);          /* y = max(a, b), NaN stays */
-    /* y [rows][n] = x * a [n] + b [n] for every row */
-    void (*affine)(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y);
 } lk_nn_kernels;
 
 /* The best table for these features; never NULL. */

@@ -324,16 +324,28 @@ static void k_max_taps(lk_type type, float scale, const void *const *taps, size_
 
 static void k_max_codes(lk_type type, const void *const *taps, size_t count, size_t n, void *y)
 {
-    uint8_t *u8 = y;
-    int8_t *s8 = y;
-    memcpy(y, taps[0], n);
+    size_t j = 0;
+#if defined(__AVX512BW__)
+    for (; j + 64 <= n; j += 64) {
+        __m512i top = _mm512_loadu_si512((const char *)taps[0] + j);
+        for (size_t t = 1; t < count; t++) {
+            __m512i x = _mm512_loadu_si512((const char *)taps[t] + j);
+            top = type == LK_TYPE_U8 ? _mm512_max_epu8(top, x) : _mm512_max_epi8(top, x);
+        }
+        _mm512_storeu_si512((char *)y + j, top);
+    }
+#endif
+    uint8_t *u8 = (uint8_t *)y + j;
+    int8_t *s8 = (int8_t *)y + j;
+    n -= j;
+    memcpy(u8, (const char *)taps[0] + j, n);
     for (size_t t = 1; t < count; t++) {
-        const uint8_t *u = taps[t];
-        const int8_t *s = taps[t];
+        const uint8_t *u = (const uint8_t *)taps[t] + j;
+        const int8_t *s = (const int8_t *)taps[t] + j;
         if (type == LK_TYPE_U8)
-            for (size_t j = 0; j < n; j++) u8[j] = u[j] > u8[j] ? u[j] : u8[j];
+            for (size_t i = 0; i < n; i++) u8[i] = u[i] > u8[i] ? u[i] : u8[i];
         else
-            for (size_t j = 0; j < n; j++) s8[j] = s[j] > s8[j] ? s[j] : s8[j];
+            for (size_t i = 0; i < n; i++) s8[i] = s[i] > s8[i] ? s[i] : s8[i];
     }
 }
 
@@ -513,12 +525,6 @@ static void k_max(const float *a, const float *b, size_t n, float *y)
     for (size_t i = 0; i < n; i++) y[i] = a[i] > b[i] || a[i] != a[i] ? a[i] : b[i];
 }
 
-static void k_affine(const float *x, const float *a, const float *b, size_t rows, size_t n, float *y)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++) y[r * n + i] = x[r * n + i] * a[i] + b[i];
-}
-
 const lk_nn_kernels NN_TABLE = {
     .name = NN_NAME,
     .load = k_load,
@@ -538,7 +544,7 @@ const lk_nn_kernels NN_TABLE = {
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,
     .product64_bf16 = k_product64_bf16,
-    .column_sums = k_column_sums,
+    .column_moments = k_column_moments,
     .column_products = k_column_products,
     .column_update = k_column_update,
     .sum_rows = k_sum_rows,
@@ -554,4 +560,6 @@ const lk_nn_kernels NN_TABLE = {
     .scale = k_scale,
     .max = k_max,
     .affine = k_affine,
+    .gate = k_gate,
+    .max_gradient = k_max_gradient,
 };

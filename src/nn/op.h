@@ -46,9 +46,12 @@ typedef struct lk_call {
     float *scratch;              /* size from lk_operator.scratch */
     const lk_together *together; /* training with other processes; NULL = alone */
 
-    /* Backward: all values f32. gx and gp are added to; NULL where nobody asks. */
+    bool relu; /* training: batch norm and sums compute the ReLU behind them too, y is its value */
+
+    /* Backward: all values f32. gx and gp are added to, gx set where `write` says so; NULL where nobody asks. */
     const float *gy;
     float *gx[LK_MAX_INPUTS];
+    bool write[LK_MAX_INPUTS];
     float *gp[LK_MAX_PARAMETERS];
     float *statistics[2]; /* batch norm in training: running mean and variance to update, NULL = keep */
 } lk_call;
@@ -59,6 +62,9 @@ typedef struct lk_operator {
     size_t (*saved)(const lk_call *call);   /* bytes; NULL = none */
     size_t (*scratch)(const lk_call *call); /* floats, for forward and backward; NULL = none */
 } lk_operator;
+
+/* Whether a sum is of f32 that lie alike, of one shape: then it may compute a ReLU behind it too. */
+bool lk_add_alike(const lk_call *call);
 
 /* NULL functions where an operator has none of its own (inputs, parameters; convolution and products go to oneDNN). */
 const lk_operator *lk_operator_of(lk_op op);

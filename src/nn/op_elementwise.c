@@ -27,8 +27,12 @@ static lk_status activation_forward(lk_call *c)
 static void activation_gradient_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
-    c->team->kernels->activate_gradient(c->node->u.activation, (const float *)c->x->data + begin, c->gy + begin,
-                                        end - begin, c->gx[0] + begin);
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        if (c->write[0]) memset(c->gx[0] + i, 0, n * sizeof(float));
+        c->team->kernels->activate_gradient(c->node->u.activation, (const float *)c->x->data + i, c->gy + i, n,
+                                            c->gx[0] + i);
+    }
 }
 
 static lk_status activation_backward(lk_call *c)
@@ -181,6 +185,19 @@ static void binary_strided_piece(void *arg, size_t begin, size_t end)
     }
 }
 
+/* Items are numbers that lie alike: training. */
+static void add_alike_piece(void *arg, size_t begin, size_t end)
+{
+    const lk_call *c = arg;
+    const lk_nn_kernels *k = c->team->kernels;
+    float *y = c->y.data;
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        k->add((const float *)c->x[0].data + i, (const float *)c->x[1].data + i, n, y + i);
+        if (c->relu) k->activate(LK_RELU, y + i, n);
+    }
+}
+
 static lk_status binary_forward(lk_call *c, bool multiply)
 {
     binary_job job = {.call = c, .a = &c->x[0], .b = &c->x[1], .multiply = multiply, .grid = lk_grid_of(&c->y)};
@@ -201,8 +218,18 @@ static lk_status binary_forward(lk_call *c, bool multiply)
     return LK_OK;
 }
 
+bool lk_add_alike(const lk_call *c)
+{
+    bool floats = c->x[0].type == LK_TYPE_F32 && c->x[1].type == LK_TYPE_F32 && c->y.type == LK_TYPE_F32;
+    return floats && form_of(&c->x[0], &c->x[1], &c->y) == FORM_SAME;
+}
+
 static lk_status add_forward(lk_call *c)
 {
+    if (lk_add_alike(c)) {
+        lk_team_for(c->team, lk_view_elements(&c->y), 2, add_alike_piece, c);
+        return LK_OK;
+    }
     return binary_forward(c, false);
 }
 
@@ -261,9 +288,30 @@ static lk_status binary_backward(lk_call *c, bool multiply)
     return LK_OK;
 }
 
+/* The gradient of a ReLU behind is made in its place; an input may share it. */
+static void add_gradient_piece(void *arg, size_t begin, size_t end)
+{
+    const lk_call *c = arg;
+    const lk_nn_kernels *k = c->team->kernels;
+    for (size_t i = begin; i < end; i += LK_RUN) {
+        size_t n = end - i < LK_RUN ? end - i : LK_RUN;
+        float *gy = (float *)c->gy + i;
+        if (c->relu) k->gate((const float *)c->y.data + i, n, gy);
+        for (int in = 0; in < 2; in++) {
+            float *gx = c->gx[in] && c->gx[in] != c->gy ? c->gx[in] + i : NULL;
+            if (gx && c->write[in])
+                memcpy(gx, gy, n * sizeof *gx);
+            else if (gx)
+                k->add(gx, gy, n, gx);
+        }
+    }
+}
+
 static lk_status add_backward(lk_call *c)
 {
-    return binary_backward(c, false);
+    if (!lk_add_alike(c)) return binary_backward(c, false);
+    lk_team_for(c->team, lk_view_elements(&c->y), 4, add_gradient_piece, c);
+    return LK_OK;
 }
 
 static lk_status multiply_backward(lk_call *c)

@@ -100,21 +100,35 @@ static lk_status pool_forward(lk_call *c)
 }
 
 /* The gradient of a maximum goes to the first value that is the largest, as PyTorch counts: rows first. */
-static void max_gradient(lk_call *c, window at, size_t plane, size_t item, size_t j)
+static void max_gradient(lk_call *c, window at, size_t plane, size_t item)
+{
+    lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
+    const float *x[MAX_TAPS];
+    float *to[MAX_TAPS];
+    size_t count = 0;
+    for (int64_t y = at.y0; y < at.y1; y++)
+        for (int64_t q = at.x0; q < at.x1; q++, count++) {
+            size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block;
+            x[count] = (const float *)c->x->data + i;
+            to[count] = c->gx[0] + i;
+        }
+    c->team->kernels->max_gradient(x, to, count, gy.block, c->gy + item * gy.block);
+}
+
+/* The same for windows of any size, channel after channel. */
+static void max_gradient_large(lk_call *c, window at, size_t plane, size_t item)
 {
     lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
     const float *x = c->x->data;
-    float best = -INFINITY;
-    size_t where = SIZE_MAX;
-    for (int64_t y = at.y0; y < at.y1; y++) {
-        for (int64_t q = at.x0; q < at.x1; q++) {
-            size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block + j;
-            if (where != SIZE_MAX && !(x[i] > best || x[i] != x[i])) continue;
-            best = x[i];
-            where = i;
-        }
+    for (size_t j = 0; j < gy.block; j++) {
+        size_t where = SIZE_MAX;
+        for (int64_t y = at.y0; y < at.y1; y++)
+            for (int64_t q = at.x0; q < at.x1; q++) {
+                size_t i = (plane * gx.positions + (size_t)(y * c->x->dims[3] + q)) * gx.block + j;
+                if (where == SIZE_MAX || x[i] > x[where] || x[i] != x[i]) where = i;
+            }
+        c->gx[0][where] += c->gy[item * gy.block + j];
     }
-    c->gx[0][where] += c->gy[item * gy.block + j];
 }
 
 /* Items are (row, block) planes. */
@@ -123,11 +137,14 @@ static void pool_gradient_piece(void *arg, size_t begin, size_t end)
     lk_call *c = arg;
     lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
     int64_t w = c->x->dims[3], ow = c->y.dims[3];
+    size_t size = gx.positions * gx.block;
     for (size_t item = begin * gy.positions; item < end * gy.positions; item++) {
         size_t plane = item / gy.positions, o = item % gy.positions;
         window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+        if (c->write[0] && o == 0) memset(c->gx[0] + plane * size, 0, size * sizeof(float));
         if (c->node->op == LK_OP_MAX_POOL) {
-            for (size_t j = 0; j < gy.block; j++) max_gradient(c, at, plane, item, j);
+            bool small = (at.y1 - at.y0) * (at.x1 - at.x0) <= MAX_TAPS;
+            (small ? max_gradient : max_gradient_large)(c, at, plane, item);
             continue;
         }
         for (int64_t y = at.y0; y < at.y1; y++)

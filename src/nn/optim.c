@@ -8,11 +8,14 @@
  * with c1 = 1 - b1^t, c2 = 1 - b2^t in step t = 1, 2, ... */
 #include "base/error.h"
 #include "base/memory.h"
+#include "nn/team.h"
 #include <likeness/nn.h>
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { PIECE = 1 << 14 }; /* numbers that one thread takes at a time */
 
 typedef struct tensor {
     float *values;
@@ -22,8 +25,19 @@ typedef struct tensor {
     float *first, *second, *average; /* momentum or m; v; moving average. NULL where not used */
 } tensor;
 
+typedef struct piece {
+    size_t tensor, begin, end;
+    size_t before;  /* numbers in the pieces before it */
+    double squares; /* of its gradients */
+} piece;
+
 struct lk_optimiser {
     lk_optimiser_options options;
+    lk_team team;
+    piece *pieces; /* of all tensors in order */
+    size_t piece_count, piece_capacity, numbers;
+    double rate; /* of this step */
+    float factor;
     tensor *tensors;
     size_t count, capacity;
     uint64_t step;
@@ -43,6 +57,7 @@ lk_status lk_optimiser_new(const lk_optimiser_options *options, lk_optimiser **o
     lk_optimiser *p = lk_alloc_zero(1, sizeof *p);
     if (!p) return lk_fail_memory("optimiser");
     p->options = o;
+    p->team = lk_team_of(o.threads);
     *out = p;
     return LK_OK;
 }
@@ -56,6 +71,7 @@ void lk_optimiser_free(lk_optimiser *p)
         free(p->tensors[i].average);
     }
     free(p->tensors);
+    free(p->pieces);
     free(p);
 }
 
@@ -67,6 +83,9 @@ lk_status lk_optimiser_add(lk_optimiser *p, float *values, const float *gradient
                        "a tensor for the optimiser needs values, gradients and scales that are not negative");
     if (p->step) return lk_fail(LK_INVALID, "tensors are added before the first step");
     if (!lk_grow((void **)&p->tensors, &p->capacity, p->count + 1, sizeof *p->tensors))
+        return lk_fail_memory("optimiser");
+    size_t pieces = (n + PIECE - 1) / PIECE;
+    if (!lk_grow((void **)&p->pieces, &p->piece_capacity, p->piece_count + pieces, sizeof *p->pieces))
         return lk_fail_memory("optimiser");
     tensor t = {.values = values, .gradients = gradients, .n = n, .rate_scale = rate_scale, .decay_scale = decay_scale};
     bool first = p->options.kind != LK_SGD || p->options.momentum > 0, second = p->options.kind != LK_SGD;
@@ -80,6 +99,11 @@ lk_status lk_optimiser_add(lk_optimiser *p, float *values, const float *gradient
         return lk_fail_memory("optimiser");
     }
     if (t.average) memcpy(t.average, values, n * sizeof(float));
+    for (size_t i = 0; i < pieces; i++) {
+        size_t begin = i * PIECE, end = i + 1 < pieces ? begin + PIECE : n;
+        p->pieces[p->piece_count++] = (piece){p->count, begin, end, p->numbers, 0};
+        p->numbers += end - begin;
+    }
     if (index) *index = p->count;
     p->tensors[p->count++] = t;
     return LK_OK;
@@ -93,22 +117,53 @@ static inline float gradient(const lk_optimiser_options *o, const tensor *t, siz
     return g * factor;
 }
 
-static double norm_of(const lk_optimiser *p)
+/* Threads share the numbers evenly, not the pieces: each takes those that begin among its own. */
+static void each_piece(lk_optimiser *p, size_t cost, lk_piece_fn fn)
+{
+    lk_team_for(&p->team, p->numbers, cost, fn, p);
+}
+
+static size_t first_from(const lk_optimiser *p, size_t number)
+{
+    size_t k = 0;
+    while (k < p->piece_count && p->pieces[k].before < number) k++;
+    return k;
+}
+
+static void squares_piece(void *arg, size_t begin, size_t end)
+{
+    lk_optimiser *p = arg;
+    for (size_t k = first_from(p, begin), last = first_from(p, end); k < last; k++) {
+        piece *at = &p->pieces[k];
+        const tensor *t = &p->tensors[at->tensor];
+        double sum[8] = {0};
+        size_t i = at->begin;
+        for (; i + 8 <= at->end; i += 8)
+            for (size_t j = 0; j < 8; j++) {
+                double g = (double)gradient(&p->options, t, i + j, 1);
+                sum[j] += g * g;
+            }
+        for (; i < at->end; i++) {
+            double g = (double)gradient(&p->options, t, i, 1);
+            sum[0] += g * g;
+        }
+        at->squares = ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+    }
+}
+
+static double norm_of(lk_optimiser *p)
 {
     double square = 0;
-    for (size_t k = 0; k < p->count; k++)
-        for (size_t i = 0; i < p->tensors[k].n; i++) {
-            double g = (double)gradient(&p->options, &p->tensors[k], i, 1);
-            square += g * g;
-        }
+    each_piece(p, 2, squares_piece);
+    for (size_t k = 0; k < p->piece_count; k++) square += p->pieces[k].squares;
     return sqrt(square);
 }
 
-static void step_sgd(const lk_optimiser *p, tensor *t, double rate, float factor)
+static void step_sgd(const lk_optimiser *p, const tensor *t, size_t begin, size_t end)
 {
     float decay = (float)(p->options.weight_decay * t->decay_scale), momentum = (float)p->options.momentum;
-    float r = (float)(rate * t->rate_scale);
-    for (size_t i = 0; i < t->n; i++) {
+    float r = (float)(p->rate * t->rate_scale), factor = p->factor;
+    for (size_t i = begin; i < end; i++) {
         float g = gradient(&p->options, t, i, factor) + decay * t->values[i];
         if (t->first) {
             float b = t->first[i] = p->step == 1 ? g : momentum * t->first[i] + g;
@@ -118,41 +173,73 @@ static void step_sgd(const lk_optimiser *p, tensor *t, double rate, float factor
     }
 }
 
-/* m and v; returns nothing: the step itself is (m / c1) / (sqrt(v) / sqrt(c2) + eps). */
-static void moments(const lk_optimiser *p, tensor *t, float factor)
+/* m and v; the step itself is (m / c1) / (sqrt(v) / sqrt(c2) + eps). */
+static void moments(const lk_optimiser *p, const tensor *t, size_t begin, size_t end)
 {
-    float b1 = (float)p->options.beta1, b2 = (float)p->options.beta2;
+    float b1 = (float)p->options.beta1, b2 = (float)p->options.beta2, factor = p->factor;
     float a1 = (float)(1 - p->options.beta1), a2 = (float)(1 - p->options.beta2);
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = begin; i < end; i++) {
         float g = gradient(&p->options, t, i, factor);
         t->first[i] = b1 * t->first[i] + a1 * g;
         t->second[i] = b2 * t->second[i] + a2 * g * g;
     }
 }
 
-static void step_adaptive(const lk_optimiser *p, tensor *t, double rate, float factor)
+/* 1 / c1 and 1 / sqrt(c2) */
+static float first_scale(const lk_optimiser *p)
+{
+    return (float)(1 / (1 - pow(p->options.beta1, (double)p->step)));
+}
+
+static float second_scale(const lk_optimiser *p)
+{
+    return (float)(1 / sqrt(1 - pow(p->options.beta2, (double)p->step)));
+}
+
+static void step_adamw(const lk_optimiser *p, const tensor *t, size_t begin, size_t end)
 {
     const lk_optimiser_options *o = &p->options;
-    double r = rate * t->rate_scale, decay = o->weight_decay * t->decay_scale;
-    float c1 = (float)(1 / (1 - pow(o->beta1, (double)p->step))), eps = (float)o->eps;
-    float c2 = (float)(1 / sqrt(1 - pow(o->beta2, (double)p->step)));
-    moments(p, t, factor);
-    if (o->kind == LK_ADAMW) {
-        float keep = (float)(1 - r * decay), size = (float)r * c1;
-        for (size_t i = 0; i < t->n; i++)
-            t->values[i] = t->values[i] * keep - size * t->first[i] / (sqrtf(t->second[i]) * c2 + eps);
-        return;
-    }
-    double weights = 0, updates = 0;
+    double r = p->rate * t->rate_scale, decay = o->weight_decay * t->decay_scale;
+    float c1 = first_scale(p), c2 = second_scale(p), eps = (float)o->eps;
+    float keep = (float)(1 - r * decay), size = (float)r * c1;
+    moments(p, t, begin, end);
+    for (size_t i = begin; i < end; i++)
+        t->values[i] = t->values[i] * keep - size * t->first[i] / (sqrtf(t->second[i]) * c2 + eps);
+}
+
+/* A whole tensor: its length decides. */
+static void step_lamb(const lk_optimiser *p, const tensor *t)
+{
+    const lk_optimiser_options *o = &p->options;
+    double decay = o->weight_decay * t->decay_scale, weights = 0, updates = 0;
+    float c1 = first_scale(p), c2 = second_scale(p), eps = (float)o->eps;
+    moments(p, t, 0, t->n);
     for (size_t i = 0; i < t->n; i++) {
         double u = (double)(t->first[i] * c1 / (sqrtf(t->second[i]) * c2 + eps) + (float)decay * t->values[i]);
         weights += (double)t->values[i] * (double)t->values[i];
         updates += u * u;
     }
     double trust = weights > 0 && updates > 0 ? sqrt(weights) / sqrt(updates) : 1;
-    float size = (float)(r * trust);
+    float size = (float)(p->rate * t->rate_scale * trust);
     for (size_t i = 0; i < t->n; i++)
         t->values[i] -= size * (t->first[i] * c1 / (sqrtf(t->second[i]) * c2 + eps) + (float)decay * t->values[i]);
+}
+
+static void average(const lk_optimiser *p, const tensor *t, size_t begin, size_t end)
+{
+    float keep = (float)p->options.ema;
+    for (size_t i = begin; t->average && i < end; i++) t->average[i] = keep * t->average[i] + (1 - keep) * t->values[i];
+}
+
+static void step_piece(void *arg, size_t begin, size_t end)
+{
+    const lk_optimiser *p = arg;
+    for (size_t k = first_from(p, begin), last = first_from(p, end); k < last; k++) {
+        const piece *at = &p->pieces[k];
+        const tensor *t = &p->tensors[at->tensor];
+        (p->options.kind == LK_SGD ? step_sgd : step_adamw)(p, t, at->begin, at->end);
+        average(p, t, at->begin, at->end);
+    }
 }
 
 lk_status lk_optimiser_step(lk_optimiser *p, double rate, double *norm)
@@ -165,15 +252,15 @@ lk_status lk_optimiser_step(lk_optimiser *p, double rate, double *norm)
     double factor = o->clip_norm > 0 ? o->clip_norm / (all + 1e-6) : 1;
     if (factor > 1) factor = 1;
     p->step++;
+    p->rate = r;
+    p->factor = (float)factor;
+    if (o->kind != LK_LAMB) {
+        each_piece(p, 16, step_piece);
+        return LK_OK;
+    }
     for (size_t k = 0; k < p->count; k++) {
-        tensor *t = &p->tensors[k];
-        if (o->kind == LK_SGD)
-            step_sgd(p, t, r, (float)factor);
-        else
-            step_adaptive(p, t, r, (float)factor);
-        float keep = (float)o->ema;
-        for (size_t i = 0; t->average && i < t->n; i++)
-            t->average[i] = keep * t->average[i] + (1 - keep) * t->values[i];
+        step_lamb(p, &p->tensors[k]);
+        average(p, &p->tensors[k], 0, p->tensors[k].n);
     }
     return LK_OK;
 }

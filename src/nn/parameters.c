@@ -25,15 +25,19 @@ static lk_status find(lk_graph *graph, const char *name, const lk_tensor *tensor
 }
 
 /* NaN and infinity, told by their exponent: vectorises, unlike isfinite with a branch. */
-static bool all_finite(const float *values, size_t n)
+/* Finite, and small enough that no sum of products overflows (see LK_LARGEST_BITS). */
+static lk_status check_values(const char *name, const float *values, size_t n)
 {
-    uint32_t bad = 0;
+    uint32_t top = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, values + i, 4);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+        bits &= 0x7fffffffu;
+        top = bits > top ? bits : top;
     }
-    return !bad;
+    if (top >= 0x7f800000u) return lk_fail(LK_CORRUPT, "tensor %s has values that are not finite", name);
+    if (top > LK_LARGEST_BITS) return lk_fail(LK_CORRUPT, "tensor %s has values above 1e16", name);
+    return LK_OK;
 }
 
 static lk_status own(lk_parameter_data *p)
@@ -52,12 +56,9 @@ lk_status lk_graph_load(lk_graph *graph, const char *name, const lk_tensor *tens
     if (s == LK_OK) s = own(p);
     if (s != LK_OK) return s;
     lk_floats_from(tensor->type, tensor->data, p->elements, p->owned);
-    if (!all_finite(p->owned, p->elements)) {
-        p->values = NULL;
-        return lk_fail(LK_CORRUPT, "tensor %s has values that are not finite", name);
-    }
-    p->values = p->owned;
-    return LK_OK;
+    s = check_values(name, p->owned, p->elements);
+    p->values = s == LK_OK ? p->owned : NULL;
+    return s;
 }
 
 lk_status lk_graph_load_borrowed(lk_graph *graph, const char *name, const lk_tensor *tensor)
@@ -67,8 +68,8 @@ lk_status lk_graph_load_borrowed(lk_graph *graph, const char *name, const lk_ten
     if (s != LK_OK) return s;
     if (tensor->type != LK_TYPE_F32 || (uintptr_t)tensor->data % sizeof(float))
         return lk_graph_load(graph, name, tensor);
-    if (!all_finite(tensor->data, p->elements))
-        return lk_fail(LK_CORRUPT, "tensor %s has values that are not finite", name);
+    s = check_values(name, tensor->data, p->elements);
+    if (s != LK_OK) return s;
     free(p->owned);
     p->owned = NULL;
     p->values = tensor->data;

@@ -107,11 +107,11 @@ static lk_status make_node(lk_training *t, lk_node at)
     for (int i = 0; i < node->input_count; i++) n->wanted = n->wanted || t->nodes[node->inputs[i]].wanted;
     if (node->op == LK_OP_PARAMETER) return LK_OK; /* shows the graph's memory */
     n->owned = true;
-    float *data;
-    if ((s = allocate(&data, lk_view_elements(&n->y))) != LK_OK) return s;
+    float *data = NULL;
+    if (n->through < 0 && (s = allocate(&data, lk_view_elements(&n->y))) != LK_OK) return s;
     n->y.data = data;
-    if (n->wanted && (s = allocate(&n->gradient, lk_view_elements(&n->y))) != LK_OK) return s;
     n->call.y = n->y;
+    if (n->within) t->nodes[node->inputs[0]].call.y.data = data;
     if (lk_is_product(node->op)) return lk_training_make_products(t, at);
     const lk_operator *op = lk_operator_of(node->op);
     if (op->saved) {
@@ -123,21 +123,112 @@ static lk_status make_node(lk_training *t, lk_node at)
     return LK_OK;
 }
 
-/* A gradient that a convolution writes before anyone adds to it need not be cleared: the node's last reader, which
- * comes first on the way back, writes, and all others add. */
+/* Ways to touch less memory
+ * --------------------------------------------------------------------------------------------
+ */
+
+/* The only reader of a node that is no output; LK_NO_NODE when there are none or several. */
+static lk_node only_reader(const lk_graph *g, lk_node at)
+{
+    lk_node reader = LK_NO_NODE;
+    for (size_t i = 0; i < g->output_count; i++)
+        if (g->outputs[i] == at) return LK_NO_NODE;
+    for (lk_node i = at + 1; i < (lk_node)g->node_count; i++)
+        for (int k = 0; k < lk_at(g, i)->input_count; k++) {
+            if (lk_at(g, i)->inputs[k] != at) continue;
+            if (reader >= 0) return LK_NO_NODE;
+            reader = i;
+        }
+    return reader;
+}
+
+static bool alike(const lk_graph *g, lk_node sum)
+{
+    const lk_shape *a = &lk_input_of(g, lk_at(g, sum), 0)->shape, *b = &lk_input_of(g, lk_at(g, sum), 1)->shape;
+    return a->rank == b->rank && lk_shape_batched(a) &&
+           memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) == 0;
+}
+
+/* Batch norms, and sums of two alike, compute a ReLU that alone reads them. */
+static void find_through(lk_training *t)
+{
+    const lk_graph *g = t->graph;
+    for (lk_node i = 0; i < (lk_node)g->node_count; i++) t->nodes[i].through = LK_NO_NODE;
+    for (lk_node i = 0; i < (lk_node)g->node_count; i++) {
+        lk_op op = lk_at(g, i)->op;
+        if (op != LK_OP_BATCH_NORM && !(op == LK_OP_ADD && alike(g, i))) continue;
+        lk_node reader = only_reader(g, i);
+        if (reader < 0 || lk_at(g, reader)->op != LK_OP_ACTIVATION) continue;
+        if (lk_at(g, reader)->u.activation != LK_RELU) continue;
+        t->nodes[i].through = reader;
+        t->nodes[reader].within = true;
+        t->nodes[i].call.relu = true;
+    }
+}
+
+/* Whose gradient is also that of node `at`, as it stands: a sum passes its own on to what it alone reads. Only to those
+ * that do not change it. */
+static lk_node shared_with(const lk_training *t, lk_node at)
+{
+    const lk_node_data *node = lk_at(t->graph, at);
+    if (t->nodes[at].through >= 0) return t->nodes[at].through;
+    if (node->op != LK_OP_BATCH_NORM && node->op != LK_OP_CONV) return LK_NO_NODE;
+    lk_node reader = only_reader(t->graph, at);
+    if (reader < 0 || lk_at(t->graph, reader)->op != LK_OP_ADD || !alike(t->graph, reader)) return LK_NO_NODE;
+    const lk_tnode *sum = &t->nodes[reader];
+    return sum->copies[0] || sum->copies[1] || !lk_add_alike(&sum->call) ? LK_NO_NODE : reader;
+}
+
+static lk_status allocate_gradients(lk_training *t)
+{
+    for (lk_node i = (lk_node)t->graph->node_count - 1; i >= 0; i--) {
+        lk_tnode *n = &t->nodes[i];
+        if (!n->owned || !n->wanted) continue;
+        lk_node with = shared_with(t, i);
+        n->shares = with >= 0;
+        if (n->shares) {
+            n->gradient = t->nodes[with].gradient;
+            continue;
+        }
+        lk_status s = allocate(&n->gradient, lk_view_elements(&n->y));
+        if (s != LK_OK) return s;
+    }
+    return LK_OK;
+}
+
+static bool can_write(const lk_tnode *n, int input)
+{
+    if (n->copies[input]) return false;
+    switch (n->call.node->op) {
+    case LK_OP_CONV:
+    case LK_OP_BATCH_NORM:
+    case LK_OP_ACTIVATION:
+    case LK_OP_MAX_POOL: return true;
+    case LK_OP_ADD: return lk_add_alike(&n->call);
+    default: return false;
+    }
+}
+
+/* A gradient that is written before anyone adds to it need not be cleared: the node's last reader, which comes first on
+ * the way back, writes, and all others add. */
 static void find_direct(lk_training *t)
 {
     for (lk_node i = (lk_node)t->graph->node_count - 1; i >= 0; i--) {
-        const lk_node_data *node = lk_at(t->graph, i);
-        for (int k = 0; k < node->input_count; k++) {
-            lk_tnode *from = &t->nodes[node->inputs[k]];
+        lk_tnode *n = &t->nodes[i];
+        for (int k = 0; k < n->call.node->input_count; k++) {
+            lk_tnode *from = &t->nodes[n->call.node->inputs[k]];
             if (from->call.seed) continue; /* seen: a later reader comes first on the way back */
             from->call.seed = 1;
-            from->direct = node->op == LK_OP_CONV && !t->nodes[i].copies[k];
-            t->nodes[i].writes = from->direct;
+            from->direct = n->call.write[k] = !n->within && !from->shares && can_write(n, k);
         }
     }
-    for (size_t i = 0; i < t->graph->output_count; i++) t->nodes[t->graph->outputs[i]].direct = false;
+    for (size_t i = 0; i < t->graph->output_count; i++) {
+        lk_node at = t->graph->outputs[i];
+        t->nodes[at].direct = false;
+        for (lk_node r = at + 1; r < (lk_node)t->graph->node_count; r++)
+            for (int k = 0; k < lk_at(t->graph, r)->input_count; k++)
+                if (lk_at(t->graph, r)->inputs[k] == at) t->nodes[r].call.write[k] = false;
+    }
 }
 
 /* Which gradients each call adds to. Nothing is computed that reaches only frozen parameters and inputs not asked for.
@@ -214,6 +305,7 @@ lk_status lk_graph_compile_training(lk_graph *graph, const lk_training_options *
     for (size_t i = 0; i < graph->parameter_count; i++)
         if (!graph->parameters[i].buffer) LK_TRY(allocate(&t->gradients[i], graph->parameters[i].elements));
     LK_TRY(lk_dnn_open(&t->dnn));
+    find_through(t);
     size_t widest = 0; /* convolutions leave the gradient of their bias behind the scratch */
     for (lk_node i = 0; i < (lk_node)graph->node_count; i++) {
         LK_TRY(make_node(t, i));
@@ -227,6 +319,7 @@ lk_status lk_graph_compile_training(lk_graph *graph, const lk_training_options *
         s = lk_fail_memory("training");
         goto done;
     }
+    LK_TRY(allocate_gradients(t));
     find_direct(t);
     bind_gradients(t, NULL);
     *out = t;
@@ -244,7 +337,7 @@ void lk_training_free(lk_training *t)
         lk_tnode *n = &t->nodes[i];
         if (n->owned) {
             free(n->y.data);
-            free(n->gradient);
+            if (!n->shares) free(n->gradient);
         }
         for (int k = 0; k < LK_MAX_INPUTS; k++) free(n->copies[k]);
         free(n->call.saved);
@@ -281,7 +374,7 @@ static lk_status forward_node(lk_training *t, lk_node at, bool train)
 {
     lk_tnode *n = &t->nodes[at];
     const lk_node_data *node = n->call.node;
-    if (node->op == LK_OP_INPUT || node->op == LK_OP_PARAMETER) return LK_OK;
+    if (node->op == LK_OP_INPUT || node->op == LK_OP_PARAMETER || n->within) return LK_OK;
     for (int k = 0; k < node->input_count; k++)
         if (n->copies[k]) lk_copy_strided(&t->team, &n->how[k], &t->nodes[node->inputs[k]].y, 0, &n->x[k], 0, false);
     if (lk_is_product(node->op)) return lk_training_forward_product(t, at);
@@ -322,6 +415,9 @@ lk_status lk_training_read(const lk_training *t, lk_node node, float *out)
     if (node < 0 || (size_t)node >= t->graph->node_count || t->nodes[node].y.type != LK_TYPE_F32)
         return lk_fail(LK_INVALID, "no node of the graph, or one of ids");
     if (!t->ran) return lk_fail(LK_INVALID, "nothing was run");
+    if (t->nodes[node].through >= 0)
+        return lk_fail(LK_UNSUPPORTED, "%s is computed as one with %s behind it", lk_at(t->graph, node)->name,
+                       lk_at(t->graph, t->nodes[node].through)->name);
     exchange(t, &t->nodes[node].y, t->nodes[node].y.data, out, true, false);
     return LK_OK;
 }
@@ -330,7 +426,7 @@ static lk_status backward_node(lk_training *t, lk_node at)
 {
     lk_tnode *n = &t->nodes[at];
     const lk_node_data *node = n->call.node;
-    if (node->op == LK_OP_INPUT || node->op == LK_OP_PARAMETER || !n->needed) return LK_OK;
+    if (node->op == LK_OP_INPUT || node->op == LK_OP_PARAMETER || n->within || !n->needed) return LK_OK;
     n->call.gy = n->gradient;
     for (int k = 0; k < node->input_count; k++)
         if (n->copies[k] && n->call.gx[k]) memset(n->call.gx[k], 0, lk_view_bytes(&n->x[k]));
@@ -358,7 +454,8 @@ lk_status lk_training_backward(lk_training *t, const float *const *output_grads,
     bind_gradients(t, input_grads);
     for (size_t i = 0; i < g->node_count; i++) {
         lk_tnode *n = &t->nodes[i];
-        if (n->owned && n->needed && n->gradient && !n->direct) memset(n->gradient, 0, lk_view_bytes(&n->y));
+        if (n->owned && n->needed && n->gradient && !n->direct && !n->shares)
+            memset(n->gradient, 0, lk_view_bytes(&n->y));
     }
     for (size_t i = 0; i < g->output_count; i++) {
         lk_tnode *n = &t->nodes[g->outputs[i]];

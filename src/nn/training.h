@@ -11,7 +11,9 @@ typedef struct lk_tproduct {
     struct lk_tcopy {
         dnnl_primitive_t reorder;
         dnnl_exec_arg_t args[2];
-        void *data; /* of the converted side, owned */
+        void *data;            /* of the converted side; owned unless of another product */
+        struct lk_tcopy *same; /* that of the other product; NULL = none */
+        bool ready;            /* it has converted these values before */
     } before[2], after;
     int before_count;
     bool has_after;
@@ -23,8 +25,10 @@ typedef struct lk_tnode {
     bool owned;      /* y.data and gradient are its own (not a parameter's) */
     bool wanted;     /* a gradient must reach this node: a parameter or an input lies behind it */
     bool needed;     /* one does in this step */
-    bool direct;     /* its gradient is first written, not added to, by a convolution: no need to clear it */
-    bool writes;     /* it is that convolution: writes its input's gradient, where other readers add */
+    bool direct;     /* its gradient is first written, not added to: no need to clear it */
+    bool shares;     /* its gradient is that of its only reader */
+    lk_node through; /* the ReLU behind that it computes too, whose value it makes; LK_NO_NODE */
+    bool within;     /* it is such a ReLU */
     lk_call call;
     lk_view x[LK_MAX_INPUTS];     /* inputs as the operator wants them: the node's memory, or a copy */
     float *copies[LK_MAX_INPUTS]; /* value of the copy, then its gradient; NULL = none */

@@ -16,7 +16,7 @@ static void free_copy(struct lk_tcopy *c)
     for (int i = 0; i < 2; i++)
         if (c->args[i].memory) dnnl_memory_destroy(c->args[i].memory);
     if (c->reorder) dnnl_primitive_destroy(c->reorder);
-    free(c->data);
+    if (!c->same) free(c->data);
 }
 
 void lk_training_free_product(lk_tproduct *p)
@@ -62,6 +62,22 @@ static lk_status factor(lk_training *t, lk_tproduct *p, int arg, const_dnnl_memo
     return lk_dnn_op_arg(&t->dnn, &p->op, arg, wanted, SIDE_BEFORE + p->before_count++, c->data);
 }
 
+/* A factor that the product `of` takes too, in the same form: converted once where both run. */
+static lk_status factor_of(lk_training *t, lk_tproduct *p, int arg, const_dnnl_memory_desc_t held,
+                           const_dnnl_memory_desc_t wanted, lk_tproduct *of)
+{
+    int number = p->before_count;
+    lk_status s = factor(t, p, arg, held, wanted);
+    if (s != LK_OK || p->before_count == number || of->before_count == 0) return s;
+    struct lk_tcopy *c = &p->before[number], *other = &of->before[0]; /* x and gy come before the weights */
+    free(c->data);
+    c->data = other->data;
+    c->same = other;
+    s = lk_dnn_check(dnnl_memory_set_data_handle(c->args[1].memory, c->data), "reorder");
+    if (s != LK_OK) return s;
+    return lk_dnn_check(dnnl_memory_set_data_handle(p->op.args[p->op.count - 1].memory, c->data), "reorder");
+}
+
 static lk_status result(lk_training *t, lk_tproduct *p, int arg, const_dnnl_memory_desc_t held,
                         const_dnnl_memory_desc_t wanted)
 {
@@ -93,6 +109,7 @@ static lk_status run(lk_training *t, lk_tproduct *p, const char *name, int n, co
         int side = p->op.values[k];
         if (side >= SIDE_BEFORE && side < SIDE_AFTER) {
             struct lk_tcopy *c = &p->before[side - SIDE_BEFORE];
+            if (c->ready) continue;
             s = lk_dnn_check(dnnl_memory_set_data_handle(c->args[0].memory, data), name);
             if (s == LK_OK) s = lk_dnn_check(dnnl_primitive_execute(c->reorder, t->dnn.stream, 2, c->args), name);
         } else if (side == SIDE_AFTER) {
@@ -165,8 +182,9 @@ static lk_status conv_forward(lk_training *t, lk_tnode *n, const conv_descs *d, 
                                  how->strides, how->dilates, how->pad_before, how->pad_after, pd, attr_back),
                              name);
         if (s == LK_OK) s = note_scratch(t, p, back, name);
-        if (s == LK_OK) s = factor(t, p, DNNL_ARG_SRC, d->x, d->wx);
-        if (s == LK_OK) s = factor(t, p, DNNL_ARG_DIFF_DST, d->y, d->wy);
+        if (s == LK_OK) s = factor_of(t, p, DNNL_ARG_SRC, d->x, d->wx, &n->forward);
+        for (int i = 0; i < p->before_count; i++) p->before[i].ready = p->before[i].same != NULL;
+        if (s == LK_OK) s = factor_of(t, p, DNNL_ARG_DIFF_DST, d->y, d->wy, &n->to_input[0]);
         if (s == LK_OK)
             s = result(t, p, DNNL_ARG_DIFF_WEIGHTS, d->w,
                        dnnl_primitive_desc_query_md(back, dnnl_query_diff_weights_md, 0));
@@ -363,7 +381,7 @@ static lk_status conv_backward(lk_training *t, lk_tnode *n, float *gx, float *gw
     if (gx) {
         /* The first to write a gradient writes it; others add theirs. */
         lk_tnode *from = &t->nodes[n->call.node->inputs[0]];
-        bool write = n->writes && from->direct && gx == from->gradient;
+        bool write = n->call.write[0] && gx == from->gradient;
         static const int args[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
         s = run(t, &n->to_input[0], name, 3, args,
                 (void *[]){n->gradient, (void *)n->call.p[0], write ? gx : t->result});
@@ -373,6 +391,10 @@ static lk_status conv_backward(lk_training *t, lk_tnode *n, float *gx, float *gw
         const lk_graph *g = t->graph;
         size_t weights = g->parameters[n->call.node->parameters[0]].elements, out = (size_t)n->y.dims[1];
         float *bias_result = (float *)(t->scratch + t->scratch_bytes);
+        for (int i = 0; i < n->to_weight.before_count; i++) {
+            struct lk_tcopy *c = &n->to_weight.before[i];
+            if (c->same == &n->to_input[0].before[0]) c->ready = gx != NULL;
+        }
         static const int args[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_BIAS};
         s = run(t, &n->to_weight, name, 4, args, (void *[]){n->x[0].data, n->gradient, t->result, bias_result});
         k->add(gw, t->result, weights, gw);

@@ -129,15 +129,16 @@ static void tile_place(const winograd_job *j, size_t tile, size_t *n, int64_t *t
     *tx = (int64_t)(at % j->across) * j->way.side;
 }
 
-static void transform_in(const winograd_job *j)
+static void transform_in(void *arg, size_t begin, size_t end)
 {
+    const winograd_job *j = arg;
     const lk_view *v = &j->step->views[0];
     const lk_conv *conv = &j->step->node->u.conv;
     const lk_nn_kernels *k = j->e->team.kernels;
     int64_t h = v->dims[2], w = v->dims[3];
     int span = (int)j->way.side + 2;
     size_t line = j->in * j->way.bytes; /* of a position */
-    for (size_t tile = 0; tile < j->tiles; tile++) {
+    for (size_t tile = begin; tile < end; tile++) {
         size_t n;
         int64_t ty, tx;
         const void *taps[36];
@@ -159,11 +160,13 @@ static void transform_in(const winograd_job *j)
     }
 }
 
-static void multiply(const winograd_job *j)
+/* Items are (point, 64 outputs). */
+static void multiply(void *arg, size_t begin, size_t end)
 {
+    const winograd_job *j = arg;
     const lk_nn_kernels *k = j->e->team.kernels;
     size_t panels = j->out / PANEL;
-    for (size_t item = 0; item < j->way.points * panels; item++) {
+    for (size_t item = begin; item < end; item++) {
         size_t point = item / panels, panel = item % panels;
         const void *a = j->inputs + point * j->in_step * j->way.bytes;
         const void *b = (const char *)j->step->winograd.weights + item * j->in * PANEL * j->way.bytes;
@@ -195,8 +198,9 @@ static void finish(const winograd_job *j, float *row, size_t at)
     k->store(y->type, y->scale, row, CHANNELS, lk_view_at(y, at));
 }
 
-static void transform_out(const winograd_job *j)
+static void transform_out(void *arg, size_t begin, size_t end)
 {
+    const winograd_job *j = arg;
     const lk_winograd *g = &j->step->winograd;
     const lk_nn_kernels *k = j->e->team.kernels;
     const lk_view *v = &j->step->call.y;
@@ -204,7 +208,7 @@ static void transform_out(const winograd_job *j)
     bool relu = g->post_count == 1 && g->posts[0].kind == LK_POST_ACTIVATION && g->posts[0].activation == LK_RELU;
     bool direct = side == 2 && (relu || g->post_count == 0);
     float rows[16][CHANNELS];
-    for (size_t tile = 0; tile < j->tiles; tile++) {
+    for (size_t tile = begin; tile < end; tile++) {
         size_t n, at[16];
         int64_t ty, tx;
         bool inside[16];
@@ -233,22 +237,32 @@ static void transform_out(const winograd_job *j)
     }
 }
 
+static void use_slot(winograd_job *j, size_t slot)
+{
+    char *scratch = j->e->scratch + slot * slot_bytes(j);
+    j->products = (float *)scratch;
+    j->inputs = scratch + j->way.points * j->out_step * sizeof(float);
+    j->zeros = j->inputs + j->way.points * j->in_step * j->way.bytes;
+    memset(j->zeros, 0, j->in * j->way.bytes);
+}
+
+static void use_block(winograd_job *j, size_t block)
+{
+    j->first = j->all * block / j->blocks;
+    j->tiles = j->all * (block + 1) / j->blocks - j->first;
+}
+
 /* Every slot has scratch of its own and does its share of the blocks. */
 static void run_slots(void *arg, size_t begin, size_t end)
 {
     for (size_t slot = begin; slot < end; slot++) {
         winograd_job j = *(const winograd_job *)arg;
-        char *scratch = j.e->scratch + slot * slot_bytes(&j);
-        j.products = (float *)scratch;
-        j.inputs = scratch + j.way.points * j.out_step * sizeof(float);
-        j.zeros = j.inputs + j.way.points * j.in_step * j.way.bytes;
-        memset(j.zeros, 0, j.in * j.way.bytes);
+        use_slot(&j, slot);
         for (size_t block = j.blocks * slot / j.slots; block < j.blocks * (slot + 1) / j.slots; block++) {
-            j.first = j.all * block / j.blocks;
-            j.tiles = j.all * (block + 1) / j.blocks - j.first;
-            transform_in(&j);
-            multiply(&j);
-            transform_out(&j);
+            use_block(&j, block);
+            transform_in(&j, 0, j.tiles);
+            multiply(&j, 0, j.way.points * (j.out / PANEL));
+            transform_out(&j, 0, j.tiles);
         }
     }
 }
@@ -258,6 +272,18 @@ void lk_winograd_run(lk_executor *e, lk_step *step)
     winograd_job j = {.e = e, .step = step};
     sizes(&j, &step->views[0], &step->call.y);
     j.slots = (size_t)e->team.threads < j.all ? (size_t)e->team.threads : j.all;
-    j.blocks = ((j.all + j.way.tiles - 1) / j.way.tiles + j.slots - 1) / j.slots * j.slots;
-    lk_team_for(&e->team, j.slots, 1u << 20, run_slots, &j);
+    j.blocks = (j.all + j.way.tiles - 1) / j.way.tiles;
+    if (j.slots == 1 || j.blocks >= 4 * j.slots) {
+        j.blocks = (j.blocks + j.slots - 1) / j.slots * j.slots;
+        lk_team_for(&e->team, j.slots, 1u << 20, run_slots, &j);
+        return;
+    }
+    /* Few tiles and many weights: the threads share every block, so that each reads its part of the weights alone. */
+    use_slot(&j, 0);
+    for (size_t block = 0; block < j.blocks; block++) {
+        use_block(&j, block);
+        lk_team_for(&e->team, j.tiles, j.way.points * j.in * 4, transform_in, &j);
+        lk_team_for(&e->team, j.way.points * (j.out / PANEL), PANEL * j.in * j.tiles, multiply, &j);
+        lk_team_for(&e->team, j.tiles, j.way.points * j.out * 4, transform_out, &j);
+    }
 }

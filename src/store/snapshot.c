@@ -25,6 +25,11 @@ const lk_flat *lk_snapshot_index(const lk_snapshot *snapshot)
     return snapshot->index;
 }
 
+bool lk_snapshot_is_approximate(const lk_snapshot *snapshot)
+{
+    return snapshot->ann != NULL;
+}
+
 uint64_t lk_snapshot_stamp(const lk_snapshot *snapshot)
 {
     return snapshot->stamp;

@@ -246,17 +246,19 @@ static uint64_t name_hash(const char *name)
     return lk_hash(name, strlen(name)).low;
 }
 
-/* A fifth of the classes of at least two pictures, those of the smallest hashes. */
+/* A fifth of the classes of at least two pictures, at least two, those of the smallest hashes. */
 static void hold_out_classes(table *t, const size_t *sizes, ranked *order, size_t usable)
 {
     size_t n = 0;
     for (size_t c = 0; c < t->class_count; c++)
         if (sizes[c] > 1) order[n++] = (ranked){name_hash(t->classes[c]), c};
     qsort(order, n, sizeof *order, compare_ranked);
-    for (size_t k = 0; k < usable / HOLD_OUT; k++)
+    /* One class alone would be found without a mistake by any network. */
+    size_t held = usable / HOLD_OUT < 2 ? 2 : usable / HOLD_OUT;
+    for (size_t k = 0; k < held; k++)
         for (size_t i = 0; i < t->data->count; i++)
             if (t->label_of[i] == (int32_t)order[k].what) t->parts[i] = PART_VALIDATION;
-    t->data->info.held_out = usable / HOLD_OUT;
+    t->data->info.held_out = held;
 }
 
 /* A fifth of the pictures of each class (of all, without labels), those of the smallest hashes of their paths. */

@@ -208,7 +208,10 @@ lk_status lk_network_open(const lk_train_options *options, const lk_loss_options
 {
     lk_status s;
     size_t processes = (size_t)lk_processes_count(options->processes);
-    *net = (lk_network){.batch = options->batch / processes, .total = options->batch, .processes = options->processes};
+    *net = (lk_network){.batch = options->batch / processes,
+                        .total = options->batch,
+                        .threads = threads,
+                        .processes = options->processes};
     net->together = (lk_together){(int)processes, sum_for_norms, options->processes};
     LK_TRY(open_backbone(net, options));
     lk_shape shape = lk_graph_shape(lk_model_graph(net->model), lk_model_features(net->model));
@@ -241,7 +244,9 @@ static size_t block_length(const char *name)
 lk_status lk_network_add_optimiser(lk_network *net, const lk_train_options *options)
 {
     size_t blocks = 0, block = 0;
-    lk_status s = lk_optimiser_new(&options->optimiser, &net->optimiser);
+    lk_optimiser_options how = options->optimiser;
+    how.threads = net->threads;
+    lk_status s = lk_optimiser_new(&how, &net->optimiser);
     const char *last = NULL;
     for (int pass = 0; pass < 2; pass++) {
         block = 0;

@@ -46,6 +46,7 @@ typedef struct lk_network {
     lk_head_map map;
     size_t batch, total; /* pictures of this process; of all */
     size_t dim;          /* of the embedding */
+    int threads;
 
     lk_net_tensor *tensors;
     size_t tensor_count, tensor_capacity;

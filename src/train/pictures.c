@@ -148,6 +148,11 @@ static lk_status augment(lk_pictures *p, const lk_image *image, uint64_t epoch, 
     lk_augment_plan plan = lk_augment_plain(image->width, image->height, how->size[1], how->size[0]);
     lk_image made = {0};
     lk_status s = LK_OK;
+    if (!p->options.augment.width && image->width == how->size[1] && image->height == how->size[0] &&
+        image->channels == 3) { /* as it is */
+        normalise(how, image, out);
+        return LK_OK;
+    }
     if (p->options.augment.width)
         s = lk_augment_draw(&p->options.augment, image->width, image->height, p->options.seed, epoch, place, &plan);
     if (s == LK_OK) s = lk_augment_apply(&plan, image, &made);

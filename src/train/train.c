@@ -85,7 +85,7 @@ static lk_status choose_pairs(run *r)
     lk_advice *a = &r->advice;
     const lk_loss_traits *traits = lk_loss_traits_of(a->loss.kind);
     if (!traits) return lk_fail(LK_INVALID, "no kind of loss has number %d", a->loss.kind);
-    bool one_class = traits->weights || a->loss.beta_per_class || a->loss.memory > 0;
+    bool one_class = traits->weights || a->loss.beta_per_class || a->loss.memory > 0 || a->loss.kind == LK_LOSS_N_PAIRS;
     if (r->data->multi && one_class)
         return lk_fail(LK_INVALID,
                        "the loss %s%s takes one class per picture, and pictures carry several labels: take "

@@ -175,6 +175,58 @@ class Networks(Case):
         self.assertIn("is not a model", run("model", "info", self.folder, status=1).stderr)
         run("model", "info", status=2)
 
+    def test_model_verify_tries_pictures_and_words(self):
+        self.assertEqual(run_json("model", "verify", self.resnet)["text"], False)
+        both = model(self.folder / "siglip", "SigLIP", siglip)
+        shutil.copy(FIXTURES / "siglip/spiece.model", both)
+        self.assertIn("a picture and a text gave vectors", run("model", "verify", both).stdout)
+        (both / "spiece.model").write_bytes((both / "spiece.model").read_bytes()[:1000])
+        self.assertIn("spiece.model", run("model", "verify", both, status=1).stderr)
+        run("model", "verify", status=2)
+
+    def test_bad_directories_are_one_sentence(self):
+        def said(folder, *parts):
+            for command in (("model", "info"), ("model", "verify"), ("index", self.pictures, "--into", self.collection, "--model")):
+                text = run(*command, folder, status=1).stderr
+                lines = [line for line in text.splitlines() if line]
+                self.assertEqual(len(lines), 1, text)
+                for part in parts:
+                    self.assertIn(part, lines[0])
+            self.assertFalse(self.collection.exists())
+
+        weights = self.resnet / "model.safetensors"
+        whole = weights.read_bytes()
+        size = struct.unpack("<Q", whole[:8])[0]
+        header, data = json.loads(whole[8:8 + size]), whole[8 + size:]
+
+        def save(header, data):
+            text = json.dumps(header).encode()
+            weights.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+        first, name = next(iter(header)), next(k for k in header if k.endswith("conv1.weight") and k != next(iter(header)))
+        save({"fc.other" if k == name else k: v for k, v in header.items()}, data)
+        said(self.resnet, name, "is missing", "model.safetensors")
+        save({**header, "layer9.weight": {"dtype": "F32", "shape": [0], "data_offsets": [len(data)] * 2}}, data)
+        said(self.resnet, "layer9.weight", "has no place", "model.safetensors")
+        bent = {**header[name], "shape": header[name]["shape"][::-1]}
+        save({**header, name: bent}, data)
+        said(self.resnet, name, "has the shape", "model.safetensors")
+        begin = header[name]["data_offsets"][0]
+        save(header, data[:begin] + struct.pack("<f", float("nan")) + data[begin + 4:])
+        said(self.resnet, name, "not finite", "model.safetensors")
+        save({**header, name: {**header[name], "data_offsets": header[first]["data_offsets"]}}, data)
+        said(self.resnet, "model.safetensors")
+        weights.write_bytes(whole[:-10])
+        said(self.resnet, "model.safetensors")
+        weights.unlink()
+        said(self.resnet, "model.safetensors is missing")
+        (self.resnet / "pytorch_model.bin").write_bytes(b"PK")
+        said(self.resnet, "pytorch_model.bin", "convert it")
+        (self.resnet / "config.json").write_text('{"architecture": "swin_tiny"}')
+        said(self.resnet, "swin_tiny", "config.json")
+        (self.resnet / "config.json").unlink()
+        said(self.resnet, "no config.json")
+
     def test_wrong_options_are_usage(self):
         for more in (("--pool", "sum"), ("--precision", "f64"), ("--pool", "avg:2"), ("--pool", "gem:x"), ("--kind", "vlad")):
             run("index", self.pictures, "--into", self.collection, "--model", self.resnet, *more, status=2)

@@ -1,5 +1,5 @@
 /* Files of an evaluation: TREC runs and judgements, .npy arrays. The first byte says which. */
-#include "engine/npy.h"
+#include "formats/npy_array.h"
 #include <likeness/eval.h>
 
 #include <stdio.h>

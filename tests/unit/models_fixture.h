@@ -10,7 +10,7 @@
 
 /* One tensor more than the case has, or one of the case's changed: for tests of what is refused. */
 typedef struct fixture_change {
-    const char *drop, *nan, *reshape; /* names of tensors */
+    const char *drop, *nan, *reshape, *negative; /* names of tensors */
     const char *extra;
 } fixture_change;
 
@@ -39,6 +39,7 @@ __attribute__((unused)) static void fixture_weights(const json_t *item, const ch
         for (uint32_t d = 0; d < t->rank; d++) t->shape[d] = (uint64_t)json_integer_value(json_array_get(shape, d));
         float *values = floats ? formula_values(t->name, t->shape, t->rank) : calloc(1, 8);
         if (change && change->nan && strcmp(change->nan, t->name) == 0) values[1] = NAN;
+        if (change && change->negative && strcmp(change->negative, t->name) == 0) values[1] = -1;
         if (change && change->reshape && strcmp(change->reshape, t->name) == 0) t->shape[0] -= 1;
         t->data = values;
         n++;

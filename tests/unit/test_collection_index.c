@@ -206,16 +206,21 @@ static void a_range_is_what_an_exact_range_is(void **state)
 
 static void filters_keep_their_recall_at_every_selectivity(void **state)
 {
+    static const char *const kinds[] = {"graph", "partitioned"};
+    static const char *const filters[] = {"id <= 12", /* a thousandth, a hundredth, a tenth, a half, all, none */
+                                          "id <= 120", "part = 3", "part in (0, 1, 2, 3, 4)", "id > 0", "id < 0"};
     world w = begin(*state, LK_COSINE, 12000);
-    build(&w, "graph", false);
-    static const char *const filters[] = {"id < 10", "id <= 300", "part = 3", "part in (1, 2, 3, 4, 5, 6)",
-                                          "id > 0",  "id < 0"};
-    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
-        lk_id_set *set;
-        assert_int_equal(lk_collection_select(w.collection, filters[i], &set), LK_OK);
-        double r = recall(&w, set);
-        if (r < 0.95) fail_msg("%s: recall %.3f", filters[i], r);
-        lk_id_set_free(set);
+    for (int k = 0; k < 2; k++) {
+        build(&w, kinds[k], false);
+        double all = recall(&w, NULL), least = k ? all - 0.02 : 0.95; /* tuning aims at 0.99 on queries of its own */
+        assert_true(all >= 0.9);
+        for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+            lk_id_set *set;
+            assert_int_equal(lk_collection_select(w.collection, filters[i], &set), LK_OK);
+            double r = recall(&w, set);
+            if (r < least) fail_msg("%s, %s: recall %.3f, without a filter %.3f", kinds[k], filters[i], r, all);
+            lk_id_set_free(set);
+        }
     }
     lk_collection_close(w.collection);
 }

@@ -73,7 +73,7 @@ static double recall(const lk_graph_index *graph, const lk_flat *flat, size_t ef
 static void every_metric_and_width_finds_nearly_all(void **state)
 {
     (void)state;
-    static const size_t dims[] = {3, 5, 31, 64, 100, 129, 200};
+    static const size_t dims[] = {3, 5, 31, 64, 100, 129, 200, 300};
     lk_random random;
     lk_random_seed(&random, 1);
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {

@@ -126,6 +126,8 @@ static void wrong_tensors_are_named_with_their_file(void **state)
             "layer1.0.conv1.weight has the shape [7, 64, 3, 3]; resnet18 wants [8, 64, 3, 3]", "model.safetensors");
     fixture_model(resnet, *state, &(fixture_change){.nan = "layer3.0.bn1.weight"});
     refuses(*state, LK_MODEL_VISION, LK_CORRUPT, "layer3.0.bn1.weight", "model.safetensors");
+    fixture_model(resnet, *state, &(fixture_change){.negative = "layer3.0.bn1.running_var"});
+    refuses(*state, LK_MODEL_VISION, LK_CORRUPT, "layer3.0.bn1.running_var holds a negative", "model.safetensors");
     fixture_model(resnet, *state, &(fixture_change){.extra = "layer5.0.conv1.weight"});
     refuses(*state, LK_MODEL_VISION, LK_CORRUPT, "layer5.0.conv1.weight has no place", "model.safetensors");
     json_t *clip = fixture_case(cases, "CLIP");

@@ -348,20 +348,39 @@ static lk_graph *overflowing(float first, float second)
     return g;
 }
 
+static void weights_that_are_no_usable_numbers_are_refused(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 1.1e16f, -3e38f};
+    float weights[16 * 3 * 9] = {0};
+    lk_graph *g = overflowing(1, 1);
+    const lk_tensor tensor = {LK_TYPE_F32, 4, {16, 3, 3, 3}, weights};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        weights[i * 100] = bad[i];
+        assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_CORRUPT);
+        assert_non_null(strstr(lk_error_message(), "a.weight"));
+        assert_int_equal(lk_graph_load_borrowed(g, "a.weight", &tensor), LK_CORRUPT);
+        weights[i * 100] = 0;
+    }
+    assert_int_equal(lk_graph_load(g, "a.weight", &tensor), LK_OK);
+    lk_graph_free(g);
+}
+
 static void what_is_no_number_never_gives_a_finite_result(void **state)
 {
     (void)state;
-    float *x = pictures(), a[ROWS * WIDTH], b[ROWS * WIDTH];
+    float a[ROWS * WIDTH], b[ROWS * WIDTH];
     for (int precision = LK_PRECISION_F32; precision <= LK_PRECISION_BF16; precision++) {
         if (precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16)) continue;
+        float *x = pictures();
         lk_compile_options options = {.batch = ROWS, .threads = 2, .precision = (lk_precision)precision};
         lk_graph *g = overflowing(1, 1);
         embed(g, options, x, ROWS, a, NULL);
         for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isfinite(a[i]));
         /* one number of one row, and the others are as before */
-        for (int kind = 0; kind < 2; kind++) {
+        for (int kind = 0; kind < 3; kind++) {
             float kept = x[2 * PICTURE + 777];
-            x[2 * PICTURE + 777] = kind ? NAN : INFINITY;
+            x[2 * PICTURE + 777] = kind == 0 ? NAN : kind == 1 ? INFINITY : -2e16f;
             embed(g, options, x, ROWS, b, NULL);
             for (int i = 0; i < ROWS * WIDTH; i++)
                 if (!(i / WIDTH == 2 ? isnan(b[i]) : memcmp(&a[i], &b[i], sizeof *a) == 0))
@@ -369,13 +388,14 @@ static void what_is_no_number_never_gives_a_finite_result(void **state)
             x[2 * PICTURE + 777] = kept;
         }
         lk_graph_free(g);
-        g = overflowing(1e30f, 1e30f); /* infinity less infinity everywhere, then a ReLU, which makes zero of it */
-        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fabsf(x[i]);
+        /* each number is allowed; infinity less infinity everywhere, then a ReLU, which makes zero of it */
+        g = overflowing(1e16f, 1e16f);
+        for (int i = 0; i < ROWS * PICTURE; i++) x[i] = fminf(fabsf(x[i]) * 1e15f, 1e16f);
         embed(g, options, x, ROWS, b, NULL);
         for (int i = 0; i < ROWS * WIDTH; i++) assert_true(isnan(b[i]));
         lk_graph_free(g);
+        test_free(x);
     }
-    test_free(x);
 }
 
 static void clones_share_weights_and_agree(void **state)
@@ -611,11 +631,16 @@ static void bf16_training_gives_nearly_the_gradients_of_f32(void **state)
     if (!(lk_cpu_detect() & LK_CPU_AVX512_BF16)) skip();
     lk_node feature;
     lk_graph *g = network(&feature);
-    float *x = pictures(), gy[ROWS * WIDTH];
+    float *x = pictures(), *other = pictures(), gy[ROWS * WIDTH];
     lk_training *t[2];
     for (int i = 0; i < ROWS * WIDTH; i++) gy[i] = (float)(i % 7) - 3;
+    for (int i = 0; i < ROWS * PICTURE; i++) other[i] = 1 - other[i] * other[i];
     for (int k = 0; k < 2; k++) {
         assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = ROWS, .bf16 = k}, &t[k]), LK_OK);
+        /* other values first: nothing of them may be left in what was converted */
+        assert_int_equal(lk_training_forward(t[k], false, (const void *[]){other}, NULL), LK_OK);
+        assert_int_equal(lk_training_backward(t[k], (const float *[]){other}, NULL), LK_OK);
+        lk_training_zero_gradients(t[k]);
         assert_int_equal(lk_training_forward(t[k], false, (const void *[]){x}, NULL), LK_OK);
         assert_int_equal(lk_training_backward(t[k], (const float *[]){gy}, NULL), LK_OK);
     }
@@ -632,6 +657,7 @@ static void bf16_training_gives_nearly_the_gradients_of_f32(void **state)
     }
     lk_training_free(t[0]);
     lk_training_free(t[1]);
+    test_free(other);
     test_free(x);
     lk_graph_free(g);
 }
@@ -671,6 +697,73 @@ static void dropout_drops_its_share_in_training_alone(void **state)
         lk_training_free(t);
         lk_graph_free(g);
     }
+}
+
+/* Runs `rows` pictures on so many threads, in batches of `batch`. */
+static void run_in_batches(const lk_graph *g, lk_precision precision, int threads, int64_t batch, int64_t rows,
+                           const float *in, size_t in_row, float *out, size_t out_row)
+{
+    lk_executor *e;
+    assert_int_equal(
+        lk_graph_compile(g, &(lk_compile_options){.batch = batch, .threads = threads, .precision = precision}, &e),
+        LK_OK);
+    for (int64_t i = 0; i < rows; i += batch)
+        assert_int_equal(lk_executor_run(e, batch, (const void *[]){in + (size_t)i * in_row},
+                                         (float *[]){out + (size_t)i * out_row}),
+                         LK_OK);
+    lk_executor_free(e);
+}
+
+/* What kernels of our own multiply: 3x3 convolutions with tiles that do not fit the picture, more than one block of
+ * them, products of tokens with all that may follow them, an activation after strips of a picture. The bytes are those
+ * of one thread and one picture; the numbers those of training, which has other kernels. */
+static void own_products_are_right_in_any_batch_and_on_any_threads(void **state)
+{
+    (void)state;
+    enum { C = 64, H = 30, W = 37, N = 4, IN = C * H * W, OUT = 128 };
+    lk_graph *g;
+    lk_training *t;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, C, H, W});
+    lk_node first = lk_graph_conv(g, "a", x, &(lk_conv){.out = 4 * C, .kernel = {1, 1}});
+    first = lk_graph_conv(g, "b", lk_graph_activation(g, NULL, first, LK_SILU), &(lk_conv){.out = C, .kernel = {1, 1}});
+    lk_node y = lk_graph_conv(g, "c", first, &(lk_conv){.out = C, .kernel = {3, 3}, .pad = {1, 1, 1, 1}});
+    y = lk_graph_activation(g, NULL, lk_graph_add(g, NULL, y, first), LK_RELU);
+    y = lk_graph_activation(
+        g, NULL, lk_graph_conv(g, "d", y, &(lk_conv){.out = C, .kernel = {3, 3}, .pad = {0, 1, 1, 0}}), LK_RELU);
+    lk_node tokens = lk_graph_tokens(g, NULL, y), z = lk_graph_linear(g, "e", tokens, OUT, true);
+    z = lk_graph_linear(g, "f", lk_graph_activation(g, NULL, z, LK_GELU), C, true);
+    z = lk_graph_linear(g, "h", lk_graph_activation(g, NULL, lk_graph_add(g, NULL, z, tokens), LK_QUICK_GELU), OUT,
+                        false);
+    lk_graph_output(g, lk_graph_mean_tokens(g, NULL, z));
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    lk_random random;
+    lk_random_seed(&random, 4);
+    float *in = test_malloc(N * IN * sizeof *in), exact[N * OUT], one[N * OUT], many[N * OUT];
+    for (int i = 0; i < N * IN; i++) in[i] = (float)lk_random_normal(&random);
+    for (int64_t i = 0; i < N; i++) {
+        assert_int_equal(lk_graph_compile_training(g, &(lk_training_options){.batch = 1}, &t), LK_OK);
+        assert_int_equal(lk_training_forward(t, false, (const void *[]){in + i * IN}, (float *[]){exact + i * OUT}),
+                         LK_OK);
+        lk_training_free(t);
+    }
+    double largest = 0;
+    for (int i = 0; i < N * OUT; i++) largest = fmax(largest, fabs((double)exact[i]));
+    for (int precision = LK_PRECISION_F32; precision <= LK_PRECISION_BF16; precision++) {
+        if (precision == LK_PRECISION_BF16 && !(lk_cpu_detect() & LK_CPU_AVX512_BF16)) continue;
+        run_in_batches(g, (lk_precision)precision, 1, 1, N, in, IN, one, OUT);
+        for (int i = 0; i < N * OUT; i++)
+            assert_true(fabs((double)one[i] - (double)exact[i]) <=
+                        largest * (precision == LK_PRECISION_F32 ? 1e-5 : 1e-2));
+        for (int threads = 1; threads <= 3; threads++) {
+            for (int64_t batch = 1; batch <= N; batch *= 2) {
+                run_in_batches(g, (lk_precision)precision, threads, batch, N, in, IN, many, OUT);
+                assert_memory_equal(one, many, sizeof one);
+            }
+        }
+    }
+    test_free(in);
+    lk_graph_free(g);
 }
 
 /* bf16 keeps eight bits: one off in the last, for what is not nearly nothing. Far out it is x, or nothing. */
@@ -764,6 +857,7 @@ int main(void)
         cmocka_unit_test(bf16_stays_close_to_f32),
         cmocka_unit_test(calibrated_int8_stays_close_to_f32_and_survives_saving),
         cmocka_unit_test(what_int8_cannot_do_runs_in_floats),
+        cmocka_unit_test(weights_that_are_no_usable_numbers_are_refused),
         cmocka_unit_test(what_is_no_number_never_gives_a_finite_result),
         cmocka_unit_test(clones_share_weights_and_agree),
         cmocka_unit_test(parameters_load_from_every_float_type_and_nothing_else),
@@ -774,6 +868,7 @@ int main(void)
         cmocka_unit_test(frozen_parameters_get_no_gradient_and_keep_their_statistics),
         cmocka_unit_test(bf16_training_gives_nearly_the_gradients_of_f32),
         cmocka_unit_test(dropout_drops_its_share_in_training_alone),
+        cmocka_unit_test(own_products_are_right_in_any_batch_and_on_any_threads),
         cmocka_unit_test(swish_of_bf16_is_right_to_its_last_bit),
         cmocka_unit_test(kernel_variants_agree_with_the_plain_one),
     };

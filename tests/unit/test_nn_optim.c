@@ -133,6 +133,38 @@ static void training_goes_on_from_a_saved_state(void **state)
     lk_optimiser_free(b.optimiser);
 }
 
+/* Tensors of several pieces and of few numbers, with the norm over all of them. */
+static void threads_do_not_change_a_step(void **state)
+{
+    (void)state;
+    enum { LARGE = 70001, SMALL = 5, TENSORS = 4 };
+    float *w[2], *g = test_malloc(TENSORS * LARGE * sizeof *g);
+    double norm[2];
+    for (int i = 0; i < TENSORS * LARGE; i++) g[i] = (float)sin(i);
+    for (int threads = 1; threads <= 2; threads++) {
+        const lk_optimiser_options options = {
+            .kind = LK_ADAMW, .rate = 0.01, .weight_decay = 0.1, .clip_norm = 1, .ema = 0.9, .threads = threads};
+        lk_optimiser *o;
+        float *values = w[threads - 1] = test_malloc(TENSORS * LARGE * sizeof *values);
+        for (int i = 0; i < TENSORS * LARGE; i++) values[i] = (float)cos(i);
+        assert_int_equal(lk_optimiser_new(&options, &o), LK_OK);
+        for (int i = 0; i < TENSORS; i++)
+            assert_int_equal(lk_optimiser_add(o, values + i * LARGE, g + i * LARGE, i % 2 ? SMALL : LARGE, 1, 1, NULL),
+                             LK_OK);
+        for (int t = 0; t < 3; t++) assert_int_equal(lk_optimiser_step(o, -1, &norm[threads - 1]), LK_OK);
+        lk_optimiser_free(o);
+    }
+    assert_memory_equal(w[0], w[1], TENSORS * LARGE * sizeof *w[0]);
+    assert_true(norm[0] == norm[1]);
+    double square = 0;
+    for (int i = 0; i < TENSORS; i++)
+        for (int k = 0; k < (i % 2 ? SMALL : LARGE); k++) square += (double)g[i * LARGE + k] * (double)g[i * LARGE + k];
+    assert_true(fabs(norm[0] - sqrt(square)) <= 1e-9 * norm[0]);
+    test_free(w[0]);
+    test_free(w[1]);
+    test_free(g);
+}
+
 static void gradients_that_are_not_finite_change_nothing(void **state)
 {
     (void)state;
@@ -206,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fifty_steps_are_those_of_pytorch),
         cmocka_unit_test(training_goes_on_from_a_saved_state),
+        cmocka_unit_test(threads_do_not_change_a_step),
         cmocka_unit_test(gradients_that_are_not_finite_change_nothing),
         cmocka_unit_test(clipping_limits_values_and_reports_the_norm),
         cmocka_unit_test(settings_that_make_no_sense_are_refused),

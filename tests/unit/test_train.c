@@ -1,128 +1,11 @@
-/* Training on small drawings: bars of six directions in any colours, so that colour, which an untrained network goes
- * by, says nothing. */
-#include "unit.h"
+/* Training: what is learnt, killed runs, data, failures. */
+#include "train_fixture.h"
 
-#include "base/file.h"
-#include "base/random.h"
+#include "base/cpu.h"
 
-#include <likeness/eval.h>
-#include <likeness/likeness.h>
-#include <math.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-enum { SIDE = 48, CLASSES = 6, TRAINING = 8, VALIDATION = 4 };
-
-static void draw(lk_image *image, int direction, lk_random *random)
-{
-    int ground[3], ink[3];
-    double angle = M_PI * direction / CLASSES, width = 4 + 3 * lk_random_unit(random);
-    double x0 = SIDE / 2.0 + 6 * (lk_random_unit(random) - 0.5), y0 = SIDE / 2.0 + 6 * (lk_random_unit(random) - 0.5);
-    for (int k = 0; k < 3; k++) {
-        ground[k] = (int)lk_random_below(random, 256);
-        ink[k] = (ground[k] + 100 + (int)lk_random_below(random, 56)) % 256;
-    }
-    for (int y = 0; y < SIDE; y++)
-        for (int x = 0; x < SIDE; x++) {
-            double across = fabs((x - x0) * sin(angle) - (y - y0) * cos(angle));
-            for (int k = 0; k < 3; k++)
-                image->pixels[(y * SIDE + x) * 3 + k] = (uint8_t)(across < width / 2 ? ink[k] : ground[k]);
-        }
-}
-
-static void write_picture(const char *path, int direction, lk_random *random)
-{
-    uint8_t pixels[SIDE * SIDE * 3], *bytes;
-    size_t size;
-    lk_image image = {.pixels = pixels, .width = SIDE, .height = SIDE, .channels = 3};
-    draw(&image, direction, random);
-    assert_int_equal(lk_image_encode(&image, LK_FORMAT_PNG, 100, &bytes, &size), LK_OK);
-    assert_int_equal(lk_file_write_atomic(path, bytes, size), LK_OK);
-    free(bytes);
-}
-
-static const char *in(const char *folder, const char *name)
-{
-    static char paths[8][1024];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-    snprintf(path, 1024, "%s/%s", folder, name);
-    return path;
-}
-
-/* Pictures and labels.csv; extra: lines put at its end. */
-static const char *make_data(const char *folder, const char *extra)
-{
-    lk_random random;
-    lk_random_seed(&random, 7);
-    static char csv[1024];
-    snprintf(csv, sizeof csv, "%s/labels.csv", folder);
-    FILE *out = fopen(csv, "w");
-    assert_non_null(out);
-    fputs("path,label,split\n", out);
-    for (int c = 0; c < CLASSES; c++)
-        for (int i = 0; i < TRAINING + VALIDATION; i++) {
-            char name[64];
-            snprintf(name, sizeof name, "%d-%d.png", c, i);
-            write_picture(in(folder, name), c, &random);
-            fprintf(out, "%s,bar%d,%s\n", name, c, i < TRAINING ? "train" : "validation");
-        }
-    fputs(extra, out);
-    fclose(out);
-    out = fopen(in(folder, "backbone.json"), "w");
-    fputs("{\"architecture\":\"resnet18\",\"model_args\":{\"layers\":[1,1,1,1],\"channels\":[8,8,16,16],"
-          "\"stem_width\":8}}",
-          out);
-    fclose(out);
-    return csv;
-}
-
-static lk_train_options small_options(const char *folder)
-{
-    lk_train_options o = lk_train_defaults();
-    static char backbone[512];
-    snprintf(backbone, sizeof backbone, "%s/backbone.json", folder);
-    o.backbone = backbone;
-    o.head.dim = 16;
-    o.size = SIDE;
-    o.batch = 24;
-    o.batches = 8;
-    o.epochs = 6;
-    o.optimiser.rate = 3e-3;
-    o.augment = LK_AUGMENT_NONE;
-    o.loss_given = true;
-    o.loss = lk_loss_defaults(LK_LOSS_SUPCON);
-    o.seed = 3;
-    return o;
-}
-
-static lk_status train(const char *csv, const lk_train_options *options, const char *into,
-                       const lk_context_options *how, lk_train_report *report)
-{
-    lk_context *context;
-    lk_train_data *data = NULL;
-    const lk_context_options one = {.threads = 1};
-    assert_int_equal(lk_context_new(how ? how : &one, &context), LK_OK);
-    lk_status s = lk_train_data_open(context, csv, NULL, &data);
-    if (s == LK_OK) s = lk_train(context, data, options, into, NULL, NULL, report);
-    if (s != LK_OK) print_message("%s\n", lk_error_message());
-    lk_train_data_free(data);
-    lk_context_free(context);
-    return s;
-}
-
-static void assert_same_file(const char *a, const char *b)
-{
-    uint8_t *x, *y;
-    size_t n, m;
-    assert_int_equal(lk_file_read(a, 0, &x, &n), LK_OK);
-    assert_int_equal(lk_file_read(b, 0, &y, &m), LK_OK);
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n);
-    free(x);
-    free(y);
-}
 
 /* ---- a run that is killed: in a process of its own, which this program starts from itself ---- */
 
@@ -132,15 +15,21 @@ static void die_at(void *user, const char *job, uint64_t done, uint64_t total)
     if (done == *(const uint64_t *)user) kill(getpid(), SIGKILL);
 }
 
+/* With everything that a run remembers: a loss with a memory, a moving average, batches that add up, and products of
+ * bf16 where the processor has them. */
 static lk_train_options resumed_options(const char *folder)
 {
     lk_train_options o = small_options(folder);
     o.epochs = 3;
+    o.batches = 9;
+    o.accumulate = 2;
     o.augment = LK_AUGMENT_PHOTO;
     o.optimiser.ema = 0.9;
+    o.bf16 = lk_cpu_detect() & LK_CPU_AVX512_BF16;
     o.loss = lk_loss_defaults(LK_LOSS_CONTRASTIVE);
-    o.loss.memory = 64; /* a loss that remembers: that must come back too */
-    o.checkpoint_every = 3;
+    o.loss.memory = 64;
+    o.head.drop_block = 0.3f;
+    o.checkpoint_every = 1;
     o.resume = true;
     return o;
 }
@@ -159,13 +48,20 @@ static int train_until_killed(const char *folder, const char *step)
 static void killed_and_resumed_run_gives_the_same_bytes(void **state)
 {
     const char *csv = make_data(*state, "");
-    static char name[] = "test_train", mode[] = "until-killed",
-                steps[][4] = {"5", "13", "16"}; /* within an epoch, in the next one, at its end */
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+    static char name[] = "test_train", mode[] = "until-killed";
+    /* Anywhere: another place each time the test runs, said when it fails. */
+    uint64_t seed = (uint64_t)getpid(), done = 0;
+    lk_random random;
+    lk_random_seed(&random, seed);
+    print_message("killed at batches drawn with seed %llu\n", (unsigned long long)seed);
+    for (int i = 0; i < 3 && done < 24; i++) {
+        char step[32];
+        done += 2 + lk_random_below(&random, 8);
+        snprintf(step, sizeof step, "%llu", (unsigned long long)done);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
-            char *const arguments[] = {name, mode, *state, steps[i], NULL};
+            char *const arguments[] = {name, mode, *state, step, NULL};
             execv("/proc/self/exe", arguments);
             _exit(2);
         }
@@ -200,44 +96,6 @@ static void learns_what_an_untrained_network_does_not_see(void **state)
     assert_int_equal(after.epochs, 15);
     print_message("mAP %.3f untrained, %.3f trained\n", before.best_map, after.best_map);
     assert_true(after.best_map > before.best_map + 0.2);
-}
-
-/* mAP of the validation pictures by the vectors of an embedder. */
-static double map_of(const char *folder, const char *model)
-{
-    enum { N = CLASSES * VALIDATION };
-    lk_embedder *embedder;
-    assert_int_equal(lk_embedder_open(model, &embedder), LK_OK);
-    size_t dim = lk_embedder_dim(embedder);
-    assert_int_equal(dim, 16);
-    float *vectors = malloc(N * dim * sizeof *vectors), scores[N];
-    uint64_t ids[N], ranks[N];
-    double sum = 0, row[LK_EVAL_MAX_COLUMNS];
-    const uint32_t ks[] = {1};
-    for (int i = 0; i < N; i++) {
-        char name[64];
-        lk_image image;
-        lk_image_options options = lk_embedder_image_options(embedder);
-        snprintf(name, sizeof name, "%d-%d.png", i / VALIDATION, TRAINING + i % VALIDATION);
-        assert_int_equal(lk_image_load(in(folder, name), &options, &image), LK_OK);
-        assert_int_equal(lk_embedder_embed(embedder, &image, 1, vectors + (size_t)i * dim), LK_OK);
-        lk_image_free(&image);
-        ids[i] = (uint64_t)i;
-    }
-    for (int q = 0; q < N; q++) {
-        size_t relevant[N], found = 0;
-        for (int i = 0; i < N; i++) {
-            scores[i] = 0;
-            for (size_t k = 0; k < dim; k++) scores[i] += vectors[(size_t)q * dim + k] * vectors[(size_t)i * dim + k];
-            if (i != q && i / VALIDATION == q / VALIDATION) relevant[found++] = (size_t)i;
-        }
-        assert_int_equal(lk_eval_ranks(scores, ids, N, 1, (size_t)q, NULL, relevant, found, ranks, NULL), LK_OK);
-        assert_int_equal(lk_eval_query(ranks, NULL, found, found, NULL, ks, 1, row), LK_OK);
-        sum += row[LK_EVAL_MAP];
-    }
-    free(vectors);
-    lk_embedder_free(embedder);
-    return sum / N;
 }
 
 static void model_directory_embeds_as_validation_did(void **state)
@@ -403,6 +261,90 @@ static void full_disk_is_said_and_leaves_no_half_model(void **state)
     assert_false(lk_path_exists(in(*state, "model/model.safetensors")));
 }
 
+/* From the end of the first epoch on no file can grow beyond what fits into a sector or two. */
+static void fill_disk(void *user, const lk_train_epoch *epoch)
+{
+    const struct rlimit small = {.rlim_cur = 4096, .rlim_max = ((struct rlimit *)user)->rlim_max};
+    if (epoch->epoch == 1) setrlimit(RLIMIT_FSIZE, &small);
+}
+
+static void full_disk_leaves_the_last_checkpoint_to_go_on_from(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    lk_context *context;
+    lk_train_data *data;
+    struct rlimit old;
+    o.epochs = 3;
+    o.checkpoint_every = 2; /* the first thing that is written after the first epoch */
+    o.resume = true;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
+    assert_int_equal(lk_train_data_open(context, csv, NULL, &data), LK_OK);
+    lk_status s = lk_train(context, data, &o, in(*state, "full"), fill_disk, &old, NULL);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(s, LK_IO);
+    assert_non_null(strstr(lk_error_message(), "last.safetensors"));
+    lk_train_data_free(data);
+    lk_context_free(context);
+    char full[512], whole[512];
+    snprintf(full, sizeof full, "%s/full", (char *)*state);
+    snprintf(whole, sizeof whole, "%s/whole", (char *)*state);
+    lk_train_report report;
+    assert_int_equal(train(csv, &o, full, NULL, &report), LK_OK);
+    assert_int_equal(report.epochs, 3);
+    assert_int_equal(train(csv, &o, whole, NULL, NULL), LK_OK);
+    assert_same_file(in(full, "checkpoint/last.safetensors"), in(whole, "checkpoint/last.safetensors"));
+}
+
+/* The second epoch is cancelled: at once, or while it validates. */
+static void stop_in_validation(void *user, const char *job, uint64_t done, uint64_t total)
+{
+    (void)job, (void)total;
+    if (done == 16) lk_context_cancel(*(lk_context **)user);
+}
+
+static void cancelled_run_goes_on_where_it_was(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    lk_context *context;
+    lk_train_data *data;
+    o.epochs = 3; /* of 8 batches */
+    o.resume = true;
+    const lk_context_options how = {.threads = 1, .progress = stop_in_validation, .progress_user = &context};
+    assert_int_equal(lk_context_new(&how, &context), LK_OK);
+    assert_int_equal(lk_train_data_open(context, csv, NULL, &data), LK_OK);
+    assert_int_equal(lk_train(context, data, &o, in(*state, "stopped"), NULL, NULL, NULL), LK_CANCELLED);
+    assert_non_null(strstr(lk_error_message(), "--resume"));
+    lk_train_data_free(data);
+    lk_context_free(context);
+    char stopped[512], whole[512];
+    snprintf(stopped, sizeof stopped, "%s/stopped", (char *)*state);
+    snprintf(whole, sizeof whole, "%s/whole", (char *)*state);
+    assert_int_equal(train(csv, &o, stopped, NULL, NULL), LK_OK);
+    assert_int_equal(train(csv, &o, whole, NULL, NULL), LK_OK);
+    assert_same_file(in(stopped, "checkpoint/last.safetensors"), in(whole, "checkpoint/last.safetensors"));
+}
+
+static void classes_of_one_picture_alone_are_learnt_from_two_views(void **state)
+{
+    make_data(*state, "");
+    FILE *out = fopen(in(*state, "single.csv"), "w");
+    fputs("path,label\n", out);
+    for (int c = 0; c < CLASSES; c++)
+        for (int i = 0; i < TRAINING; i++) fprintf(out, "%d-%d.png,own%d-%d\n", c, i, c, i);
+    fclose(out);
+    lk_train_options o = small_options(*state);
+    lk_train_report report;
+    o.loss_given = false;
+    o.epochs = 1;
+    o.augment = LK_AUGMENT_PHOTO;
+    assert_int_equal(train(in(*state, "single.csv"), &o, in(*state, "model"), NULL, &report), LK_OK);
+    assert_non_null(strstr(report.reason, "two augmented views"));
+}
+
 static void other_options_cannot_resume(void **state)
 {
     const char *csv = make_data(*state, "");
@@ -447,6 +389,9 @@ int main(int argc, char **argv)
         TEST(several_labels_are_read_from_one_column),
         TEST(diverging_run_stops_and_keeps_the_last_good_model),
         TEST(full_disk_is_said_and_leaves_no_half_model),
+        TEST(full_disk_leaves_the_last_checkpoint_to_go_on_from),
+        TEST(cancelled_run_goes_on_where_it_was),
+        TEST(classes_of_one_picture_alone_are_learnt_from_two_views),
         TEST(other_options_cannot_resume),
         TEST(nonsense_is_refused),
     };
