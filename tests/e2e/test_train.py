@@ -1,0 +1,87 @@
+"""`likeness train` from outside: bad data, training gone astray, and the first run of someone who reads no manual."""
+import json
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from common import LIKENESS, SHAPES, Case, logo, logos, run, run_json
+
+BACKBONE = {"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_width": 8}}
+
+
+class Train(Case):
+    def small(self, source, *options, status=0):
+        backbone = self.folder / "backbone.json"
+        backbone.write_text(json.dumps(BACKBONE))
+        return run("train", source, "--backbone", backbone, "--size", "32", "--dim", "16", "--epochs", "1", "--batches", "2",
+                   "--into", self.folder / "model", *options, status=status)
+
+    def test_twenty_classes_in_folders_without_any_option(self):
+        for c in range(20):
+            folder = self.folder / "pictures" / f"class{c:02}"
+            folder.mkdir(parents=True)
+            for i in range(2):
+                logo(folder / f"{i}.svg", list(SHAPES)[c % len(SHAPES)], c // len(SHAPES) + i)
+        training = subprocess.Popen([LIKENESS, "train", "pictures/"], cwd=self.folder, stdout=subprocess.PIPE,
+                                    stderr=subprocess.PIPE, text=True)
+        model, until = self.folder / "model", time.time() + 240
+        while not (model / "checkpoint" / "last.safetensors").exists() and training.poll() is None and time.time() < until:
+            time.sleep(0.1)
+        training.send_signal(signal.SIGINT)  # all thirty epochs would take minutes
+        output, errors = training.communicate(timeout=120)
+        self.assertIn("32 pictures of 16 classes to train on, 8 of 4 other classes to validate with", output)
+        self.assertEqual(training.returncode, 1, errors)
+        self.assertIn("--resume", errors)
+        run("index", self.folder / "pictures", "--model", model, "--into", self.folder / "p.lk", "-q")
+        found = run_json("search", self.folder / "p.lk", self.folder / "pictures" / "class03" / "0.svg")
+        self.assertEqual(len(found["results"]), 10)
+
+    def test_missing_pictures_are_named_and_the_rest_is_trained_on(self):
+        csv = logos(self.folder / "data")
+        csv.write_text(csv.read_text() + "gone.svg,ring,set0,1999\n")
+        done = self.small(csv, status=3)
+        self.assertIn("gone.svg", done.stderr)
+        self.assertIn("1 are missing", done.stdout)
+        csv.write_text("path,label\na.svg,x\nb.svg,y\n")
+        self.assertIn("none of the 2 pictures", self.small(csv, status=1).stderr)
+
+    def test_one_class_alone_is_refused(self):
+        csv = logos(self.folder / "data")
+        rows = csv.read_text().splitlines()
+        csv.write_text("\n".join([rows[0], *(r for r in rows if ",ring," in r)]) + "\n")
+        self.assertIn("same label", self.small(csv, status=1).stderr)
+
+    def test_training_gone_astray_says_what_to_lower(self):
+        csv = logos(self.folder / "data")
+        self.small(csv)
+        before = {p: p.read_bytes() for p in (self.folder / "model").rglob("*.safetensors")}
+        self.assertEqual(len(before), 2)
+        done = self.small(csv, "--rate", "1e30", "--warmup", "0", status=1)
+        self.assertIn("Lower --rate", done.stderr)
+        self.assertEqual({p: p.read_bytes() for p in before}, before)
+
+    def test_every_way_of_typing_a_loss_a_miner_and_a_head(self):
+        csv = logos(self.folder / "data")
+        for options in (["--loss", "triplet:margin=0.2,form=smooth,distance=squared-l2", "--miner", "semi-hard:margin=0.1"],
+                        ["--loss", "margin:learn-beta=yes,beta-per-class=yes", "--miner", "distance-weighted:cutoff=0.4"],
+                        ["--loss", "contrastive:memory=64,memory-miner=pair-margin", "--pool", "cgd:avg+gem"],
+                        ["--loss", "subcenter-arcface:subcenters=2", "--pool", "rmac:2", "--dropblock", "0.33"],
+                        ["--miner", "batch-easy-hard:positive=easy,negative=semi-hard", "--pool", "gem-channels"],
+                        ["--levels", "set,label", "--pairs", "soft"],
+                        ["--levels", "set,label", "--loss", "triplet", "--pairs", "0.6,0.2", "--sampler", "hard-class"]):
+            with self.subTest(" ".join(options)):
+                self.small(csv, *options)
+        for options, why in ((["--loss", "triplet:edge=1"], "there is no edge; there are margin"),
+                             (["--loss", "triplet:form=flat"], "hinge, smooth, soft-margin"),
+                             (["--loss", "triplet:margin"], "KEY=VALUE"), (["--loss", "tripled"], "no loss is named"),
+                             (["--pool", "cgd:avg+sum"], "avg, max, gem"), (["--pool", "avg:3"], "nothing after a colon"),
+                             (["--pairs", "0.2,0.5"], "less alike"), (["--miner", "semi-hard:margin=x"], "a number")):
+            with self.subTest(" ".join(options)):
+                self.assertIn(why, self.small(csv, *options, status=2).stderr)
+        self.assertIn("no column", self.small(csv, "--levels", "maker", status=1).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
