@@ -113,12 +113,12 @@ class Searching(unittest.TestCase):
         self.assertEqual(page.read_text().count("<section>"), 1)
 
     def test_wrong_options_are_explained(self):
-        self.assertIn("kreciprocal", run("search", self.collection, "id:1", "--rerank", "magic", status=1).stderr)
-        self.assertIn("alpha", run("search", self.collection, "id:1", "--expand", "magic", status=1).stderr)
-        self.assertIn("--yes", run("search", self.collection, "id:1", "--yes", "1,x", status=1).stderr)
-        self.assertIn("--within", run("search", self.collection, "id:1", "--within", "x", status=1).stderr)
-        self.assertIn("--fuse", run("search", self.collection, "id:1", "id:2", "--fuse", "x", status=1).stderr)
-        self.assertIn("--trade", run("search", self.collection, "id:1", "--trade", 2, status=1).stderr)
+        self.assertIn("kreciprocal", run("search", self.collection, "id:1", "--rerank", "magic", status=2).stderr)
+        self.assertIn("alpha", run("search", self.collection, "id:1", "--expand", "magic", status=2).stderr)
+        self.assertIn("--yes", run("search", self.collection, "id:1", "--yes", "1,x", status=2).stderr)
+        self.assertIn("--within", run("search", self.collection, "id:1", "--within", "x", status=2).stderr)
+        self.assertIn("--fuse", run("search", self.collection, "id:1", "id:2", "--fuse", "x", status=2).stderr)
+        self.assertIn("--trade", run("search", self.collection, "id:1", "--trade", 2, status=2).stderr)
         run("search", self.collection, "id:1", "id:2", "--fuse", "best", "--rerank", "superglobal", status=1)
         self.assertIn("9999", run("search", self.collection, "id:1", "--yes", "9999", status=1).stderr)
         run("search", self.collection, "id:1", "id:2", status=2)
