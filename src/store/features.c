@@ -17,13 +17,16 @@
     "  id INTEGER NOT NULL UNIQUE, hash BLOB NOT NULL, checksum INTEGER NOT NULL, bytes BLOB NOT NULL);"               \
     "CREATE TABLE settings(bytes_limit INTEGER NOT NULL); INSERT INTO settings VALUES(0);"
 
+#define REMOVE_OLDEST                                                                                                  \
+    "DELETE FROM features WHERE number IN (SELECT number FROM features ORDER BY number "                               \
+    "LIMIT (SELECT 1 + count(*) / 16 FROM features))"
+
 enum { GET, HAS, PUT, OLDEST, STATEMENTS };
 static const char *const sql[STATEMENTS] = {
     [GET] = "SELECT checksum, bytes FROM features WHERE id=?1 AND hash=?2",
     [HAS] = "SELECT 1 FROM features WHERE id=?1 AND hash=?2",
     [PUT] = "INSERT OR REPLACE INTO features(id, hash, checksum, bytes) VALUES(?1,?2,?3,?4)",
-    [OLDEST] = "DELETE FROM features WHERE number IN (SELECT number FROM features ORDER BY number LIMIT "
-               "(SELECT 1 + count(*) / 16 FROM features))",
+    [OLDEST] = REMOVE_OLDEST,
 };
 
 struct lk_features {
