@@ -51,7 +51,7 @@ class Processes(Case):
 
     def command(self, into, batch, *options):
         return [LIKENESS, "train", str(self.csv), "--backbone", str(self.data / "backbone.json"), "--size", "32", "--dim", "16",
-                "--epochs", "2", "--batches", "4", "--batch", str(batch), "--threads", "1", "--optimiser", "sgd", "--rate", "0.05",
+                "--epochs", "2", "--batches", "4", "--batch", str(batch), "--threads", "1", "--optimiser", "sgd", "--rate", "0.01",
                 "--seed", "5", "--into", str(self.folder / into), *options]
 
     def train(self, processes, into, batch, *options, status=0):
@@ -65,14 +65,14 @@ class Processes(Case):
 
     def test_two_processes_do_what_one_does_with_twice_the_batch(self):
         # Sums over the batch are in another order, so that weights differ by 1e-6 of a tensor's length after one step. From
-        # there differences grow tenfold a step and more, as any do in a small network with ReLUs: 1e-3 after two.
+        # there differences grow with every step, faster the longer the steps are: at this rate to 3e-5 after two.
         # The bias in front of the neck is left out: it has no gradient but what rounding leaves.
         for name, options in {
             "softmax": ["--loss", "arcface", "--sampler", "plain"],
             "memory": ["--loss", "contrastive:memory=32", "--accumulate", "2", "--ema", "0.9"],
             "heads": ["--loss", "supcon", "--pool", "cgd", "--dropblock", "0.3"],
         }.items():
-            for steps, tolerance in (1, 1e-5), (2, 1e-3):
+            for steps, tolerance in (1, 1e-5), (2, 3e-4):
                 with self.subTest(name, steps=steps):
                     batches = 2 * steps if "--accumulate" in options else steps
                     each = [*options, "--epochs", "1", "--batches", str(batches), "--schedule", "constant", "--warmup", "0"]
@@ -84,7 +84,7 @@ class Processes(Case):
                     self.assertLess(off, tolerance, where)
             self.train(1, name + "-half", 8, *each)
             half = tensors(self.checkpoint(name + "-half"))
-            self.assertGreater(distance(half, b, skip=("loss", "likeness"))[0], 1e-2, "half the batch would pass as well")
+            self.assertGreater(distance(half, b, skip=("loss", "likeness"))[0], 1e-1, "half the batch would pass as well")
 
     def test_the_same_bytes_every_time(self):
         for into in ("a", "b"):
