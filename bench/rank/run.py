@@ -6,7 +6,8 @@
 full    3,000 queries x 16,000 gallery pictures (the size of Market-1501) from the vectors up, each side in a process of its
         own with all processors: seconds, peak memory, and whether the rankings are the same.
 exact   both sides against the algorithm in float64 on 500 x 3,500, which tells whose rounding their differences are.
-double  the same as full against the peer's algorithm in float64 (10 GiB): whether the rankings are the same. Not by default.
+double  the same as full against the peer's algorithm in float64 (10 GiB), without vectors that are equal: whether
+        the rankings are the same. Not by default.
 local   every re-ranker for one query in collections of the --sizes with a table of 21 neighbours a picture, one thread, for
         several lengths of the shortlist: the time of re-ranking alone. Above a million the same million pictures stand in
         the collection and its table several times (as int8), each query meeting one copy at random.
@@ -108,11 +109,13 @@ def compare(ours, theirs):
             "largest_difference": float(difference.max()), "share_above_1e-5": float((difference > 1e-5).mean())}
 
 
-def take_vectors(options, folder):
-    """The file with the vectors of the full form."""
+def take_vectors(options, folder, distinct=False):
+    """The file with the vectors of the full form. distinct: without those that another equals, among which any order is right."""
     import numpy
     rng = numpy.random.default_rng(1)
     x = numpy.load(options.vectors) if options.vectors else generate(rng, QUERIES + GALLERY, DIM)[0]
+    if distinct:
+        x = x[numpy.sort(numpy.unique(x, axis=0, return_index=True)[1])]
     if len(x) < QUERIES + GALLERY:
         raise SystemExit(f"{options.vectors}: {QUERIES + GALLERY} vectors are wanted")
     x = x[rng.permutation(len(x))[:QUERIES + GALLERY]]
@@ -124,7 +127,7 @@ def take_vectors(options, folder):
 def measure_double(options, folder):
     """Ours beside the peer's algorithm in float64."""
     import numpy
-    vectors, _ = take_vectors(options, folder)
+    vectors, _ = take_vectors(options, folder, distinct=True)
     files = {name: os.path.join(folder, name + ".npy") for name in ("ours", "peer64")}
     for name, path in files.items():
         side(name, options, vectors, path)
