@@ -43,7 +43,9 @@ def main():
     libraries = [line.split()[2] for line in subprocess.run(["ldd", program], capture_output=True, text=True).stdout.splitlines() if "=> /" in line]
     with tempfile.TemporaryDirectory(dir=options.build) as folder:
         collection = pathlib.Path(folder) / "p.lk"
-        subprocess.run([program, "index", options.pictures, "--into", collection, "--model", options.model, "-q"], check=True)
+        index = [program, "index", options.pictures, "--into", collection, "--model", options.model, "-q"]
+        if subprocess.run(index).returncode not in (0, 3):  # 3: some files were no pictures
+            raise SystemExit("the collection could not be made")
         picture = options.query
         for label, what in (("search", ["search", str(collection), picture, "-k", "5"]), ("info", ["info", str(collection)])):
             command = [program, *what]
