@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 
-PEERS = ["pytorch-metric-learning==2.9.0", "open-metric-learning==4.0.0", "faiss-cpu==1.15.1", "torch==2.15.0", "numpy==2.4.6"]
+PEERS = ["pytorch-metric-learning==2.9.0", "faiss-cpu==1.15.1", "torch==2.15.0", "numpy==2.4.6",
+         "gdown==6.5.1", "matplotlib==3.11.2", "omegaconf==2.4.0", "pandas==3.1.1", "validators==0.36.0"]  # what OML imports
+ALONE = ["open-metric-learning==4.0.0"]  # it asks for a numpy below 2 and works with this one
 SIDES = ("likeness", "likeness-depth", "pml-r", "pml-all", "oml")
 DIM = 128
 
@@ -33,6 +35,7 @@ def enter_venv(directory):
     if not os.path.exists(os.path.join(directory, "installed")):
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *ALONE], check=True)
         open(os.path.join(directory, "installed"), "w").close()
     os.environ["LIKENESS_EVAL_VENV"] = directory
     os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
