@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { BATCH = 256 }; /* pictures that are stored at once by lk_searcher_build_local_features */
 
@@ -51,6 +52,14 @@ static bool stored(loading *l, size_t i, const lk_record *record)
     return found;
 }
 
+/* Whether the file is still the one that was indexed: what is kept is kept under the hash of that. */
+static bool unchanged(const lk_record *record)
+{
+    struct stat st;
+    return stat(record->path, &st) == 0 && (uint64_t)st.st_size == record->size &&
+           (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == record->mtime_ns;
+}
+
 static lk_status load_some(void *arg, size_t begin, size_t end, int worker)
 {
     loading *l = arg;
@@ -67,7 +76,7 @@ static lk_status load_some(void *arg, size_t begin, size_t end, int worker)
             uint8_t *bytes = NULL;
             lk_features_row *row = &l->rows[i];
             *row = (lk_features_row){record.id, {record.hash[0], record.hash[1]}, NULL, 0};
-            if (s == LK_OK) s = lk_local_pack(&local, &bytes, &row->size);
+            if (s == LK_OK && unchanged(&record)) s = lk_local_pack(&local, &bytes, &row->size);
             row->bytes = bytes;
         }
         lk_record_free(&record);

@@ -102,11 +102,20 @@ static lk_status take_head(lk_network *net, const char *directory, bool keep_p)
     lk_status s = lk_head_open(directory, net->model, &head, &there);
     if (s != LK_OK || !there) return s;
     bool same = head.pooling.pool == net->pooling.pool && head.pooling.branch_count == net->pooling.branch_count;
-    if (same && net->p && !keep_p)
-        for (size_t i = 0; i < net->pooling.p_count; i++) net->p[i] = head.p[head.pooling.p_count > 1 ? i : 0];
+    size_t exponents = net->pooling.p_count;
+    if (same && net->p && !keep_p &&
+        head.pooling.p_count > exponents) { /* from one a channel to one of all: their mean */
+        double sum = 0;
+        for (size_t i = 0; i < head.pooling.p_count; i++) sum += head.p[i];
+        net->p[0] = (float)(sum / (double)head.pooling.p_count);
+    } else if (same && net->p && !keep_p) {
+        for (size_t i = 0; i < exponents; i++) net->p[i] = head.p[head.pooling.p_count > 1 ? i : 0];
+    }
     for (size_t k = 0; same && k < net->pooling.branch_count; k++)
         same = head.pooling.branches[k].kind == net->pooling.branches[k].kind &&
                head.pooling.branches[k].out == net->pooling.branches[k].out;
+    for (size_t k = 0; same && !keep_p && k < net->pooling.branch_count; k++)
+        net->pooling.branches[k].p = head.pooling.branches[k].p;
     if (same && net->cgd) memcpy(net->cgd, head.cgd, head.width * net->map.channels * sizeof(float));
     if (head.weight && b->weight && head.dim == b->dim && head.width == b->width) {
         memcpy(b->weight, head.weight, b->dim * b->width * sizeof(float));
