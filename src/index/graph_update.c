@@ -2,8 +2,8 @@
  *
  * A removed vertex stays as a stepping stone until consolidation: then every vertex that links to removed ones chooses
  * anew among its other links and those of the removed ones (as FreshDiskANN, Singh et al., 2021), and their places are
- * free for new vectors. One writer works at a time. Whatever takes long it works out beside what searches read, and holds
- * the lock only while it puts a few rows or a pointer in place. */
+ * free for new vectors. One writer works at a time. Whatever takes long it works out beside what searches read, and
+ * holds the lock only while it puts a few rows or a pointer in place. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "index/graph.h"

@@ -238,6 +238,7 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
     if (!automatic && !exact && !type)
         return lk_fail(LK_INVALID, "there is no kind of index named %s: auto, flat, graph or partitioned", kind);
     if (c->in_batch) s = lk_collection_commit(c);
+    if (s == LK_OK) lk_collection_table_blocks(c, 1);
     lk_snapshot *snapshot = NULL;
     lk_segment_row *segments = NULL;
     size_t count = 0;

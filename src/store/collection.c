@@ -4,6 +4,7 @@
  * in blocks, and are on disk before the transaction commits: the commit is the one moment at which the batch becomes
  * real. A crash before it leaves bytes beyond the committed length, which nobody reads and the next writer cuts off. */
 #include "store/collection.h"
+#include "store/blocks.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -20,6 +21,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Blocks that are not in their table before it is written anew, which takes two flushes of a disk. */
+enum { UNTABLED_MOST = 64 };
 
 char *lk_collection_segment_path(const lk_collection *c, uint64_t number)
 {
@@ -178,9 +182,11 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
     for (struct dirent *e; dir && (e = readdir(dir));) {
         unsigned long long number = 0;
         int end = 0;
-        if (e->d_name[0] == '.' || sscanf(e->d_name, "%llu.seg%n", &number, &end) != 1 || end == 0) continue;
-        bool wanted = false;
-        for (size_t i = 0; i < count; i++) wanted |= known[i].number == number && e->d_name[end] == 0;
+        if (e->d_name[0] == '.' || sscanf(e->d_name, "%llu.%n", &number, &end) != 1 || end == 0) continue;
+        const char *kind = e->d_name + end;
+        if (strncmp(kind, "seg", 3) != 0 && strncmp(kind, "blocks", 6) != 0) continue;
+        bool wanted = false, whole = strcmp(kind, "seg") == 0 || strcmp(kind, "blocks") == 0;
+        for (size_t i = 0; whole && i < count; i++) wanted |= known[i].number == number;
         if (!wanted)
             unlinkat(dirfd(dir), e->d_name, 0); /* a leftover of a killed writer: it does no harm if it stays */
     }
@@ -188,6 +194,26 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
     free(folder);
     free(known);
     return LK_OK;
+}
+
+static void table_blocks(lk_collection *c, size_t least, size_t segments)
+{
+    lk_segment_row *rows = NULL;
+    size_t count = 0;
+    if (lk_catalog_segments(&c->catalog, &rows, &count) != LK_OK) return;
+    for (size_t i = count > segments ? count - segments : 0; i < count; i++) {
+        char *path = lk_collection_segment_path(c, rows[i].number);
+        if (path)
+            lk_block_table_update(path, rows[i].number, rows[i].bytes, c->manifest.config.dim, c->manifest.config.dtype,
+                                  least, &c->untabled);
+        free(path);
+    }
+    free(rows);
+}
+
+void lk_collection_table_blocks(lk_collection *c, size_t least)
+{
+    table_blocks(c, least, SIZE_MAX);
 }
 
 /* Cuts off what a killed writer left, and finds where to go on. */
@@ -265,7 +291,10 @@ lk_status lk_collection_open(const char *path, lk_access access, lk_collection *
     if (access == LK_WRITE) LK_TRY(take_lock(c));
     LK_TRY(lk_manifest_read(c->manifest_path, &c->manifest));
     LK_TRY(lk_catalog_open(catalog, access, &c->catalog));
-    if (access == LK_WRITE) LK_TRY(recover(c));
+    if (access == LK_WRITE) {
+        LK_TRY(recover(c));
+        lk_collection_table_blocks(c, UNTABLED_MOST); /* of a collection that an older version wrote */
+    }
     *out = c;
     c = NULL;
 done:
@@ -343,6 +372,7 @@ static lk_status flush(lk_collection *c)
     if (s != LK_OK) return s;
     c->current.bytes = end;
     c->current.rows += p->rows;
+    c->untabled++;
     p->rows = 0;
     sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_SEGMENT_PUT);
     if (!st) return LK_IO;
@@ -560,6 +590,7 @@ lk_status lk_collection_commit(lk_collection *c)
         c->current_is_new = false;
         s = lk_collection_write_manifest(c); /* the batch is real already: this is for the next reader of MANIFEST */
     }
+    if (s == LK_OK && c->untabled >= UNTABLED_MOST) table_blocks(c, UNTABLED_MOST, 2);
     return s;
 done : {
     char message[LK_ERROR_SIZE]; /* what failed matters, not how well the clean-up went */

@@ -165,6 +165,7 @@ lk_status lk_collection_compact(lk_collection *c)
     c->current = w.count ? w.done[w.count - 1] : (lk_segment_row){0};
     s = lk_collection_write_manifest(c);
     lk_collection_drop_orphans(c);
+    if (s == LK_OK) lk_collection_table_blocks(c, 1);
     if (s == LK_OK) lk_features_prune(c->path); /* what it cannot drop costs room alone; `verify` says what is wrong */
 done:
     if (begun && !switched) {

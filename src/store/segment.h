@@ -39,6 +39,14 @@ lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number,
 lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committed, size_t dim, lk_dtype dtype,
                           uint64_t *offset, lk_block *block);
 
+/* What a block of so many rows takes, its header included; 0 when there is no such block. */
+uint64_t lk_segment_block_bytes(uint64_t rows, size_t dim, lk_dtype dtype);
+/* As lk_segment_next where the number of rows is known and the block lies within the mapping: nothing of it is read, so
+ * that its sum is not there. */
+void lk_segment_skip(const lk_map *map, size_t rows, size_t dim, lk_dtype dtype, uint64_t *offset, lk_block *block);
+/* The checksum in the header of the block at offset, which is not checked. */
+uint64_t lk_segment_block_sum(const lk_map *map, uint64_t offset);
+
 /* Whether the block's bytes are those that were written. */
 bool lk_block_intact(const lk_block *block);
 

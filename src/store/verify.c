@@ -1,5 +1,6 @@
 /* Checking a collection: every byte that has a checksum, and that catalog and vectors agree. */
 #include "store/ann.h"
+#include "store/blocks.h"
 #include "store/collection.h"
 #include "store/features.h"
 
@@ -59,6 +60,20 @@ static lk_status check_index(check *k, const lk_segment_row *segments, size_t co
     return LK_OK;
 }
 
+/* A block is as the table says, if that knows it; when it does not no further one is compared. */
+static void check_entry(check *k, const char *path, lk_block_table *table, size_t number, const lk_block *block)
+{
+    if (number >= table->count) return;
+    const lk_block_entry *entry = &table->entries[number];
+    bool same = entry->rows == block->rows;
+    for (size_t i = 0; same && i < block->rows; i++)
+        same = block->ids[i] >= entry->least && block->ids[i] <= entry->most;
+    if (same) return;
+    problem(k, "%s: its table of blocks says something else of block %zu: delete the file that ends in .blocks", path,
+            number);
+    table->count = 0;
+}
+
 static lk_status check_segment(check *k, const lk_segment_row *row)
 {
     lk_collection *c = k->collection;
@@ -68,6 +83,7 @@ static lk_status check_segment(check *k, const lk_segment_row *row)
     char *path = lk_collection_segment_path(c, row->number);
     if (!path) return lk_fail_memory("verification");
     lk_map map = {0};
+    lk_block_table table = {0};
     lk_status s = lk_map_open(path, &map);
     if (s == LK_OK) s = lk_segment_check(&map, path, row->number, config->dim, config->dtype);
     if (s != LK_OK) {
@@ -81,8 +97,14 @@ static lk_status check_segment(check *k, const lk_segment_row *row)
         s = lk_fail_memory("verification");
         goto done;
     }
+    s = lk_block_table_read(path, &map, row->number, row->bytes, config->dim, config->dtype, &table);
+    if (s == LK_NO_MEMORY) goto done;
+    if (s != LK_OK && s != LK_NOT_FOUND)
+        problem(k, "%s: delete it, the next `index` run makes it anew", lk_error_message());
+    s = LK_OK;
     lk_block block = {0};
-    for (uint64_t offset = LK_SEGMENT_HEADER; offset < row->bytes;) {
+    size_t number = 0;
+    for (uint64_t offset = LK_SEGMENT_HEADER; offset < row->bytes; number++) {
         uint64_t at = offset;
         if (lk_segment_next(&map, path, row->bytes, config->dim, config->dtype, &offset, &block) != LK_OK) {
             problem(k, "%s", lk_error_message());
@@ -95,11 +117,13 @@ static lk_status check_segment(check *k, const lk_segment_row *row)
         if (!lk_block_intact(&block))
             problem(k, "%s: the vectors %zu to %zu (block at byte %" PRIu64 ") do not match their checksum", path,
                     block.first_row, block.first_row + block.rows - 1, at);
+        check_entry(k, path, &table, number, &block);
         memcpy(h->ids + block.first_row, block.ids, block.rows * sizeof *h->ids);
         h->rows = block.first_row + block.rows;
     }
     if (h->rows != row->rows) problem(k, "%s: %zu of %" PRIu64 " vectors can be reached", path, h->rows, row->rows);
 done:
+    lk_block_table_free(&table);
     lk_map_close(&map);
     free(path);
     return s;

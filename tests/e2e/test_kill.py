@@ -60,7 +60,7 @@ class Killing(Case):
                               run_json("search", c, pictures / name, "-k", PICTURES)["results"]]
             ours, theirs = rank(killed), rank(whole)
             self.assertEqual(sorted(ours), sorted(theirs))
-        leftovers = [p for p in (killed / "vectors").iterdir() if p.suffix != ".seg"]
+        leftovers = [p for p in (killed / "vectors").iterdir() if p.suffix not in (".seg", ".blocks")]
         self.assertEqual(leftovers, [])
 
     def ids(self, collection):
