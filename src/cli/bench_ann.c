@@ -167,7 +167,7 @@ static lk_status build_from_memory(bench *b, const float *vectors)
     b->build_seconds = lk_now() - start;
     if (s == LK_OK && b->recall > 0) {
         b->effort_count = 1;
-        s = lk_ann_tune(b->context, b->type, b->index, &input, (size_t)b->k, b->recall, 0, b->efforts,
+        s = lk_ann_tune(b->context, b->type, b->index, &input, (size_t)b->k, (size_t)b->k, b->recall, 0, b->efforts,
                         &b->tuned_recall);
     }
     if (s != LK_OK || !b->file) return s;

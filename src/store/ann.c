@@ -183,8 +183,8 @@ static lk_status build_kind(lk_context *context, lk_collection *c, const lk_ann_
                           .memory_limit = options->memory_limit,
                           .seed = options->seed};
     LK_TRY(lk_fail_in(type->build(context, &input, &index), "%s: its %s index", c->path, type->name));
-    LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, options->recall > 0 ? options->recall : DEFAULT_RECALL,
-                       0, &row->effort, &row->recall));
+    LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, LK_ANN_ASKED * TUNING_K,
+                       options->recall > 0 ? options->recall : DEFAULT_RECALL, 0, &row->effort, &row->recall));
     LK_TRY(type->save(index, path));
     LK_TRY(lk_folder_sync(c->path)); /* the folder of indexes may be new */
     snprintf(row->kind, sizeof row->kind, "%s", type->name);

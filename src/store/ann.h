@@ -20,6 +20,10 @@ typedef struct lk_ann_row {
     char why[128]; /* it is of this kind; "" when somebody wanted that */
 } lk_ann_row;
 
+/* The index is asked for so many times the results that are wanted: the best by exact scores are among them where its
+ * own copies of vectors are too coarse to rank them. */
+enum { LK_ANN_ASKED = 2 };
+
 /* LK_OK also when there is none. */
 lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out);
 /* Whether the segments still begin with the rows it was built over. */
