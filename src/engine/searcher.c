@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "engine/filter.h"
 #include "engine/local_features.h"
+#include "store/select.h"
 #include <likeness/engine.h>
 
 #include <math.h>
@@ -215,11 +216,25 @@ lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out)
     return s;
 }
 
-lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_searcher_filter **out)
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, lk_searcher_filter **out)
 {
     pthread_mutex_lock(&searcher->catalog);
-    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, out);
+    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, quickly, out);
     pthread_mutex_unlock(&searcher->catalog);
+    return s;
+}
+
+lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, lk_hit *hits, size_t *count)
+{
+    lk_id_set *set = NULL;
+    size_t kept = 0;
+    pthread_mutex_lock(&searcher->catalog);
+    lk_status s = lk_collection_select_among(searcher->collection, where, *count, hits, &set);
+    pthread_mutex_unlock(&searcher->catalog);
+    for (size_t i = 0; s == LK_OK && i < *count; i++)
+        if (lk_id_set_has(set, hits[i].id)) hits[kept++] = hits[i];
+    if (s == LK_OK) *count = kept;
+    lk_id_set_free(set);
     return s;
 }
 
