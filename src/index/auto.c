@@ -14,7 +14,8 @@
 /* ---- the kind ---- */
 
 /* Bytes a vector in each kind, as measured: the graph keeps 32 links and 8-bit codes beside its ids, with a second byte
- * for components that are no whole numbers, and wide ones projected; the partitions codes of 4 bits for two components and 8-bit copies. */
+ * for components that are no whole numbers, and wide ones projected; the partitions codes of 4 bits for two components
+ * and 8-bit copies. */
 static uint64_t flat_bytes(size_t n, size_t dim)
 {
     return (uint64_t)n * (4 * dim + 8);

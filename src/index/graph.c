@@ -387,8 +387,8 @@ lk_metric lk_graph_index_metric(const lk_graph_index *g)
 
 uint64_t lk_graph_index_bytes(const lk_graph_index *g)
 {
-    size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + g->projection.width + (g->extra ? sizeof *g->extra : 0) +
-                 g->link_stride * sizeof *g->links + sizeof *g->ids;
+    size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + g->projection.width +
+                 (g->extra ? sizeof *g->extra : 0) + g->link_stride * sizeof *g->links + sizeof *g->ids;
     return (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries +
            g->places.capacity * 16;
 }

@@ -66,15 +66,15 @@ typedef struct lk_graph_index_scratch {
     size_t touched_count, touched_capacity;
     lk_near *beam; /* [beam_capacity + 1], rising */
     size_t beam_count, beam_capacity;
-    int16_t *query;  /* [stride]: the query in the units of the codes, rounded */
+    int16_t *query;     /* [stride]: the query in the units of the codes, rounded */
     int16_t *projected; /* [projection.width]: the query in the units of the projected codes */
-    float *units;    /* [stride]: the same unrounded */
-    float *vector;   /* [dim] */
-    bool exact;      /* query is units, and codes are vectors: distances are exact */
-    uint32_t hidden; /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
-    double squares;  /* squared length of the query as it was given */
-    float extra;     /* the query's additional coordinate, in the units of the codes */
-    uint32_t *rows;  /* [rows_capacity] */
+    float *units;       /* [stride]: the same unrounded */
+    float *vector;      /* [dim] */
+    bool exact;         /* query is units, and codes are vectors: distances are exact */
+    uint32_t hidden;    /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
+    double squares;     /* squared length of the query as it was given */
+    float extra;        /* the query's additional coordinate, in the units of the codes */
+    uint32_t *rows;     /* [rows_capacity] */
     uint32_t *distances;
     uint32_t *previews; /* [rows_capacity]: distances in the first components alone */
     size_t rows_capacity;

@@ -17,10 +17,25 @@ enum { VERSION = 1, PAGE = 4096 };
 #define ENDIAN 0x01020304u
 static const char magic[8] = {'L', 'K', 'G', 'R', 'A', 'P', 'H', '\n'};
 
-typedef enum table_kind { CODES, RESIDUALS, EXTRA, LINKS, IDS, DEAD, ENTRIES, OFFSET, SIGNS, PROJECTED, PROJECTION, PROJECTION_GRID, TABLES, LATER = PROJECTED } table_kind;
-static const char *const table_names[TABLES] = {"codes",   "residuals", "lengths", "links",   "ids",
-                                                "removed", "entries",   "offsets", "rotation",
-                                                "projected codes", "projection", "projection's grid"};
+typedef enum table_kind {
+    CODES,
+    RESIDUALS,
+    EXTRA,
+    LINKS,
+    IDS,
+    DEAD,
+    ENTRIES,
+    OFFSET,
+    SIGNS,
+    PROJECTED,
+    PROJECTION,
+    PROJECTION_GRID,
+    TABLES,
+    LATER = PROJECTED
+} table_kind;
+static const char *const table_names[TABLES] = {"codes",    "residuals",       "lengths",    "links",
+                                                "ids",      "removed",         "entries",    "offsets",
+                                                "rotation", "projected codes", "projection", "projection's grid"};
 
 typedef struct file_table {
     uint64_t offset, size; /* from the start of the file; size 0 = absent */
