@@ -105,6 +105,9 @@ struct lk_graph_index {
     size_t entry_count;
 
     uint64_t version; /* counts changes */
+    /* Of vectors that were added: how many, and squared distances from older ones, whole and as projected. */
+    size_t added;
+    double added_whole, added_projected;
     /* Removed vertices that are still linked, and places of those that no longer are. */
     size_t dead_count;
     uint32_t *free_places;

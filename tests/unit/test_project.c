@@ -19,12 +19,12 @@ static void limit_processor(const char *name)
         unsetenv("LIKENESS_CPU");
 }
 
-/* Vectors near a space of `directions` dimensions, with a little noise in all the others. */
-static float *make_vectors(lk_random *random, size_t n, size_t directions)
+/* Vectors near one of the spaces of `directions` dimensions, with a little noise in all the others. */
+static float *make_vectors_of(uint64_t space, lk_random *random, size_t n, size_t directions)
 {
     float *axes = test_malloc(directions * DIM * sizeof *axes), *out = test_malloc(n * DIM * sizeof *out);
     lk_random fixed;
-    lk_random_seed(&fixed, 77); /* every call draws from the same space */
+    lk_random_seed(&fixed, space);
     for (size_t i = 0; i < directions * DIM; i++) axes[i] = (float)lk_random_normal(&fixed);
     for (size_t r = 0; r < n; r++) {
         for (size_t i = 0; i < DIM; i++) out[r * DIM + i] = 0.5f * (float)lk_random_normal(random);
@@ -35,6 +35,11 @@ static float *make_vectors(lk_random *random, size_t n, size_t directions)
     }
     test_free(axes);
     return out;
+}
+
+static float *make_vectors(lk_random *random, size_t n, size_t directions)
+{
+    return make_vectors_of(77, random, n, directions);
 }
 
 static uint8_t *make_codes(size_t directions)
@@ -178,6 +183,7 @@ static void wide_vectors_are_found_by_every_metric(void **state)
         assert_int_equal(graph->projection.width, 64);
         double before = recall(graph, (lk_metric)metric, N, vectors, queries, 100);
         assert_int_equal(lk_graph_index_add(graph, NULL, N, later, vectors + N * DIM), LK_OK);
+        assert_int_equal(graph->projection.width, 64); /* it still fits */
         double after = recall(graph, (lk_metric)metric, 2 * N, vectors, queries, 100);
         print_message("metric %d: recall %.3f, %.3f with later ones\n", metric, before, after);
         assert_true(before >= 0.97 && after >= 0.97);
@@ -185,6 +191,30 @@ static void wide_vectors_are_found_by_every_metric(void **state)
     }
     test_free(vectors);
     test_free(queries);
+}
+
+static void projection_is_given_up_for_vectors_of_other_directions(void **state)
+{
+    (void)state;
+    lk_random random;
+    lk_random_seed(&random, 7);
+    float *vectors = make_vectors(&random, 2 * N, 20), *queries = make_vectors_of(78, &random, QUERIES, 20);
+    float *others = make_vectors_of(78, &random, N, 20);
+    uint64_t later[N];
+    for (size_t i = 0; i < N; i++) later[i] = N + i;
+    memcpy(vectors + N * DIM, others, N * DIM * sizeof *vectors);
+    lk_graph_index *graph = build(LK_L2, N, vectors);
+    assert_int_equal(graph->projection.width, 64);
+    for (size_t i = 0; i < N; i += 50) /* a few at a time */
+        assert_int_equal(lk_graph_index_add(graph, NULL, 50, later + i, others + i * DIM), LK_OK);
+    assert_null(graph->projected);
+    double share = recall(graph, LK_L2, 2 * N, vectors, queries, 100);
+    print_message("recall %.3f\n", share);
+    assert_true(share >= 0.97);
+    lk_graph_index_free(graph);
+    test_free(vectors);
+    test_free(queries);
+    test_free(others);
 }
 
 static void what_varies_in_all_directions_is_not_projected(void **state)
@@ -327,6 +357,7 @@ int main(void)
         cmocka_unit_test(distances_survive_projection),
         cmocka_unit_test(every_processor_and_number_of_threads_trains_the_same),
         cmocka_unit_test(wide_vectors_are_found_by_every_metric),
+        cmocka_unit_test(projection_is_given_up_for_vectors_of_other_directions),
         cmocka_unit_test(what_varies_in_all_directions_is_not_projected),
         cmocka_unit_test_setup_teardown(every_processor_writes_the_same_file_and_finds_the_same, unit_folder,
                                         unit_folder_remove),
