@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "index/graph.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -13,7 +14,8 @@
 /* ---- the kind ---- */
 
 /* Bytes a vector in each kind, as measured: the graph keeps 32 links and 8-bit codes beside its ids, with a second byte
- * for components that are no whole numbers; the partitions codes of 4 bits for two components and 8-bit copies. */
+ * for components that are no whole numbers, and wide ones projected; the partitions codes of 4 bits for two components
+ * and 8-bit copies. */
 static uint64_t flat_bytes(size_t n, size_t dim)
 {
     return (uint64_t)n * (4 * dim + 8);
@@ -21,7 +23,7 @@ static uint64_t flat_bytes(size_t n, size_t dim)
 
 static uint64_t graph_bytes(size_t n, size_t dim, bool whole)
 {
-    return (uint64_t)n * ((whole ? 1 : 2) * ((dim + 63) / 64 * 64) + 140);
+    return (uint64_t)n * ((whole ? 1 : 2) * ((dim + 63) / 64 * 64) + lk_graph_index_projected_most(dim) + 140);
 }
 
 static uint64_t partitioned_bytes(size_t n, size_t dim)

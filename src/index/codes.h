@@ -24,6 +24,14 @@ typedef struct lk_code_kernels {
     void (*l2_u8_rows)(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
                        size_t dim, uint32_t *out);
 
+    /* Squared distance of a query in the units of the codes, unrounded, and a code with its residual (quantise.h; NULL:
+     * none): query, code and residual [dim], dim a multiple of 16. Summed in 16 lanes, so that all variants give the
+     * same. */
+    float (*l2_residual)(const float *query, const uint8_t *code, const int8_t *residual, size_t dim);
+
+    /* Orthonormal Hadamard transform of x [n] in place, n a power of two. All variants give the same. */
+    void (*hadamard)(float *x, size_t n);
+
     /* Those of links [n] before the first that is not below `count`, whose bits in the bitmap `marks` are not set: out
      * [n], in order; returns how many. There must be room for 16 more than are returned. */
     size_t (*unmarked)(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out);
@@ -46,6 +54,8 @@ const lk_code_kernels *lk_code_kernels_for(lk_cpu_features features);
 
 /* The plain kernels: other tables use them for what is left behind the last whole register, and where they have none.
  */
+float lk_plain_l2_residual(const float *query, const uint8_t *code, const int8_t *residual, size_t dim);
+void lk_plain_hadamard(float *x, size_t n);
 size_t lk_plain_unmarked(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out);
 int32_t lk_plain_dot_u8(const int8_t *query, const uint8_t *code, size_t n);
 int32_t lk_plain_dot_u4(const int8_t *query, const uint8_t *code, size_t n);

@@ -2,6 +2,7 @@
 #include "index/codes.h"
 
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -41,10 +42,65 @@ INLINE void l2_u8(const int16_t *query, const uint8_t *codes, size_t stride, con
 static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
                        size_t dim, uint32_t *out)
 {
-    if (dim == 128)
+    if (dim == 64)
+        l2_u8(query, codes, stride, rows, n, 64, out);
+    else if (dim == 128)
         l2_u8(query, codes, stride, rows, n, 128, out);
     else
         l2_u8(query, codes, stride, rows, n, dim, out);
+}
+
+INLINE __m256 square_rest(__m256 sum, const float *query, const uint8_t *code, const int8_t *residual)
+{
+    __m256 value = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)code)));
+    if (residual) {
+        __m256i rest = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)residual));
+        value = _mm256_add_ps(value, _mm256_mul_ps(_mm256_cvtepi32_ps(rest), _mm256_set1_ps(1.0f / 256)));
+    }
+    __m256 difference = _mm256_sub_ps(_mm256_loadu_ps(query), value);
+    return _mm256_add_ps(sum, _mm256_mul_ps(difference, difference));
+}
+
+static float l2_residual(const float *query, const uint8_t *code, const int8_t *residual, size_t dim)
+{
+    __m256 low = _mm256_setzero_ps(), high = low;
+    for (size_t i = 0; i < dim; i += 16) {
+        low = square_rest(low, query + i, code + i, residual ? residual + i : NULL);
+        high = square_rest(high, query + i + 8, code + i + 8, residual ? residual + i + 8 : NULL);
+    }
+    float sums[8];
+    _mm256_storeu_ps(sums, _mm256_add_ps(low, high));
+    for (size_t half = 4; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+static void hadamard(float *x, size_t n)
+{
+    if (n < 8) {
+        lk_plain_hadamard(x, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 8) { /* of each pair the sum below, the difference above */
+        __m256 v = _mm256_loadu_ps(x + i), p = _mm256_permute_ps(v, 0xb1);
+        v = _mm256_blend_ps(_mm256_add_ps(p, v), _mm256_sub_ps(p, v), 0xaa);
+        p = _mm256_permute_ps(v, 0x4e);
+        v = _mm256_blend_ps(_mm256_add_ps(p, v), _mm256_sub_ps(p, v), 0xcc);
+        p = _mm256_permute2f128_ps(v, v, 1);
+        v = _mm256_blend_ps(_mm256_add_ps(p, v), _mm256_sub_ps(p, v), 0xf0);
+        _mm256_storeu_ps(x + i, v);
+    }
+    for (size_t half = 8; half < n; half *= 2) {
+        for (size_t i = 0; i < n; i += 2 * half) {
+            for (size_t j = i; j < i + half; j += 8) {
+                __m256 a = _mm256_loadu_ps(x + j), b = _mm256_loadu_ps(x + j + half);
+                _mm256_storeu_ps(x + j, _mm256_add_ps(a, b));
+                _mm256_storeu_ps(x + j + half, _mm256_sub_ps(a, b));
+            }
+        }
+    }
+    const __m256 scale = _mm256_set1_ps(1.0f / sqrtf((float)n));
+    for (size_t i = 0; i < n; i += 8) _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), scale));
 }
 
 INLINE int32_t sum_lanes(__m256i a)
@@ -156,6 +212,8 @@ static float l2_bf16(const float *query, const uint16_t *row, size_t n)
 const lk_code_kernels lk_codes_avx2 = {
     .name = "avx2",
     .l2_u8_rows = l2_u8_rows,
+    .l2_residual = l2_residual,
+    .hadamard = hadamard,
     .unmarked = lk_plain_unmarked,
     .dot_u8 = dot_u8,
     .dot_u4 = dot_u4,

@@ -2,6 +2,7 @@
 #include "index/codes.h"
 
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -70,10 +71,65 @@ INLINE void l2_u8(int vnni, const int16_t *query, const uint8_t *codes, size_t s
 static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
                        size_t dim, uint32_t *out)
 {
-    if (dim == 128) /* constant: the query stays in registers */
+    if (dim == 64) /* constants: the query stays in registers */
+        l2_u8(VNNI, query, codes, stride, rows, n, 64, out);
+    else if (dim == 128)
         l2_u8(VNNI, query, codes, stride, rows, n, 128, out);
     else
         l2_u8(VNNI, query, codes, stride, rows, n, dim, out);
+}
+
+static float l2_residual(const float *query, const uint8_t *code, const int8_t *residual, size_t dim)
+{
+    const __m512 part = _mm512_set1_ps(1.0f / 256);
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t i = 0; i < dim; i += 16) {
+        __m512 value = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(code + i))));
+        if (residual) {
+            __m512i rest = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(residual + i)));
+            value = _mm512_add_ps(value, _mm512_mul_ps(_mm512_cvtepi32_ps(rest), part));
+        }
+        __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(query + i), value);
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(difference, difference));
+    }
+    float sums[16];
+    _mm512_storeu_ps(sums, sum);
+    for (size_t half = 8; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+/* Sums of x and its partners where the bit of `upper` is not set, differences partner - x where it is. */
+INLINE __m512 butterfly(__m512 x, __m512 partners, __mmask16 upper)
+{
+    return _mm512_mask_sub_ps(_mm512_add_ps(partners, x), upper, partners, x);
+}
+
+static void hadamard(float *x, size_t n)
+{
+    if (n < 16) {
+        lk_plain_hadamard(x, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_loadu_ps(x + i);
+        v = butterfly(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
+        v = butterfly(v, _mm512_permute_ps(v, 0x4e), 0xcccc);
+        v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0xb1), 0xf0f0);
+        v = butterfly(v, _mm512_shuffle_f32x4(v, v, 0x4e), 0xff00);
+        _mm512_storeu_ps(x + i, v);
+    }
+    for (size_t half = 16; half < n; half *= 2) {
+        for (size_t i = 0; i < n; i += 2 * half) {
+            for (size_t j = i; j < i + half; j += 16) {
+                __m512 a = _mm512_loadu_ps(x + j), b = _mm512_loadu_ps(x + j + half);
+                _mm512_storeu_ps(x + j, _mm512_add_ps(a, b));
+                _mm512_storeu_ps(x + j + half, _mm512_sub_ps(a, b));
+            }
+        }
+    }
+    const __m512 scale = _mm512_set1_ps(1.0f / sqrtf((float)n));
+    for (size_t i = 0; i < n; i += 16) _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), scale));
 }
 
 /* Bits are tested in words of 32, sixteen links at once. */
@@ -209,6 +265,8 @@ static float l2_bf16(const float *query, const uint16_t *row, size_t n)
 const lk_code_kernels TABLE = {
     .name = LABEL,
     .l2_u8_rows = l2_u8_rows,
+    .l2_residual = l2_residual,
+    .hadamard = hadamard,
     .unmarked = unmarked,
     .dot_u8 = dot_u8,
     .dot_u4 = dot_u4,

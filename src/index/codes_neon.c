@@ -95,6 +95,8 @@ static float l2_bf16(const float *query, const uint16_t *row, size_t n)
 const lk_code_kernels lk_codes_neon = {
     .name = "neon",
     .l2_u8_rows = l2_u8_rows,
+    .l2_residual = lk_plain_l2_residual,
+    .hadamard = lk_plain_hadamard,
     .unmarked = lk_plain_unmarked,
     .dot_u8 = dot_u8,
     .dot_u4 = dot_u4,

@@ -1,6 +1,7 @@
 /* The definition of the code kernels, in plain C. */
 #include "index/codes.h"
 
+#include <math.h>
 #include <string.h>
 
 static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride, const uint32_t *rows, size_t n,
@@ -15,6 +16,36 @@ static void l2_u8_rows(const int16_t *query, const uint8_t *codes, size_t stride
         }
         out[r] = sum;
     }
+}
+
+float lk_plain_l2_residual(const float *query, const uint8_t *code, const int8_t *residual, size_t dim)
+{
+    float sums[16] = {0};
+    for (size_t i = 0; i < dim; i += 16) {
+        for (size_t j = 0; j < 16; j++) {
+            float rest = residual ? (float)residual[i + j] * (1.0f / 256) : 0;
+            float difference = query[i + j] - ((float)code[i + j] + rest);
+            sums[j] += difference * difference;
+        }
+    }
+    for (size_t half = 8; half > 0; half /= 2)
+        for (size_t j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+void lk_plain_hadamard(float *x, size_t n)
+{
+    float scale = 1.0f / sqrtf((float)n);
+    for (size_t half = 1; half < n; half *= 2) {
+        for (size_t i = 0; i < n; i += 2 * half) {
+            for (size_t j = i; j < i + half; j++) {
+                float a = x[j], b = x[j + half];
+                x[j] = a + b;
+                x[j + half] = a - b;
+            }
+        }
+    }
+    for (size_t i = 0; i < n; i++) x[i] *= scale;
 }
 
 size_t lk_plain_unmarked(const uint32_t *links, size_t n, uint32_t count, const uint64_t *marks, uint32_t *out)
@@ -83,6 +114,8 @@ float lk_plain_l2_bf16(const float *query, const uint16_t *row, size_t n)
 const lk_code_kernels lk_codes_plain = {
     .name = "plain",
     .l2_u8_rows = l2_u8_rows,
+    .l2_residual = lk_plain_l2_residual,
+    .hadamard = lk_plain_hadamard,
     .unmarked = lk_plain_unmarked,
     .dot_u8 = lk_plain_dot_u8,
     .dot_u4 = lk_plain_dot_u4,

@@ -12,6 +12,12 @@
 #include <sys/mman.h>
 
 enum { DEGREE = 32, BUILD_EFFORT = 128 };
+
+/* Codes of graphs of so many vectors are projected, by the narrowest projection that leaves this share of their
+ * variance. Narrower ones mislead the walk: it needs a longer beam than they save time (docs/graph.md has the three
+ * sets that this was measured on). */
+enum { PROJECT_VECTORS = 2048 };
+#define PROJECT_KEEPING 0.875
 #define HUGE_PAGE ((size_t)2 << 20)
 
 /* Aligned and, where it is large, in huge pages: a walk jumps all over the tables. */
@@ -43,7 +49,7 @@ static bool grow_table(lk_graph_index *g, void **table, size_t old_rows, size_t 
 
 lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows)
 {
-    size_t stride = g->quantiser.stride, old = g->capacity;
+    size_t stride = g->quantiser.stride, old = g->capacity, width = g->projection.width;
     if (rows <= old) return LK_OK;
     if (rows > (size_t)INT32_MAX) return lk_fail(LK_LIMIT, "a graph index holds at most 2^31 vectors");
     if (old > 0 && rows < old + old / 4 + 64) rows = old + old / 4 + 64;
@@ -53,6 +59,7 @@ lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows)
         !grow_table(g, (void **)&g->ids, old, rows, sizeof *g->ids) ||
         !grow_table(g, (void **)&g->dead, old / 64, rows / 64, sizeof *g->dead) ||
         (g->keep_residual && !grow_table(g, (void **)&g->residuals, old, rows, stride)) ||
+        (width > 0 && !grow_table(g, (void **)&g->projected, old, rows, width)) ||
         (g->metric == LK_INNER_PRODUCT && !grow_table(g, (void **)&g->extra, old, rows, sizeof *g->extra)))
         return lk_fail_memory("graph index");
     pthread_rwlock_wrlock(&g->lock);
@@ -70,6 +77,7 @@ lk_status lk_graph_index_own(lk_graph_index *g)
         size_t row;
     } tables[] = {{(void **)&g->codes, stride},
                   {(void **)&g->residuals, g->residuals ? stride : 0},
+                  {(void **)&g->projected, g->projection.width},
                   {(void **)&g->extra, g->extra ? sizeof *g->extra : 0},
                   {(void **)&g->links, g->link_stride * sizeof *g->links},
                   {(void **)&g->ids, sizeof *g->ids}};
@@ -144,6 +152,7 @@ void lk_graph_index_free(lk_graph_index *g)
     } else {
         free(g->codes);
         free(g->residuals);
+        free(g->projected);
         free(g->extra);
         free(g->links);
         free(g->ids);
@@ -152,6 +161,7 @@ void lk_graph_index_free(lk_graph_index *g)
     }
     free(g->free_places);
     lk_sq8_free(&g->quantiser);
+    lk_projection_free(&g->projection);
     lk_id_map_free(&g->places);
     pthread_rwlock_destroy(&g->lock);
     pthread_mutex_destroy(&g->mutex);
@@ -167,11 +177,26 @@ typedef struct encoding {
     const uint32_t *vertices; /* vertex of the i-th; NULL: the i-th */
 } encoding;
 
-static double squared_length(const float *vector, size_t dim)
+static lk_status project_rows(void *arg, size_t begin, size_t end, int worker)
 {
-    double sum = 0;
-    for (size_t i = 0; i < dim; i++) sum += (double)vector[i] * vector[i];
-    return sum;
+    (void)worker;
+    encoding *e = arg;
+    lk_graph_index *g = e->g;
+    size_t stride = g->quantiser.stride, width = g->projection.width;
+    int16_t *query = lk_alloc_aligned(stride, sizeof *query), *projected = lk_alloc(width, sizeof *projected);
+    lk_status s = query && projected ? LK_OK : lk_fail_memory("graph index");
+    for (size_t i = begin; s == LK_OK && i < end; i++) {
+        size_t vertex = e->vertices ? e->vertices[i] : i;
+        const uint8_t *code = g->codes + vertex * stride;
+        uint8_t *to = g->projected + vertex * width;
+        for (size_t j = 0; j < stride; j++) query[j] = code[j];
+        lk_projection_query(&g->projection, g->kernels, query, projected);
+        for (size_t j = 0; j < width; j++)
+            to[j] = (uint8_t)(projected[j] < 0 ? 0 : projected[j] > 255 ? 255 : projected[j]);
+    }
+    free(query);
+    free(projected);
+    return s;
 }
 
 static lk_status encode_rows(void *arg, size_t begin, size_t end, int worker)
@@ -185,7 +210,7 @@ static lk_status encode_rows(void *arg, size_t begin, size_t end, int worker)
     for (size_t i = begin; i < end; i++) {
         size_t from = e->order ? e->order[i] : i, vertex = e->vertices ? e->vertices[i] : i;
         const float *given = e->vectors + from * dim;
-        double squares = squared_length(given, dim), scale = 1;
+        double squares = lk_graph_index_squared_length(given, dim), scale = 1;
         if (g->metric == LK_COSINE && squares > 0) scale = 1 / sqrt(squares);
         for (size_t j = 0; j < dim; j++) vector[j] = (float)(given[j] * scale);
         lk_sq8_units(&g->quantiser, vector, units);
@@ -207,7 +232,7 @@ static lk_status train(lk_graph_index *g, size_t n, const float *vectors)
     size_t dim = g->dim;
     if (g->metric != LK_COSINE) {
         for (size_t r = 0; g->metric == LK_INNER_PRODUCT && r < n; r++) {
-            float squares = (float)squared_length(vectors + r * dim, dim);
+            float squares = (float)lk_graph_index_squared_length(vectors + r * dim, dim);
             if (squares > g->longest) g->longest = squares;
         }
         return lk_sq8_train(&g->quantiser, n, dim, vectors, g->seed);
@@ -217,7 +242,7 @@ static lk_status train(lk_graph_index *g, size_t n, const float *vectors)
     if (!sample) return lk_fail_memory("training of a quantiser");
     for (size_t r = 0; r < rows; r++) {
         const float *row = vectors + r * n / rows * dim;
-        double squares = squared_length(row, dim), scale = squares > 0 ? 1 / sqrt(squares) : 1;
+        double squares = lk_graph_index_squared_length(row, dim), scale = squares > 0 ? 1 / sqrt(squares) : 1;
         for (size_t i = 0; i < dim; i++) sample[r * dim + i] = (float)(row[i] * scale);
     }
     lk_status s = lk_sq8_train(&g->quantiser, rows, dim, sample, g->seed);
@@ -228,7 +253,7 @@ static lk_status train(lk_graph_index *g, size_t n, const float *vectors)
 lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vectors)
 {
     for (size_t r = 0; r < n; r++)
-        if (!(squared_length(vectors + r * dim, dim) <= (double)FLT_MAX / 4))
+        if (!(lk_graph_index_squared_length(vectors + r * dim, dim) <= (double)FLT_MAX / 4))
             return lk_fail(LK_INVALID, "vector %zu has a component that is not finite, or is too long", r);
     return LK_OK;
 }
@@ -311,7 +336,8 @@ lk_status lk_graph_index_encode(lk_graph_index *g, lk_pool *pool, size_t n, cons
                                 const uint32_t *order, const uint32_t *vertices)
 {
     encoding e = {g, vectors, ids, order, vertices};
-    return lk_parallel_for(pool, n, 1024, encode_rows, &e);
+    lk_status s = lk_parallel_for(pool, n, 1024, encode_rows, &e);
+    return s == LK_OK && g->projected ? lk_parallel_for(pool, n, 256, project_rows, &e) : s;
 }
 
 /* Codes all vectors in random order as vertices 0 .. n-1: then the first of them are good entries. */
@@ -325,6 +351,18 @@ static lk_status fill(lk_graph_index *g, lk_pool *pool, size_t n, const uint64_t
     if (s == LK_OK) s = lk_graph_index_place_ids(g, vertices, n);
     free(order);
     return s;
+}
+
+/* Wide codes are projected where a projection leaves enough of them. */
+static lk_status project(lk_graph_index *g, lk_pool *pool, size_t n)
+{
+    encoding e = {.g = g};
+    size_t stride = g->quantiser.stride;
+    if (lk_graph_index_projected_most(g->dim) == 0 || n < PROJECT_VECTORS) return LK_OK;
+    lk_status s = lk_projection_train(&g->projection, g->kernels, pool, n, g->codes, stride, PROJECT_KEEPING, g->seed);
+    if (s != LK_OK || g->projection.width == 0) return s;
+    g->projected = table_alloc(g->capacity, g->projection.width);
+    return g->projected ? lk_parallel_for(pool, n, 256, project_rows, &e) : lk_fail_memory("graph index");
 }
 
 lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options *options, lk_metric metric, size_t dim,
@@ -348,6 +386,7 @@ lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options
         goto done;
     }
     LK_TRY(fill(g, pool, n, ids, vectors, vertices));
+    LK_TRY(project(g, pool, n));
     LK_TRY(lk_graph_index_link(g, context, vertices, n, true));
     LK_TRY(lk_graph_index_trim(g, pool));
     *out = g;
@@ -375,8 +414,8 @@ lk_metric lk_graph_index_metric(const lk_graph_index *g)
 
 uint64_t lk_graph_index_bytes(const lk_graph_index *g)
 {
-    size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + (g->extra ? sizeof *g->extra : 0) +
-                 g->link_stride * sizeof *g->links + sizeof *g->ids;
+    size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + g->projection.width +
+                 (g->extra ? sizeof *g->extra : 0) + g->link_stride * sizeof *g->links + sizeof *g->ids;
     return (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries +
            g->places.capacity * 16;
 }

@@ -2,7 +2,8 @@
  *
  * One layer of vertices, each linked to at most `degree` others chosen by the robust pruning of DiskANN (Subramanya et
  * al., 2019). A search walks from the nearest of a few entry vertices towards the query with a beam of the best seen so
- * far, over 8-bit codes; what it finds is scored again with the f32 query. All metrics are walked as Euclidean
+ * far, over 8-bit codes, of wide vectors over codes projected to fewer components (project.h), after which the beam is
+ * compared by the whole codes; what it finds is scored again with the f32 query. All metrics are walked as Euclidean
  * distance: cosine on normalised vectors, inner product with one more coordinate that makes all vectors equally long
  * (Bachrach et al., 2014). Building inserts batches into the graph as it was before the batch (as ParlayANN, Manohar et
  * al., 2024), so threads share nothing and the result does not depend on their number. */
@@ -13,13 +14,14 @@
 #include "base/threads.h"
 #include "index/codes.h"
 #include "index/id_map.h"
+#include "index/project.h"
 #include "index/quantise.h"
 #include <likeness/index.h>
 #include <pthread.h>
 #include <string.h>
 
 #define LK_NO_VERTEX UINT32_MAX
-enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256 };
+enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256, LK_GRAPH_PROJECT_FROM = 256 };
 
 /* A candidate as one sortable number: distance << 32 | vertex << 1 | expanded. */
 typedef uint64_t lk_near;
@@ -64,13 +66,15 @@ typedef struct lk_graph_index_scratch {
     size_t touched_count, touched_capacity;
     lk_near *beam; /* [beam_capacity + 1], rising */
     size_t beam_count, beam_capacity;
-    int16_t *query;  /* [stride]: the query in the units of the codes, rounded */
-    float *units;    /* [stride]: the same unrounded */
-    float *vector;   /* [dim] */
-    bool exact;      /* query is units, and codes are vectors: distances are exact */
-    uint32_t hidden; /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
-    float extra;     /* the query's additional coordinate, in the units of the codes */
-    uint32_t *rows;  /* [rows_capacity] */
+    int16_t *query;     /* [stride]: the query in the units of the codes, rounded */
+    int16_t *projected; /* [projection.width]: the query in the units of the projected codes */
+    float *units;       /* [stride]: the same unrounded */
+    float *vector;      /* [dim] */
+    bool exact;         /* query is units, and codes are vectors: distances are exact */
+    uint32_t hidden;    /* a vertex that the walk acts as if it were not there, or LK_NO_VERTEX */
+    double squares;     /* squared length of the query as it was given */
+    float extra;        /* the query's additional coordinate, in the units of the codes */
+    uint32_t *rows;     /* [rows_capacity] */
     uint32_t *distances;
     uint32_t *previews; /* [rows_capacity]: distances in the first components alone */
     size_t rows_capacity;
@@ -84,11 +88,13 @@ struct lk_graph_index {
     uint64_t seed;
     bool keep_residual;
     lk_sq8 quantiser;
+    lk_projection projection; /* of the codes; width 0: there is none, as in narrow or small graphs and older files */
     const lk_code_kernels *kernels;
 
     size_t count, capacity, live; /* vertices, room for them, those that are not removed */
     uint8_t *codes;               /* [capacity][stride] */
     int8_t *residuals;            /* [capacity][stride] or NULL */
+    uint8_t *projected;           /* [capacity][projection.width]: codes projected; NULL without a projection */
     float *extra;                 /* [capacity]: LK_INNER_PRODUCT only, in the units of the codes */
     float longest;                /* LK_INNER_PRODUCT: squared length that all are brought to */
     uint32_t *links;              /* [capacity][link_stride], LK_NO_VERTEX after the last */
@@ -99,6 +105,9 @@ struct lk_graph_index {
     size_t entry_count;
 
     uint64_t version; /* counts changes */
+    /* Of vectors that were added: how many, and squared distances from older ones, whole and as projected. */
+    size_t added;
+    double added_whole, added_projected;
     /* Removed vertices that are still linked, and places of those that no longer are. */
     size_t dead_count;
     uint32_t *free_places;
@@ -126,6 +135,14 @@ static inline bool lk_graph_index_is_dead(const lk_graph_index *g, uint32_t vert
     return g->dead[vertex / 64] >> (vertex % 64) & 1;
 }
 
+/* The projected code where there is one: what a walk compares. */
+static inline void lk_graph_index_prefetch_near(const lk_graph_index *g, uint32_t vertex)
+{
+    size_t width = g->projected ? g->projection.width : g->quantiser.stride;
+    const uint8_t *code = (g->projected ? g->projected : g->codes) + (size_t)vertex * width;
+    for (size_t i = 0; i < width; i += 64) __builtin_prefetch(code + i);
+}
+
 static inline void lk_graph_index_prefetch_code(const lk_graph_index *g, uint32_t vertex)
 {
     const uint8_t *code = lk_graph_index_code(g, vertex);
@@ -143,6 +160,26 @@ static inline void lk_graph_index_prefetch_links(const lk_graph_index *g, uint32
 {
     const uint32_t *links = lk_graph_index_links(g, vertex);
     for (size_t i = 0; i < g->degree; i += 16) __builtin_prefetch(links + i);
+}
+
+/* In eight sums, which need not wait for each other. */
+static inline double lk_graph_index_squared_length(const float *vector, size_t dim)
+{
+    double sums[8] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + 8 <= dim; i += 8)
+        for (size_t j = 0; j < 8; j++) sums[j] += (double)vector[i + j] * vector[i + j];
+    for (; i < dim; i++) sum += (double)vector[i] * vector[i];
+    for (size_t j = 0; j < 8; j++) sum += sums[j];
+    return sum;
+}
+
+/* Bytes that the projected code of a vector of `dim` components takes at most. */
+static inline size_t lk_graph_index_projected_most(size_t dim)
+{
+    size_t stride = (dim + 63) / 64 * 64;
+    if (stride < LK_GRAPH_PROJECT_FROM || stride > LK_PROJECTION_MOST) return 0;
+    return stride < 2 * LK_PROJECTION_MOST_WIDTH ? stride / 2 : LK_PROJECTION_MOST_WIDTH;
 }
 
 /* graph.c */

@@ -6,12 +6,14 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Bytes of a finished index of this degree, as lk_graph_index_bytes counts them. */
+/* Bytes of a finished index of this degree, as lk_graph_index_bytes counts them; fewer when a narrow projection does.
+ */
 static uint64_t expected_bytes(const lk_ann_input *input, size_t degree, bool exact)
 {
     uint64_t stride = (input->dim + 63) / 64 * 64, slots = 64;
     while (slots / 4 * 3 < input->n) slots *= 2;
-    uint64_t row = stride * (exact ? 1 : 2) + degree * 4 + 8 + (input->metric == LK_INNER_PRODUCT ? 4 : 0);
+    uint64_t row = stride * (exact ? 1 : 2) + lk_graph_index_projected_most(input->dim) + degree * 4 + 8 +
+                   (input->metric == LK_INNER_PRODUCT ? 4 : 0);
     return input->n * row + input->n / 8 + slots * 16 + 64 * row;
 }
 
@@ -92,8 +94,10 @@ static lk_status verify(const char *path)
 static void describe(const void *index, char *text, size_t size_of_text)
 {
     const lk_graph_index *g = index;
-    snprintf(text, size_of_text, "degree %zu, 8-bit codes%s%s", g->degree, g->quantiser.exact ? " (exact)" : "",
-             g->residuals ? ", 8-bit residuals" : "");
+    int length = snprintf(text, size_of_text, "degree %zu, 8-bit codes%s%s", g->degree,
+                          g->quantiser.exact ? " (exact)" : "", g->residuals ? ", 8-bit residuals" : "");
+    if (g->projected && (size_t)length < size_of_text)
+        snprintf(text + length, size_of_text - (size_t)length, ", %zu projected components", g->projection.width);
 }
 
 const lk_ann_type lk_ann_graph = {

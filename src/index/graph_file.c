@@ -17,9 +17,25 @@ enum { VERSION = 1, PAGE = 4096 };
 #define ENDIAN 0x01020304u
 static const char magic[8] = {'L', 'K', 'G', 'R', 'A', 'P', 'H', '\n'};
 
-typedef enum table_kind { CODES, RESIDUALS, EXTRA, LINKS, IDS, DEAD, ENTRIES, OFFSET, SIGNS, TABLES } table_kind;
-static const char *const table_names[TABLES] = {"codes",   "residuals", "lengths", "links",   "ids",
-                                                "removed", "entries",   "offsets", "rotation"};
+typedef enum table_kind {
+    CODES,
+    RESIDUALS,
+    EXTRA,
+    LINKS,
+    IDS,
+    DEAD,
+    ENTRIES,
+    OFFSET,
+    SIGNS,
+    PROJECTED,
+    PROJECTION,
+    PROJECTION_GRID,
+    TABLES,
+    LATER = PROJECTED
+} table_kind;
+static const char *const table_names[TABLES] = {"codes",    "residuals",       "lengths",    "links",
+                                                "ids",      "removed",         "entries",    "offsets",
+                                                "rotation", "projected codes", "projection", "projection's grid"};
 
 typedef struct file_table {
     uint64_t offset, size; /* from the start of the file; size 0 = absent */
@@ -55,6 +71,10 @@ static void list_tables(const lk_graph_index *g, piece *out)
     out[OFFSET] = (piece){g->quantiser.offset, g->dim * sizeof(float)};
     bool rotated = g->quantiser.rotation.signs;
     out[SIGNS] = (piece){g->quantiser.rotation.signs, rotated ? LK_ROTATION_ROUNDS * g->dim * sizeof(float) : 0};
+    const lk_projection *p = &g->projection;
+    out[PROJECTED] = (piece){g->projected, n * p->width};
+    out[PROJECTION] = (piece){p->rows, p->width * p->stride};
+    out[PROJECTION_GRID] = (piece){p->grid, p->width ? (p->width + 2) * sizeof *p->grid : 0};
 }
 
 static uint64_t next_page(uint64_t offset)
@@ -91,6 +111,7 @@ static void fill_header(const lk_graph_index *g, const piece *pieces, file_heade
     uint64_t at = PAGE;
     for (int t = 0; t < TABLES; t++) {
         lk_hash128 sum = lk_hash(pieces[t].bytes, pieces[t].size);
+        if (pieces[t].size == 0 && t >= LATER) continue; /* as files from before there were such tables */
         h->tables[t] = (file_table){at, pieces[t].size, {sum.low, sum.high}};
         at = next_page(at + pieces[t].size);
     }
@@ -114,6 +135,7 @@ lk_status lk_graph_index_save(const lk_graph_index *g, const char *path)
     LK_TRY(lk_atomic_write(file, &h, sizeof h));
     uint64_t at = sizeof h;
     for (int t = 0; t < TABLES; t++) {
+        if (h.tables[t].offset == 0) continue;
         LK_TRY(lk_atomic_write(file, zeros, h.tables[t].offset - at));
         LK_TRY(lk_atomic_write(file, pieces[t].bytes, pieces[t].size));
         at = h.tables[t].offset + pieces[t].size;
@@ -145,8 +167,16 @@ static bool plausible(const file_header *h, uint64_t size)
                              [ENTRIES] = h->entry_count * 4,
                              [OFFSET] = h->dim * 4,
                              [SIGNS] = h->tables[SIGNS].size ? LK_ROTATION_ROUNDS * h->dim * 4 : 0};
+    uint64_t width = h->tables[PROJECTED].size / n;
+    if (width > 0) {
+        if (width % 64 != 0 || width > LK_PROJECTION_MOST_WIDTH || stride > LK_PROJECTION_MOST) return false;
+        want[PROJECTED] = n * width;
+        want[PROJECTION] = width * stride;
+        want[PROJECTION_GRID] = (width + 2) * 4;
+    }
     uint64_t at = PAGE;
     for (int t = 0; t < TABLES; t++) {
+        if (t >= LATER && want[t] == 0 && h->tables[t].size == 0 && h->tables[t].offset == 0) continue;
         if (h->tables[t].size != want[t] || h->tables[t].offset != at) return false;
         at = next_page(at + want[t]);
     }
@@ -178,6 +208,7 @@ static lk_status verify_tables(const char *path, const lk_map *map, const file_h
 {
     for (int t = 0; t < TABLES; t++) {
         const file_table *table = &h->tables[t];
+        if (table->offset == 0) continue;
         lk_hash128 sum = lk_hash(map->bytes + table->offset, table->size);
         if (sum.low != table->sum[0] || sum.high != table->sum[1])
             return lk_fail(LK_CORRUPT, "%s: the checksum of its %s does not match", path, table_names[t]);
@@ -191,6 +222,7 @@ static void point_into(lk_graph_index *g, const file_header *h)
     const file_table *t = h->tables;
     g->codes = base + t[CODES].offset;
     if (t[RESIDUALS].size) g->residuals = (int8_t *)(base + t[RESIDUALS].offset);
+    if (t[PROJECTED].size) g->projected = base + t[PROJECTED].offset;
     if (t[EXTRA].size) g->extra = (float *)(void *)(base + t[EXTRA].offset);
     g->links = (uint32_t *)(void *)(base + t[LINKS].offset);
     g->ids = (uint64_t *)(void *)(base + t[IDS].offset);
@@ -222,9 +254,9 @@ static lk_status check_links(const char *path, const lk_graph_index *g)
     return LK_OK;
 }
 
-static lk_status copy_floats(float **out, const uint8_t *from, uint64_t bytes)
+static lk_status copy_table(void **out, const uint8_t *from, uint64_t bytes)
 {
-    *out = lk_alloc(bytes, 1);
+    *out = lk_alloc_aligned(bytes, 1);
     if (!*out) return lk_fail_memory("graph index");
     memcpy(*out, from, bytes);
     return LK_OK;
@@ -257,9 +289,17 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     point_into(g, &h);
     g->keep_residual = g->residuals != NULL;
     const file_table *t = h.tables;
-    LK_TRY(copy_floats(&g->quantiser.offset, g->map.bytes + t[OFFSET].offset, t[OFFSET].size));
+    LK_TRY(copy_table((void **)&g->quantiser.offset, g->map.bytes + t[OFFSET].offset, t[OFFSET].size));
     g->quantiser.rotation.dim = h.dim;
-    if (t[SIGNS].size) LK_TRY(copy_floats(&g->quantiser.rotation.signs, g->map.bytes + t[SIGNS].offset, t[SIGNS].size));
+    if (t[SIGNS].size)
+        LK_TRY(copy_table((void **)&g->quantiser.rotation.signs, g->map.bytes + t[SIGNS].offset, t[SIGNS].size));
+    if (g->projected) {
+        lk_projection *p = &g->projection;
+        *p = (lk_projection){.width = t[PROJECTED].size / h.count, .stride = g->quantiser.stride};
+        LK_TRY(copy_table((void **)&p->rows, g->map.bytes + t[PROJECTION].offset, t[PROJECTION].size));
+        LK_TRY(copy_table((void **)&p->grid, g->map.bytes + t[PROJECTION_GRID].offset, t[PROJECTION_GRID].size));
+        LK_TRY(lk_projection_measure(p));
+    }
     LK_TRY(check_tables(path, g));
     if (flags & LK_GRAPH_CHANGE) {
         LK_TRY(check_links(path, g));

@@ -26,26 +26,9 @@ typedef struct searching {
 /* Squared distance between the unrounded query and a stored vector, in the units of the codes. */
 static float exact_distance(const lk_graph_index *g, const float *units, uint32_t vertex)
 {
-    const uint8_t *code = lk_graph_index_code(g, vertex);
     size_t stride = g->quantiser.stride;
-    float sums[16] = {0};
-    if (g->residuals) {
-        const int8_t *residual = g->residuals + (size_t)vertex * stride;
-        for (size_t i = 0; i < stride; i += 16)
-            for (size_t j = 0; j < 16; j++) {
-                float difference = units[i + j] - ((float)code[i + j] + (float)residual[i + j] * (1.0f / 256));
-                sums[j] += difference * difference;
-            }
-    } else {
-        for (size_t i = 0; i < stride; i += 16)
-            for (size_t j = 0; j < 16; j++) {
-                float difference = units[i + j] - (float)code[i + j];
-                sums[j] += difference * difference;
-            }
-    }
-    float sum = 0;
-    for (size_t j = 0; j < 16; j++) sum += sums[j];
-    return sum;
+    const int8_t *residual = g->residuals ? g->residuals + (size_t)vertex * stride : NULL;
+    return g->kernels->l2_residual(units, lk_graph_index_code(g, vertex), residual, stride);
 }
 
 /* The score that a caller sees, from the squared distance in the units of the codes. */
@@ -82,10 +65,8 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
     lk_hit *hits = p->hits + q * p->k;
     size_t count = 0;
     bool lower = g->metric == LK_L2;
-    double squares = 0;
     lk_status status = lk_graph_index_aim(g, s, query);
     if (status != LK_OK) return status;
-    for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
     if (p->among)
         lk_graph_index_walk_filtered(g, s, p->among, p->beam);
     else
@@ -102,7 +83,7 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
         if (++rescored == p->k) enough = surely_farther(g, lk_near_distance(s->beam[i]));
         if (p->by_vertex) hit.id = vertex;
         float distance = s->exact ? (float)lk_near_distance(s->beam[i]) : exact_distance(g, s->units, vertex);
-        hit.score = score_of(g, vertex, distance, squares);
+        hit.score = score_of(g, vertex, distance, s->squares);
         if (count == p->k && !before(&hit, &hits[count - 1], lower)) continue;
         size_t at = count < p->k ? count++ : count - 1;
         for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];
@@ -223,14 +204,14 @@ static bool within(const lk_graph_index *g, float score, float bound)
 }
 
 /* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
-static bool collect_within(const searching *p, lk_graph_index_scratch *s, double squares, lk_hit *hits, size_t *count)
+static bool collect_within(const searching *p, lk_graph_index_scratch *s, lk_hit *hits, size_t *count)
 {
     const lk_graph_index *g = p->g;
     bool last = false, lower = g->metric == LK_L2;
     *count = 0;
     for (size_t i = 0; i < s->beam_count; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
-        lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), squares)};
+        lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), s->squares)};
         last = within(g, hit.score, p->bound);
         if (!last || lk_graph_index_is_dead(g, vertex)) continue;
         if (*count == p->k && !before(&hit, &hits[*count - 1], lower)) continue;
@@ -245,8 +226,6 @@ static lk_status range_one(const searching *p, size_t q)
 {
     const lk_graph_index *g = p->g;
     const float *query = p->queries + q * g->dim;
-    double squares = 0;
-    for (size_t i = 0; i < g->dim; i++) squares += (double)query[i] * query[i];
     /* A beam that ends outside of the bound has seen its edge; one that does not is doubled. */
     for (size_t beam = p->beam;; beam *= 2) {
         lk_graph_index_scratch *s = lk_graph_index_borrow(g, beam);
@@ -256,8 +235,7 @@ static lk_status range_one(const searching *p, size_t q)
             lk_graph_index_walk_filtered(g, s, p->among, beam);
         else if (status == LK_OK)
             lk_graph_index_walk(g, s, beam);
-        bool more = status == LK_OK && collect_within(p, s, squares, p->hits + q * p->k, &p->counts[q]) &&
-                    s->beam_count == beam;
+        bool more = status == LK_OK && collect_within(p, s, p->hits + q * p->k, &p->counts[q]) && s->beam_count == beam;
         lk_graph_index_give_back(g, s);
         if (!more || beam >= 2 * p->k || beam >= 2 * g->count) return status;
     }

@@ -15,6 +15,11 @@
 /* Adding consolidates first when more than 1 in this many vertices is a removed one. */
 enum { DEAD_PART = 8, REPAIR_CHUNK = 4096 };
 
+/* A projection is given up when of the vectors added, so many at least, it leaves less than this share of their squared
+ * distances from older ones. It was trained to leave 7/8. */
+enum { ADDED_LEAST = 64, ADDED_MOST = 4096 };
+#define ADDED_KEPT 0.75
+
 static lk_status refuse_mapped(const lk_graph_index *g)
 {
     if (g->map.bytes) return lk_fail(LK_UNSUPPORTED, "the graph index was opened for searching only");
@@ -65,6 +70,39 @@ static void drop_unlinked(lk_graph_index *g, const uint32_t *vertices, size_t n,
     g->free_count -= freed;
 }
 
+/* Vectors that vary in other directions than those that the projection was trained on look all alike to the walk. Then
+ * whole codes are compared from now on. Precondition: vertices [n] are encoded. */
+static lk_status give_up_misfit(lk_graph_index *g, const uint32_t *vertices, size_t n)
+{
+    size_t stride = g->quantiser.stride, width = g->projection.width;
+    lk_graph_index_scratch *s = g->projected && g->entry_count > 0 ? lk_graph_index_borrow(g, 1) : NULL;
+    if (!g->projected || g->entry_count == 0) return LK_OK;
+    if (!s) return lk_fail_memory("graph index");
+    if (g->added > ADDED_MOST) { /* what came long ago counts less */
+        g->added /= 2;
+        g->added_whole /= 2;
+        g->added_projected /= 2;
+    }
+    for (size_t i = 0; i < n; i++, g->added++) {
+        const uint32_t *older = &g->entries[g->added % g->entry_count];
+        uint32_t whole, projected;
+        lk_graph_index_aim_at_vertex(g, s, vertices[i]);
+        g->kernels->l2_u8_rows(s->query, g->codes, stride, older, 1, stride, &whole);
+        g->kernels->l2_u8_rows(s->projected, g->projected, width, older, 1, width, &projected);
+        g->added_whole += whole;
+        g->added_projected += projected;
+    }
+    lk_graph_index_give_back(g, s);
+    double expected = g->added_whole * (double)g->projection.grid[width + 1];
+    if (g->added < ADDED_LEAST || g->added_projected >= ADDED_KEPT * expected) return LK_OK;
+    pthread_rwlock_wrlock(&g->lock);
+    free(g->projected);
+    g->projected = NULL;
+    lk_projection_free(&g->projection);
+    pthread_rwlock_unlock(&g->lock);
+    return LK_OK;
+}
+
 lk_status lk_graph_index_add(lk_graph_index *g, lk_context *context, size_t n, const uint64_t *ids,
                              const float *vectors)
 {
@@ -79,6 +117,7 @@ lk_status lk_graph_index_add(lk_graph_index *g, lk_context *context, size_t n, c
     LK_TRY(take_places(g, n, vertices));
     if (g->extra) LK_TRY(grow_longest(g, n, vectors));
     LK_TRY(lk_graph_index_encode(g, lk_context_pool(context), n, vectors, ids, NULL, vertices));
+    LK_TRY(give_up_misfit(g, vertices, n));
     LK_TRY(lk_graph_index_place_ids(g, vertices, n));
     s = lk_graph_index_link(g, context, vertices, n, false);
     if (s == LK_OK)

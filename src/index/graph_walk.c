@@ -14,8 +14,8 @@
 enum { AT_ONCE = 4 };
 
 /* Of vectors that were rotated at random, the first components tell nearly how far they are (as ADSampling, Gao and
- * Long, 2023): those that seem to be farther than the beam reaches by SLACK eighths are passed over, and the rest of
- * their codes, which lies in other cache lines, is not read. */
+ * Long, 2023): where nothing better tells, those that seem to be farther than the beam reaches by SLACK eighths are
+ * passed over, and the rest of their codes, which lies in other cache lines, is not read. */
 enum { PREVIEW = 128, PREVIEW_FROM = 256, SLACK = 9 };
 
 static void scratch_free(lk_graph_index_scratch *s)
@@ -29,6 +29,7 @@ static void scratch_free(lk_graph_index_scratch *s)
     free(s->vector);
     free(s->rows);
     free(s->distances);
+    free(s->projected);
     free(s->previews);
     free(s);
 }
@@ -48,7 +49,8 @@ static bool grow_scratch(const lk_graph_index *g, lk_graph_index_scratch *s, siz
     if (!s->query) s->query = lk_alloc_aligned(stride, sizeof *s->query);
     if (!s->units) s->units = lk_alloc_aligned(stride, sizeof *s->units);
     if (!s->vector) s->vector = lk_alloc_aligned(stride, sizeof *s->vector);
-    if (!s->query || !s->units || !s->vector) return false;
+    if (!s->projected) s->projected = lk_alloc_aligned(g->projection.width + 1, sizeof *s->projected);
+    if (!s->projected || !s->query || !s->units || !s->vector) return false;
     size_t rows = (AT_ONCE > 3 ? AT_ONCE : 3) * g->link_stride + LK_GRAPH_ENTRIES;
     if (s->rows_capacity < rows) {
         free(s->rows);
@@ -102,14 +104,16 @@ void lk_graph_index_aim_at_vertex(const lk_graph_index *g, lk_graph_index_scratc
     const uint8_t *code = lk_graph_index_code(g, vertex);
     for (size_t i = 0; i < g->quantiser.stride; i++) s->query[i] = code[i];
     s->extra = g->extra ? g->extra[vertex] : 0;
+    for (size_t i = 0; i < g->projection.width; i++)
+        s->projected[i] = g->projected[(size_t)vertex * g->projection.width + i];
 }
 
 static void add_extra(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
-                      uint32_t *out)
+                      float scale, uint32_t *out)
 {
     if (!g->extra) return;
     for (size_t i = 0; i < n; i++) {
-        float difference = g->extra[rows[i]] - s->extra, sum = (float)out[i] + difference * difference;
+        float difference = g->extra[rows[i]] - s->extra, sum = (float)out[i] + scale * difference * difference;
         out[i] = sum < 4.2e9f ? (uint32_t)sum : 4200000000u;
     }
 }
@@ -118,21 +122,34 @@ void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scra
                               uint32_t *out)
 {
     g->kernels->l2_u8_rows(s->query, g->codes, g->quantiser.stride, rows, n, g->quantiser.stride, out);
-    add_extra(g, s, rows, n, out);
+    add_extra(g, s, rows, n, 1, out);
+}
+
+/* Distances as the walk compares them: of the projected codes where there are any. */
+static void near_distances(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
+                           uint32_t *out)
+{
+    if (!g->projected) {
+        lk_graph_index_distances(g, s, rows, n, out);
+        return;
+    }
+    size_t width = g->projection.width;
+    g->kernels->l2_u8_rows(s->projected, g->projected, width, rows, n, width, out);
+    add_extra(g, s, rows, n, g->projection.grid[width + 1], out);
 }
 
 static bool has_preview(const lk_graph_index *g)
 {
-    return g->quantiser.rotation.signs && g->quantiser.stride >= PREVIEW_FROM;
+    return !g->projected && g->quantiser.rotation.signs && g->quantiser.stride >= PREVIEW_FROM;
 }
 
-/* Distances of s->rows [n] into s->distances, without those that are too far for a beam of `limit`; returns how many
- * are left. */
-static size_t near_distances(const lk_graph_index *g, lk_graph_index_scratch *s, size_t n, size_t limit)
+/* near_distances of s->rows [n] into s->distances, without those that the preview shows to be too far for a beam of
+ * `limit`; returns how many are left. */
+static size_t distances_within(const lk_graph_index *g, lk_graph_index_scratch *s, size_t n, size_t limit)
 {
     size_t stride = g->quantiser.stride, left = n;
     if (!has_preview(g)) {
-        lk_graph_index_distances(g, s, s->rows, n, s->distances);
+        near_distances(g, s, s->rows, n, s->distances);
         return n;
     }
     g->kernels->l2_u8_rows(s->query, g->codes, stride, s->rows, n, PREVIEW, s->previews);
@@ -151,8 +168,22 @@ static size_t near_distances(const lk_graph_index *g, lk_graph_index_scratch *s,
     g->kernels->l2_u8_rows(s->query + PREVIEW, g->codes + PREVIEW, stride, s->rows, left, stride - PREVIEW,
                            s->distances);
     for (size_t i = 0; i < left; i++) s->distances[i] += s->previews[i];
-    add_extra(g, s, s->rows, left, s->distances);
+    add_extra(g, s, s->rows, left, 1, s->distances);
     return left;
+}
+
+/* The beam of a walk over projected codes, by the distances of whole codes. */
+static void compare_whole(const lk_graph_index *g, lk_graph_index_scratch *s)
+{
+    size_t n = s->beam_count;
+    if (!g->projected) return;
+    for (size_t done = 0; done < n;) {
+        size_t part = n - done < s->rows_capacity ? n - done : s->rows_capacity, at = done;
+        for (size_t i = 0; i < part; i++) s->rows[i] = lk_near_vertex(s->beam[done + i]);
+        lk_graph_index_distances(g, s, s->rows, part, s->distances);
+        for (size_t i = 0; i < part; i++) lk_near_insert(s->beam, &at, n, lk_near_of(s->distances[i], s->rows[i]) | 1);
+        done += part;
+    }
 }
 
 bool lk_graph_index_reserve_visits(lk_graph_index_scratch *s, size_t more)
@@ -169,7 +200,7 @@ void lk_graph_index_forget_visits(lk_graph_index_scratch *s)
 static void start(const lk_graph_index *g, lk_graph_index_scratch *s, size_t limit)
 {
     size_t n = g->entry_count;
-    lk_graph_index_distances(g, s, g->entries, n, s->distances);
+    near_distances(g, s, g->entries, n, s->distances);
     size_t best = 0;
     for (size_t i = 1; i < n; i++) best = s->distances[i] < s->distances[best] ? i : best;
     s->beam_count = 0;
@@ -193,7 +224,7 @@ static size_t meet(const lk_graph_index *g, lk_graph_index_scratch *s, uint32_t 
         if (preview)
             for (size_t at = 0; at < PREVIEW; at += 64) __builtin_prefetch(lk_graph_index_code(g, rows[i]) + at);
         else
-            lk_graph_index_prefetch_code(g, rows[i]);
+            lk_graph_index_prefetch_near(g, rows[i]);
     }
     return n + more;
 }
@@ -221,9 +252,11 @@ void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, siz
         size_t n = 0;
         if (!lk_graph_index_reserve_visits(s, AT_ONCE * g->link_stride)) break;
         for (size_t i = 0; i < count; i++) n = meet(g, s, nearest[i], n);
+        /* What is expanded mostly stays in the beam, and is compared whole in the end. */
+        for (size_t i = 0; g->projected && i < count; i++) lk_graph_index_prefetch_code(g, nearest[i]);
         s->hops += count;
         s->comparisons += n;
-        n = near_distances(g, s, n, limit);
+        n = distances_within(g, s, n, limit);
         while (next < s->beam_count && s->beam[next] & 1) next++;
         for (size_t i = next; i < s->beam_count && i < next + AT_ONCE; i++)
             lk_graph_index_prefetch_links(g, lk_near_vertex(s->beam[i]));
@@ -235,27 +268,29 @@ void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, siz
         }
     }
     lk_graph_index_forget_visits(s);
+    compare_whole(g, s);
 }
 
 lk_status lk_graph_index_aim(const lk_graph_index *g, lk_graph_index_scratch *s, const float *vector)
 {
     size_t dim = g->dim;
-    double squares = 0;
-    for (size_t i = 0; i < dim; i++) squares += (double)vector[i] * vector[i];
+    double squares = lk_graph_index_squared_length(vector, dim);
     if (!(squares <= (double)FLT_MAX)) return lk_fail(LK_INVALID, "a query has a component that is not finite");
     double scale = 1;
     if (g->metric != LK_L2 && squares > 0) /* only the direction counts */
         scale = sqrt((g->metric == LK_COSINE ? 1.0 : (double)g->longest) / squares);
     for (size_t i = 0; i < dim; i++) s->vector[i] = (float)(vector[i] * scale);
     lk_sq8_units(&g->quantiser, s->vector, s->units);
-    bool exact = g->quantiser.exact && !g->extra && !g->residuals;
     for (size_t i = 0; i < g->quantiser.stride; i++) {
-        float value = rintf(s->units[i]);
-        if (value > LK_CODES_QUERY_MAX) value = LK_CODES_QUERY_MAX;
-        if (!(value >= LK_CODES_QUERY_MIN)) value = LK_CODES_QUERY_MIN; /* also when a damaged file made it NaN */
-        s->query[i] = (int16_t)value;
-        exact = exact && (float)s->query[i] == s->units[i];
+        float value = s->units[i];
+        value = value > LK_CODES_QUERY_MIN ? value : LK_CODES_QUERY_MIN; /* also when a damaged file made it NaN */
+        value = value < LK_CODES_QUERY_MAX ? value : LK_CODES_QUERY_MAX;
+        s->query[i] = (int16_t)((value + 0x1.8p23f) - 0x1.8p23f); /* rintf, in a form that is vectorised */
     }
+    bool exact = g->quantiser.exact && !g->extra && !g->residuals;
+    for (size_t i = 0; exact && i < g->quantiser.stride; i++) exact = (float)s->query[i] == s->units[i];
+    if (g->projected) lk_projection_query(&g->projection, g->kernels, s->query, s->projected);
+    s->squares = squares;
     s->exact = exact;
     s->extra = 0;
     return LK_OK;

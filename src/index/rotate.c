@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "index/codes.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,22 +23,6 @@ void lk_rotation_free(lk_rotation *rotation)
 {
     free(rotation->signs);
     *rotation = (lk_rotation){0};
-}
-
-/* Orthonormal Hadamard transform of n components, n a power of two; it is its own inverse. */
-static void hadamard(float *x, size_t n)
-{
-    float scale = 1.0f / sqrtf((float)n);
-    for (size_t half = 1; half < n; half *= 2) {
-        for (size_t i = 0; i < n; i += 2 * half) {
-            for (size_t j = i; j < i + half; j++) {
-                float a = x[j], b = x[j + half];
-                x[j] = a + b;
-                x[j + half] = a - b;
-            }
-        }
-    }
-    for (size_t i = 0; i < n; i++) x[i] *= scale;
 }
 
 /* Rotations by 45 degrees in the planes of components i and i + ceil(dim / 2): a reflection, its own inverse. */
@@ -60,22 +45,24 @@ static size_t power_below(size_t dim)
 
 void lk_rotate(const lk_rotation *rotation, float *vector)
 {
+    const lk_code_kernels *kernels = lk_code_kernels_for(lk_cpu_detect());
     size_t dim = rotation->dim, power = power_below(dim);
     for (size_t round = 0; round < LK_ROTATION_ROUNDS; round++) {
         const float *signs = rotation->signs + round * dim;
         for (size_t i = 0; i < dim; i++) vector[i] *= signs[i];
-        hadamard(vector + (round % 2 ? dim - power : 0), power);
+        kernels->hadamard(vector + (round % 2 ? dim - power : 0), power);
         if (power != dim) mix_halves(vector, dim);
     }
 }
 
 void lk_rotate_back(const lk_rotation *rotation, float *vector)
 {
+    const lk_code_kernels *kernels = lk_code_kernels_for(lk_cpu_detect());
     size_t dim = rotation->dim, power = power_below(dim);
     for (size_t round = LK_ROTATION_ROUNDS; round-- > 0;) {
         const float *signs = rotation->signs + round * dim;
         if (power != dim) mix_halves(vector, dim);
-        hadamard(vector + (round % 2 ? dim - power : 0), power);
+        kernels->hadamard(vector + (round % 2 ? dim - power : 0), power);
         for (size_t i = 0; i < dim; i++) vector[i] *= signs[i];
     }
 }

@@ -11,26 +11,31 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { N = 120, DIM = 6, TABLES = 104, TABLE_COUNT = 9, HEADER = 616 };
+enum { TABLES = 104, TABLE_COUNT = 12, HEADER = 616 };
 
-static uint8_t *good;
-static size_t good_size;
+static uint8_t *goods[2]; /* narrow; wide, with a projection */
+static size_t good_sizes[2];
 
-static void make_good(lk_metric metric)
+/* Inner products: then there is every table. */
+static void make_good(int wide)
 {
-    static float vectors[N * DIM];
+    size_t n = wide ? 2048 : 120, dim = wide ? 256 : 6;
+    float *vectors = calloc(n * dim, sizeof *vectors);
     lk_random random;
     lk_graph_index *graph;
     char path[64];
     lk_random_seed(&random, 1);
-    for (int i = 0; i < N * DIM; i++) vectors[i] = (float)lk_random_normal(&random);
+    if (!vectors) abort();
+    for (size_t i = 0; i < n * dim; i++) /* wide ones vary along few axes */
+        if (i % dim < 20) vectors[i] = (float)lk_random_normal(&random);
     lk_graph_index_options options = {.degree = 6, .build_effort = 12};
     snprintf(path, sizeof path, "/tmp/likeness-fuzz-%d", (int)getpid());
-    if (lk_graph_index_build(NULL, &options, metric, DIM, N, NULL, vectors, &graph) != LK_OK) abort();
+    if (lk_graph_index_build(NULL, &options, LK_INNER_PRODUCT, dim, n, NULL, vectors, &graph) != LK_OK) abort();
     if (lk_graph_index_remove(graph, 5) != LK_OK || lk_graph_index_save(graph, path) != LK_OK) abort();
-    if (lk_file_read(path, 0, &good, &good_size) != LK_OK) abort();
+    if (lk_file_read(path, 0, &goods[wide], &good_sizes[wide]) != LK_OK) abort();
     unlink(path);
     lk_graph_index_free(graph);
+    free(vectors);
 }
 
 static void use(const char *path, int flags)
@@ -52,12 +57,12 @@ static void use(const char *path, int flags)
     lk_graph_index_free(graph);
 }
 
-static void fit_checksums(uint8_t *image)
+static void fit_checksums(uint8_t *image, size_t size)
 {
     for (int t = 0; t < TABLE_COUNT; t++) {
         uint64_t table[4]; /* offset, size, checksum */
         memcpy(table, image + TABLES + 32 * t, sizeof table);
-        if (table[0] > good_size || table[1] > good_size - table[0]) continue;
+        if (table[0] > size || table[1] > size - table[0]) continue;
         lk_hash128 hash = lk_hash(image + table[0], table[1]);
         memcpy(image + TABLES + 32 * t + 16, &hash.low, 8);
         memcpy(image + TABLES + 32 * t + 24, &hash.high, 8);
@@ -71,17 +76,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[64];
-    if (!good) make_good(LK_INNER_PRODUCT); /* has every table */
+    int wide = size % 4 == 1;
+    if (!goods[wide]) make_good(wide);
+    const uint8_t *good = goods[wide];
+    size_t good_size = good_sizes[wide];
     int fd = memfd_create("fuzz", 0);
     uint8_t *image = malloc(good_size);
     if (fd < 0 || !image) abort();
     memcpy(image, good, good_size);
     for (size_t i = 0; i + 4 <= size; i += 4) {
-        size_t at = (data[i] | (size_t)data[i + 1] << 8) % good_size;
+        size_t at = (data[i] | (size_t)data[i + 1] << 8) * (good_size / 65536 + 1) % good_size;
         if (data[i + 1] & 128) at %= HEADER; /* half of all changes */
         memcpy(image + at, data + i + 2, good_size - at < 2 ? 1 : 2);
     }
-    fit_checksums(image);
+    fit_checksums(image, good_size);
     if (write(fd, image, good_size) != (ssize_t)good_size) abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     use(path, 0);

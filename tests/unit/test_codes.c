@@ -105,6 +105,40 @@ static void gathered_distances_are_exact_for_every_count(void **state)
     free(codes);
 }
 
+/* To the bit: ranks follow from these sums, and codes from these transforms. */
+static void residual_distances_and_transforms_are_the_same_in_all_variants(void **state)
+{
+    (void)state;
+    enum { WIDEST = 1024 };
+    lk_random random;
+    float query[WIDEST], vector[WIDEST], expected[WIDEST], got[WIDEST];
+    uint8_t code[WIDEST];
+    int8_t residual[WIDEST];
+    lk_random_seed(&random, 11);
+    for (size_t round = 0; round < 200; round++) {
+        size_t dim = 16 * (1 + (size_t)lk_random_below(&random, WIDEST / 16)), power = (size_t)1 << round % 11;
+        double exact = 0;
+        fill(&random, code, dim, round);
+        fill(&random, residual, dim, round + 1);
+        for (size_t i = 0; i < dim; i++) query[i] = 128 + 100 * (float)lk_random_normal(&random);
+        for (size_t i = 0; i < power; i++) vector[i] = (float)lk_random_normal(&random);
+        for (size_t i = 0; i < dim; i++)
+            exact += pow((double)query[i] - code[i] - (round % 2 ? residual[i] / 256.0 : 0), 2);
+        float distance = lk_plain_l2_residual(query, code, round % 2 ? residual : NULL, dim);
+        assert_true(fabs((double)distance - exact) <= 1e-5 * exact);
+        memcpy(expected, vector, sizeof vector);
+        lk_plain_hadamard(expected, power);
+        for (int v = 0; v < variant_count; v++) {
+            assert_true(variants[v]->l2_residual(query, code, round % 2 ? residual : NULL, dim) == distance);
+            memcpy(got, vector, sizeof vector);
+            variants[v]->hadamard(got, power);
+            assert_memory_equal(got, expected, power * sizeof *got);
+        }
+        lk_plain_hadamard(expected, power); /* its own inverse */
+        for (size_t i = 0; i < power; i++) assert_true(fabsf(expected[i] - vector[i]) <= 1e-5f * 4);
+    }
+}
+
 static void unmarked_links_come_in_order_up_to_the_first_invalid(void **state)
 {
     (void)state;
@@ -417,6 +451,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_of_codes_are_exact_at_every_length),
         cmocka_unit_test(gathered_distances_are_exact_for_every_count),
+        cmocka_unit_test(residual_distances_and_transforms_are_the_same_in_all_variants),
         cmocka_unit_test(unmarked_links_come_in_order_up_to_the_first_invalid),
         cmocka_unit_test(bf16_is_scored_within_rounding),
         cmocka_unit_test(rotation_keeps_lengths_and_angles_and_can_be_undone),
