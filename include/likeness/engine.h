@@ -187,8 +187,10 @@ LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
 /* Computes the local features that LK_RERANK_GEOMETRIC compares of every picture and keeps them in the collection,
  * those that are there already and of pictures that have not changed excepted. What is not kept is computed when a
  * search meets it, and kept then: so this only saves the first searches the time. limit: bytes that are kept from now
- * on, the oldest go beyond it; 0 = as before, at first 1 GiB. *pictures says how many are looked after. LK_IO
- * (read-only folder), LK_NO_MEMORY, LK_CANCELLED. */
+ * on, the oldest go beyond it; 0 = as before, at first 1 GiB. Nothing that is kept is dropped for what is computed
+ * here: it ends where the limit is reached, and logs how many pictures are left and what would hold all. *pictures says
+ * how many are kept. LK_IO (read-only folder, full disk), LK_UNSUPPORTED (features of a newer version), LK_NO_MEMORY,
+ * LK_CANCELLED. */
 LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_t limit, uint64_t *pictures);
 
 /* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
