@@ -61,6 +61,9 @@ void lk_hash_hex(lk_hash128 hash, char out[33]);
 
 /* Valid UTF-8 without NUL? */
 bool lk_utf8_valid(const char *text);
+/* How many of the first `most` bytes of a text to take so that no character of UTF-8 is cut at the end of them; for
+ * "%.*s". */
+int lk_utf8_fit(const char *text, size_t most);
 
 /* Seconds on a clock that never jumps. */
 double lk_now(void);

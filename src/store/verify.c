@@ -37,6 +37,7 @@ static void problem(check *k, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    text[lk_utf8_fit(text, sizeof text - 1)] = 0;
     k->problems++;
     if (k->report) k->report(k->user, text);
 }

@@ -46,6 +46,37 @@ static void overlong_message_is_cut_not_overrun(void **state)
     assert_int_equal(strlen(lk_error_message()), LK_ERROR_SIZE - 1);
 }
 
+static void a_message_that_is_cut_ends_with_a_whole_character(void **state)
+{
+    (void)state;
+    static const char *const characters[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\xa6\x81"};
+    for (size_t c = 0; c < 4; c++)
+        for (size_t before = 0; before < 4; before++) {
+            char text[4000] = "xxx";
+            text[before] = 0;
+            while (strlen(text) + 4 < sizeof text) strcat(text, characters[c]);
+            lk_fail(LK_IO, "%s", text);
+            assert_in_range(strlen(lk_error_message()), LK_ERROR_SIZE - 4, LK_ERROR_SIZE - 1);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            lk_fail_errno(ENAMETOOLONG, "%s: cannot be opened", text);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            assert_non_null(strstr(lk_error_message(), "File name too long")); /* the reason has room of its own */
+            lk_fail(LK_IO, "%s", text);
+            lk_fail_in(LK_IO, "%s", text);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            assert_int_equal(lk_utf8_fit(text, strlen(text)), strlen(text));
+            for (size_t most = 0; most < 20; most++) {
+                char fitting[32];
+                int n = lk_utf8_fit(text, most);
+                assert_in_range(n, most < 4 ? 0 : most - 3, most);
+                snprintf(fitting, sizeof fitting, "%.*s", n, text);
+                assert_true(lk_utf8_valid(fitting));
+            }
+        }
+    assert_int_equal(lk_utf8_fit("\x80\x80\x80\x80\x80", 4), 4); /* not UTF-8: as it is */
+    assert_int_equal(lk_utf8_fit("short", 64), 5);
+}
+
 static void arena_allocations_do_not_overlap(void **state)
 {
     (void)state;
@@ -383,6 +414,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(message_keeps_context_and_cause),
         cmocka_unit_test(overlong_message_is_cut_not_overrun),
+        cmocka_unit_test(a_message_that_is_cut_ends_with_a_whole_character),
         cmocka_unit_test(arena_allocations_do_not_overlap),
         cmocka_unit_test(every_index_runs_exactly_once),
         cmocka_unit_test(first_failure_comes_back_with_its_message),
