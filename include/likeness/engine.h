@@ -195,7 +195,7 @@ LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_
 
 /* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
  * with the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when
- * something is at `into` already; LK_UNSUPPORTED (not cosine). */
+ * something is at `into` already; LK_UNSUPPORTED (not cosine). Nothing is left when it fails. */
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
 
@@ -227,7 +227,7 @@ LK_API lk_status lk_export_collection(lk_searcher *searcher, const char *csv, lk
 /* Makes a new collection with the model of another: the pictures of a CSV as above, of whose columns only path must be
  * there, with one vector each, in its order. Ids are new. A picture whose size and mtime_ns are not given or not those
  * of its file is embedded anew by the next run of lk_ingest over it. LK_CONFLICT when something is at `path` already;
- * LK_INVALID with the line, and then what was read before stays. */
+ * LK_INVALID with the line. Nothing is left when it fails. */
 LK_API lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path);
 
 /* ---- what two pictures share ---- */

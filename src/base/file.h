@@ -44,6 +44,8 @@ void lk_map_close(lk_map *map);
 
 /* mkdir -p. */
 lk_status lk_make_dirs(const char *path);
+/* The folders that a path lies in. */
+lk_status lk_make_dirs_above(const char *path);
 bool lk_path_exists(const char *path);
 /* "a/b" from "a" and "b"; b alone when it is absolute. malloc'ed, NULL when out of memory. */
 char *lk_path_join(const char *a, const char *b);

@@ -95,6 +95,18 @@ bool lk_utf8_valid(const char *text)
     return true;
 }
 
+lk_status lk_make_dirs_above(const char *path)
+{
+    char *absolute;
+    lk_status s = lk_path_absolute(path, &absolute);
+    if (s != LK_OK) return s;
+    char *slash = strrchr(absolute, '/');
+    slash[slash == absolute] = 0; /* "/x" lies in "/" */
+    s = lk_fail_in(lk_make_dirs(absolute), "%s: cannot be created", path);
+    free(absolute);
+    return s;
+}
+
 int lk_utf8_fit(const char *text, size_t most)
 {
     size_t n = strnlen(text, most), lead = n;

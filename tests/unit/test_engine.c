@@ -1,6 +1,8 @@
 /* Searching, duplicates and evaluating. */
 #include "engine_fixture.h"
 
+#include <sys/resource.h>
+
 /* ---- searching ---- */
 
 /* A collection of all pictures, their shape as label and `set` 0, 1, 2 as a number. */
@@ -239,6 +241,57 @@ static void equal_vectors_are_one_group_and_vectors_of_zeros_are_none(void **sta
     lk_embedder_free(embedder);
 }
 
+/* ---- copies ---- */
+
+static lk_status read_ones(void *user, uint64_t first, size_t count, float *out)
+{
+    (void)user, (void)first;
+    for (size_t i = 0; i < count * 8; i++) out[i] = 1;
+    return LK_OK;
+}
+
+/* An import of n vectors for three pictures. */
+static lk_status import_of(void **state, lk_searcher *like, uint64_t n)
+{
+    lk_rows rows = {.n = n, .dim = 8, .read = read_ones};
+    write_text(at(state, "t.csv"), "path\n/none/a.png\n/none/b.png\n/none/c.png\n");
+    return lk_import_collection(like, at(state, "t.csv"), &rows, at(state, "copy.lk"));
+}
+
+static void a_copy_that_fails_leaves_nothing_and_works_the_next_time(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = new_collection(state, "c.lk", embedder);
+    put_crowds(c, 2500);
+    OK(lk_collection_commit(c));
+    lk_searcher *searcher;
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    write_text(at(state, "t.csv"), "");
+    int before = unit_count_files(*state);
+    struct rlimit all, few;
+    getrlimit(RLIMIT_FSIZE, &all);
+    few = all;
+    few.rlim_cur = 300000; /* enough for a model and an empty catalog */
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &few);
+    lk_status s = lk_augment_collection(searcher, LK_EXPAND_AVERAGE, 0, 2, at(state, "copy.lk"));
+    setrlimit(RLIMIT_FSIZE, &all);
+    assert_int_equal(s, LK_IO);
+    assert_int_equal(unit_count_files(*state), before);
+    assert_int_equal(import_of(state, searcher, 4), LK_INVALID);
+    assert_int_equal(import_of(state, searcher, 2), LK_INVALID);
+    assert_int_equal(unit_count_files(*state), before);
+    OK(lk_augment_collection(searcher, LK_EXPAND_AVERAGE, 0, 2, at(state, "copy.lk")));
+    assert_int_equal(unit_count_files(*state), before + 1);
+    assert_int_equal(import_of(state, searcher, 3), LK_CONFLICT);
+    lk_searcher_free(searcher);
+    OK(lk_searcher_open(NULL, at(state, "copy.lk/"), &searcher));
+    assert_int_equal(lk_searcher_count(searcher), 5001);
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 /* ---- evaluating ---- */
 
 static void near_to(double a, double b)
@@ -399,6 +452,7 @@ int main(void)
         IN_FOLDER(a_collection_with_another_model_inside_is_not_searched),
         IN_FOLDER(crowds_that_touch_are_one_group_however_many_lie_between),
         IN_FOLDER(equal_vectors_are_one_group_and_vectors_of_zeros_are_none),
+        IN_FOLDER(a_copy_that_fails_leaves_nothing_and_works_the_next_time),
         IN_FOLDER(evaluation_equals_a_computation_by_hand),
         IN_FOLDER(a_truth_that_names_unknown_pictures_is_refused),
     };
