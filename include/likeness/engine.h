@@ -259,6 +259,13 @@ LK_API lk_status lk_searcher_find(lk_searcher *searcher, const char *path, lk_re
 /* Up to n pictures with id > after, in order of id (a page of the collection). */
 LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n, lk_results *out);
 
+/* ---- looking after a collection ---- */
+
+/* lk_collection_verify, and that the model and the table of neighbours, if there is one, can be read whole. */
+LK_API lk_status lk_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems);
+/* lk_collection_repair, and a damaged table of neighbours is dropped. */
+LK_API lk_status lk_repair(const char *path, lk_report_fn report, void *user, uint64_t *repairs);
+
 /* ---- evaluating ---- */
 
 /* Reorders the results of one query before they are judged: hits [*count], best first, the query itself perhaps among

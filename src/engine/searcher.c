@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEIGHBOURS "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
-
 /* A snapshot with the number of searches that use it; the searcher itself counts as one. */
 typedef struct view {
     lk_snapshot *snapshot;
@@ -288,7 +286,7 @@ const char *lk_searcher_path(const lk_searcher *searcher)
 
 static void look_for_neighbours(lk_searcher *searcher, view *v)
 {
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     uint64_t stamp = 0;
     lk_status s = path ? lk_knn_open(path, &v->neighbours, &stamp) : LK_NO_MEMORY;
     if (s != LK_OK && s != LK_NOT_FOUND)
@@ -351,7 +349,7 @@ lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k)
     uint64_t *ids = NULL;
     float *vectors = NULL;
     lk_knn *knn = NULL;
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     lk_searcher_view v = lk_searcher_use(searcher);
     size_t n = lk_flat_count(v.index);
     lk_status s = LK_OK;

@@ -175,7 +175,7 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
 }
 
 /* Cuts off what a killed writer left, and finds where to go on. */
-static lk_status recover(lk_collection *c)
+static lk_status recover(lk_collection *c, bool damaged)
 {
     lk_segment_row *rows = NULL;
     size_t count = 0;
@@ -194,7 +194,7 @@ static lk_status recover(lk_collection *c)
     lk_workplace_sweep(c->path);
     LK_TRY(lk_catalog_segments(&c->catalog, &rows, &count));
     c->current = count ? rows[count - 1] : (lk_segment_row){0};
-    if (count) {
+    if (count && !damaged) {
         struct stat st;
         path = lk_collection_segment_path(c, c->current.number);
         if (!path) {
@@ -202,14 +202,16 @@ static lk_status recover(lk_collection *c)
             goto done;
         }
         if (stat(path, &st) != 0) {
-            s = lk_fail_errno(errno, "%s: is missing; `verify` says what is lost", path);
+            s = lk_fail_errno(errno, "%s: is missing; `verify` says what is lost, `verify --repair` goes on without it",
+                              path);
             goto done;
         }
         if ((uint64_t)st.st_size < c->current.bytes) {
-            s = lk_fail(
-                LK_CORRUPT,
-                "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is lost", path,
-                (long long)st.st_size, (unsigned long long)c->current.bytes);
+            s = lk_fail(LK_CORRUPT,
+                        "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is "
+                        "lost, `verify "
+                        "--repair` goes on without it",
+                        path, (long long)st.st_size, (unsigned long long)c->current.bytes);
             goto done;
         }
         if ((uint64_t)st.st_size > c->current.bytes && truncate(path, (off_t)c->current.bytes) != 0)
@@ -225,7 +227,7 @@ done:
     return s;
 }
 
-lk_status lk_collection_open(const char *path, lk_access access, lk_collection **out)
+static lk_status open_collection(const char *path, lk_access access, bool damaged, lk_collection **out)
 {
     *out = NULL;
     lk_collection *c = lk_alloc_zero(1, sizeof *c);
@@ -253,13 +255,28 @@ lk_status lk_collection_open(const char *path, lk_access access, lk_collection *
     if (access == LK_WRITE) LK_TRY(take_lock(c));
     LK_TRY(lk_manifest_read(c->manifest_path, &c->manifest));
     LK_TRY(lk_catalog_open(catalog, access, &c->catalog));
-    if (access == LK_WRITE) LK_TRY(recover(c));
+    if (access == LK_WRITE && !damaged) LK_TRY(recover(c, false));
     *out = c;
     c = NULL;
 done:
     free(catalog);
     lk_collection_close(c);
     return s;
+}
+
+lk_status lk_collection_open(const char *path, lk_access access, lk_collection **out)
+{
+    return open_collection(path, access, false, out);
+}
+
+lk_status lk_collection_recover(lk_collection *c)
+{
+    return recover(c, true);
+}
+
+lk_status lk_collection_open_damaged(const char *path, lk_collection **out)
+{
+    return open_collection(path, LK_WRITE, true, out);
 }
 
 void lk_collection_close(lk_collection *c)

@@ -33,6 +33,10 @@ char *lk_collection_segment_path(const lk_collection *collection, uint64_t numbe
 lk_status lk_collection_write_manifest(lk_collection *collection);
 /* Only a writer may go on: LK_INVALID otherwise. */
 lk_status lk_collection_for_writing(lk_collection *collection);
+/* As a writer, but without a look at anything: what other openings do then is done by lk_collection_recover, which
+ * takes segments that are missing or cut short. */
+lk_status lk_collection_open_damaged(const char *path, lk_collection **out);
+lk_status lk_collection_recover(lk_collection *collection);
 /* Deletes files in vectors/ that the catalog does not know. */
 lk_status lk_collection_drop_orphans(lk_collection *collection);
 

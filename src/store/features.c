@@ -4,11 +4,13 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define APPLICATION_ID 0x4c4b4654 /* "LKFT" */
 #define TABLES                                                                                                         \
@@ -398,19 +400,45 @@ static void check_rows(lk_features *f, lk_report_fn report, void *user, uint64_t
     sqlite3_finalize(st);
 }
 
-lk_status lk_features_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems)
+/* What opening says is left for the caller to judge. */
+static lk_status check_all(const char *path, lk_report_fn report, void *user, uint64_t *problems)
 {
     lk_features *f;
     uint64_t before = *problems;
     lk_status s = open_present(path, &f);
-    if (s == LK_CORRUPT || s == LK_IO || s == LK_UNSUPPORTED) {
-        ++*problems;
-        if (report) report(user, lk_error_message());
-        return LK_OK;
-    }
     if (!f) return s;
     check(f, "PRAGMA quick_check", report, user, problems);
     if (*problems == before) check_rows(f, report, user, problems);
     lk_features_close(f);
     return LK_OK;
+}
+
+lk_status lk_features_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems)
+{
+    lk_status s = check_all(path, report, user, problems);
+    if (s != LK_CORRUPT && s != LK_IO && s != LK_UNSUPPORTED) return s;
+    ++*problems;
+    if (report) report(user, lk_error_message());
+    return LK_OK;
+}
+
+lk_status lk_features_damaged(const char *path, bool *damaged)
+{
+    uint64_t problems = 0;
+    lk_status s = check_all(path, NULL, NULL, &problems);
+    *damaged = problems || s == LK_CORRUPT;
+    return s == LK_CORRUPT || s == LK_UNSUPPORTED ? LK_OK : s;
+}
+
+lk_status lk_features_remove(const char *path)
+{
+    static const char *const ends[] = {"-wal", "-shm", ""};
+    lk_status s = LK_OK;
+    for (size_t i = 0; s == LK_OK && i < sizeof ends / sizeof *ends; i++) {
+        char *file;
+        if (asprintf(&file, "%s/" LK_FEATURES_FILE "%s", path, ends[i]) < 0) return lk_fail_memory(path);
+        if (unlink(file) != 0 && errno != ENOENT) s = lk_fail_errno(errno, "%s: cannot be removed", file);
+        free(file);
+    }
+    return s;
 }

@@ -52,6 +52,11 @@ lk_status lk_features_add(lk_features *features, const lk_features_row *rows, si
  * without features is left as it is. LK_UNSUPPORTED (newer). */
 lk_status lk_features_prune(const char *path);
 
+/* Whether lk_features_verify would report damage; that a file is of a newer version is none. */
+lk_status lk_features_damaged(const char *path, bool *damaged);
+/* Deletes the file; processes that have opened it go on with what they have. */
+lk_status lk_features_remove(const char *path);
+
 /* Calls report with a sentence for everything that is damaged. A collection without features has no problems. */
 lk_status lk_features_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems);
 
