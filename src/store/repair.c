@@ -232,11 +232,10 @@ lk_status lk_collection_repair(const char *path, lk_report_fn report, void *user
     LK_TRY(mend_catalog(&k, &again));
     LK_TRY(drop_features(&k));
     *repairs = k.problems;
-    if (!again) goto done;
     lk_collection_close(k.collection);
     k.collection = NULL;
-    lk_check_free(&k);
-    LK_TRY(lk_collection_open(path, LK_WRITE, &c));
+    LK_TRY(lk_collection_open(path, LK_WRITE, &c)); /* as every writer from now on */
+    if (!again) goto done;
     LK_TRY(lk_collection_compact(c));
     lk_check_tell(&k, "%s: its vectors are written anew without the damaged ones", path);
     *repairs = k.problems;
