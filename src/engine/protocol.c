@@ -220,7 +220,7 @@ static lk_status best_of_block(const study *s, size_t first, size_t n, size_t mo
         size_t kept = 0;
         for (size_t r = 0; r < counts[i] && kept < most; r++) {
             size_t row = study_row(s, hits[i * (most + 1) + r].id);
-            if (row == s->queries[first + i].row) continue;
+            if (row == s->queries[first + i].row || row == SIZE_MAX) continue; /* itself; of a later commit */
             if (scores) scores[i * most + kept] = hits[i * (most + 1) + r].score;
             rows[i * most + kept++] = (uint32_t)row;
         }

@@ -114,22 +114,21 @@ void lk_searcher_free(lk_searcher *searcher)
 
 lk_status lk_searcher_refresh(lk_searcher *searcher)
 {
-    view *fresh = NULL;
+    view *fresh = NULL, *old = NULL;
     uint64_t version;
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_version(searcher->collection, &version);
-    if (s == LK_OK && version != searcher->version) {
-        s = view_new(searcher->collection, &fresh);
-        if (s == LK_OK) searcher->version = version;
+    if (s == LK_OK && version != searcher->version) s = view_new(searcher->collection, &fresh);
+    if (fresh) { /* before another refresh can be ahead of this one */
+        searcher->version = version;
+        pthread_mutex_lock(&searcher->swap);
+        old = searcher->present;
+        searcher->present = fresh;
+        pthread_mutex_unlock(&searcher->swap);
     }
     pthread_mutex_unlock(&searcher->catalog);
-    if (!fresh) return s;
-    pthread_mutex_lock(&searcher->swap);
-    view *old = searcher->present;
-    searcher->present = fresh;
-    pthread_mutex_unlock(&searcher->swap);
     view_release(old);
-    return LK_OK;
+    return s;
 }
 
 const lk_embedder *lk_searcher_embedder(const lk_searcher *searcher)

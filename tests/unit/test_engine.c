@@ -1,9 +1,21 @@
 /* Searching, duplicates and evaluating. */
+#include "base/file.h"
+
 #include "engine_fixture.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 /* ---- searching ---- */
+
+static void put(lk_collection *c, int number, const float *vector)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/none/%05d.png", number);
+    lk_record record = {.path = path};
+    OK(lk_collection_put(c, &record, vector, NULL));
+}
 
 /* A collection of all pictures, their shape as label and `set` 0, 1, 2 as a number. */
 static lk_collection *labelled(void **state, const lk_embedder *embedder)
@@ -73,6 +85,63 @@ static void a_refreshed_searcher_sees_what_was_committed_since(void **state)
     OK(lk_search_id(searcher, id_of(state, c, "p/new.png"), &options, &results));
     assert_int_equal(results.count, PICTURES - 1);
     lk_results_free(&results);
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
+/* Takes up what was committed, as fast as it can. */
+typedef struct refreshing {
+    lk_searcher *searcher;
+    atomic_bool stop;
+} refreshing;
+
+static void *refresh_on(void *arg)
+{
+    refreshing *r = arg;
+    while (!atomic_load(&r->stop)) lk_searcher_refresh(r->searcher);
+    return NULL;
+}
+
+static void the_last_of_many_refreshes_at_once_sees_the_last_commit(void **state)
+{
+    enum { ROUNDS = 150, THREADS = 3 };
+    lk_embedder *embedder = train(1);
+    lk_collection *c = new_collection(state, "c.lk", embedder);
+    refreshing r = {0};
+    pthread_t threads[THREADS];
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &r.searcher));
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&threads[i], NULL, refresh_on, &r), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        put(c, round, (float[8]){1});
+        OK(lk_collection_commit(c));
+    }
+    atomic_store(&r.stop, true);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    OK(lk_searcher_refresh(r.searcher));
+    assert_int_equal(lk_searcher_count(r.searcher), ROUNDS);
+    lk_searcher_free(r.searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
+static void more_results_than_there_are_pictures_are_all_of_them(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = labelled(state, embedder);
+    lk_searcher *searcher;
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    int64_t id = id_of(state, c, "p/c1.png");
+    const lk_search_options many[] = {{.k = SIZE_MAX},
+                                      {.k = SIZE_MAX / 4, .diverse = {.apart = 1e-9f}},
+                                      {.k = SIZE_MAX - 1, .rerank = LK_RERANK_KRECIPROCAL},
+                                      {.k = SIZE_MAX, .range = true, .bound = -1}};
+    for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
+        lk_results results;
+        OK(lk_search_id(searcher, id, &many[i], &results));
+        assert_int_equal(results.count, PICTURES - 1);
+        lk_results_free(&results);
+    }
     lk_searcher_free(searcher);
     lk_collection_close(c);
     lk_embedder_free(embedder);
@@ -172,14 +241,6 @@ static void a_collection_with_another_model_inside_is_not_searched(void **state)
 }
 
 /* ---- duplicates ---- */
-
-static void put(lk_collection *c, int number, const float *vector)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/none/%05d.png", number);
-    lk_record record = {.path = path};
-    OK(lk_collection_put(c, &record, vector, NULL));
-}
 
 /* Two crowds of `each`, all within a hundredth of one another, but every picture nearer to its own crowd than to any of
  * the other; and one that is near to nobody. */
@@ -418,6 +479,37 @@ static void evaluation_equals_a_computation_by_hand(void **state)
     lk_embedder_free(embedder);
 }
 
+/* Puts a picture first that nobody knows. */
+static lk_status name_a_stranger(void *user, const lk_flat *index, uint64_t id, const float *query, lk_hit *hits,
+                                 size_t *count)
+{
+    (void)user, (void)index, (void)id, (void)query;
+    if (*count) hits[0].id = 1000000;
+    return LK_OK;
+}
+
+static void results_that_are_not_in_the_gallery_are_passed_over(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = labelled(state, embedder);
+    lk_searcher *searcher;
+    lk_evaluation out;
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    lk_evaluate_options options = {
+        .depth = 5, .reorder = name_a_stranger, .write_run = at(state, "run"), .html = at(state, "report")};
+    OK(lk_evaluate(NULL, searcher, &options, &out));
+    assert_int_equal(out.runs[0].queries, PICTURES);
+    lk_evaluation_free(&out);
+    uint8_t *text;
+    size_t size;
+    OK(lk_file_read(at(state, "run"), 0, &text, &size));
+    assert_null(strstr((char *)text, "1000000"));
+    free(text);
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void a_truth_that_names_unknown_pictures_is_refused(void **state)
 {
     lk_embedder *embedder = train(1);
@@ -446,6 +538,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_search_finds_the_picture_itself_first_unless_it_is_the_query),
         IN_FOLDER(a_refreshed_searcher_sees_what_was_committed_since),
+        IN_FOLDER(the_last_of_many_refreshes_at_once_sees_the_last_commit),
+        IN_FOLDER(more_results_than_there_are_pictures_are_all_of_them),
         IN_FOLDER(the_length_of_a_query_vector_means_nothing),
         IN_FOLDER(a_table_of_neighbours_holds_as_long_as_the_vectors_do),
         IN_FOLDER(pages_walk_through_all_pictures_once),
@@ -454,6 +548,7 @@ int main(void)
         IN_FOLDER(equal_vectors_are_one_group_and_vectors_of_zeros_are_none),
         IN_FOLDER(a_copy_that_fails_leaves_nothing_and_works_the_next_time),
         IN_FOLDER(evaluation_equals_a_computation_by_hand),
+        IN_FOLDER(results_that_are_not_in_the_gallery_are_passed_over),
         IN_FOLDER(a_truth_that_names_unknown_pictures_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
