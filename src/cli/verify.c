@@ -14,10 +14,12 @@ const cli_command cli_compact = {"compact", "COLLECTION.lk", "Drop the vectors o
 
 static void print_problem(void *user, const char *problem)
 {
-    if (user)
+    if (user) {
         json_array_append_new(user, json_string(problem));
-    else
-        printf("%s\n", problem);
+        return;
+    }
+    cli_put_plain(stdout, problem, SIZE_MAX);
+    putchar('\n');
 }
 
 /* What is wrong, or what was done: to people line by line, as JSON in lists. */

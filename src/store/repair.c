@@ -236,8 +236,11 @@ lk_status lk_collection_repair(const char *path, lk_report_fn report, void *user
     k.collection = NULL;
     LK_TRY(lk_collection_open(path, LK_WRITE, &c)); /* as every writer from now on */
     if (!again) goto done;
+    lk_ann_row index;
+    LK_TRY(lk_ann_row_read(&c->catalog, &index));
     LK_TRY(lk_collection_compact(c));
-    lk_check_tell(&k, "%s: its vectors are written anew without the damaged ones", path);
+    lk_check_tell(&k, "%s: its vectors are written anew without the damaged ones%s", path,
+                  index.number ? ", which its approximate index did not know: `index` builds it anew" : "");
     *repairs = k.problems;
 done:
     lk_check_free(&k);

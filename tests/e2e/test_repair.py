@@ -172,6 +172,28 @@ class Repair(Case):
                 path.write_bytes(whole)
                 run("verify", self.collection)
 
+    def test_long_names_are_cut_between_characters(self):
+        for name in ("\u00e9" * 60, "e" + "\u00e9" * 60):
+            folder = self.folder / name
+            folder.mkdir()
+            collection = self.collection.rename(folder / "c.lk")
+            index = next((collection / "index").iterdir())
+            whole = index.read_bytes()
+            index.write_bytes(whole[:100])
+            told = run_json("info", collection)["index"]
+            self.assertEqual(told["kind"], "unusable")
+            self.assertIn("\u00e9", told["why"])
+            index.write_bytes(whole)
+            self.collection = collection
+
+    def test_control_characters_of_names_stay_out_of_the_terminal(self):
+        for i in range(2):
+            (self.folder / "logos" / f"\x1b[2Jcopy-{i}.svg").write_bytes((self.folder / "logos" / "star-1.svg").read_bytes())
+        run("index", self.folder / "logos", "--into", self.collection, "-q")
+        self.assertNotIn("\x1b", run("dedup", self.collection, "--within", 0.0001).stdout)
+        flip(self.segment, blocks(self.segment)[-2] + 70)
+        self.assertNotIn("\x1b", run("verify", self.collection, "--repair").stdout)
+
     def test_several_at_once(self):
         flip(self.segment, blocks(self.segment)[0] + 70)
         flip(self.segment, 2)
