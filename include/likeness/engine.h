@@ -294,7 +294,7 @@ typedef struct lk_evaluate_options {
     const char *html; /* folder to write the report to; NULL = none */
     const lk_search_options *search; /* for lk_evaluate: rank as searches with these options do (expansion, re-ranking,
                                         the approximate index), depth results each (0 = 1000). NULL = plain and exact */
-    lk_reorder_fn reorder;           /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
+    lk_reorder_fn reorder;           /* re-ranking to judge; wants a depth. NULL = none */
     void *reorder_user;
     const char *name;   /* what the own ranking is called; NULL = "likeness" */
     double level;       /* of confidence intervals; 0 = 0.95 */

@@ -488,6 +488,26 @@ static lk_status name_a_stranger(void *user, const lk_flat *index, uint64_t id, 
     return LK_OK;
 }
 
+static void searches_with_options_are_judged_in_small_collections_too(void **state)
+{
+    lk_embedder *embedder = train(1);
+    lk_collection *c = labelled(state, embedder);
+    lk_searcher *searcher;
+    lk_evaluation plain, reranked;
+    lk_search_options search = {.expand = LK_EXPAND_ALPHA, .expand_alpha = 1e6f}; /* the nearest hardly count */
+    lk_evaluate_options options = {.search = &search};
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    OK(lk_evaluate(NULL, searcher, NULL, &plain));
+    OK(lk_evaluate(NULL, searcher, &options, &reranked)); /* to a depth of 1000, where there are 15 */
+    assert_int_equal(reranked.runs[0].queries, PICTURES);
+    assert_true(fabs(reranked.runs[0].means[LK_EVAL_MAP].mean - plain.runs[0].means[LK_EVAL_MAP].mean) < 0.05);
+    lk_evaluation_free(&plain);
+    lk_evaluation_free(&reranked);
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void results_that_are_not_in_the_gallery_are_passed_over(void **state)
 {
     lk_embedder *embedder = train(1);
@@ -548,6 +568,7 @@ int main(void)
         IN_FOLDER(equal_vectors_are_one_group_and_vectors_of_zeros_are_none),
         IN_FOLDER(a_copy_that_fails_leaves_nothing_and_works_the_next_time),
         IN_FOLDER(evaluation_equals_a_computation_by_hand),
+        IN_FOLDER(searches_with_options_are_judged_in_small_collections_too),
         IN_FOLDER(results_that_are_not_in_the_gallery_are_passed_over),
         IN_FOLDER(a_truth_that_names_unknown_pictures_is_refused),
     };
