@@ -4,14 +4,13 @@
 #include "base/file.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 lk_status lk_derived_begin(lk_searcher *like, const char *path, lk_derived *out)
 {
     lk_collection_config config = lk_searcher_config(like);
     char *model = NULL, *inside = NULL;
-    *out = (lk_derived){.path = strdup(path)};
-    lk_status s = out->path ? LK_OK : lk_fail_memory(path);
+    *out = (lk_derived){0};
+    lk_status s = lk_path_absolute(path, &out->path);
     if (s == LK_OK && lk_path_exists(path)) s = lk_fail(LK_CONFLICT, "%s: is there already", path);
     LK_TRY(s);
     LK_TRY(lk_make_dirs_above(path));

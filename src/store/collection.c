@@ -106,14 +106,17 @@ lk_status lk_collection_create(const char *path, const lk_collection_config *con
     if (lk_path_exists(path)) return lk_fail(LK_CONFLICT, "%s: exists already", path);
     /* Made whole beside its place and then moved there: nobody ever sees half a collection. */
     lk_workplace workplace = {0};
+    char *absolute = NULL; /* without a slash at its end: it is the folder above that is flushed */
     lk_status s;
+    LK_TRY(lk_path_absolute(path, &absolute));
     LK_TRY(lk_workplace_open(path, &workplace));
     LK_TRY(furnish(workplace.path, config));
-    LK_TRY(lk_file_move(workplace.path, path));
+    LK_TRY(lk_file_move(workplace.path, absolute));
     s = lk_collection_open(path, LK_WRITE, out);
 done:
     if (s != LK_OK && workplace.path) give_model_back(workplace.path, config);
     lk_workplace_close(&workplace);
+    free(absolute);
     return s;
 }
 
