@@ -65,6 +65,7 @@ static lk_status check(search *q)
     if (o->shortlist > SHORTLIST_MOST)
         return lk_fail(LK_INVALID, "a shortlist has at most %d pictures, not %zu", SHORTLIST_MOST, o->shortlist);
     if (o->k == 0) o->k = 10;
+    if (o->k > lk_flat_count(q->view.index)) o->k = lk_flat_count(q->view.index);
     if (o->expand_k == 0) o->expand_k = EXPAND_K;
     if (o->expand_alpha == 0) o->expand_alpha = LK_SEARCH_EXPAND_ALPHA;
     if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_search_kreciprocal();

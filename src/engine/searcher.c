@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEIGHBOURS "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
-
 /* A snapshot with the number of searches that use it; the searcher itself counts as one. */
 typedef struct view {
     lk_snapshot *snapshot;
@@ -117,22 +115,21 @@ void lk_searcher_free(lk_searcher *searcher)
 
 lk_status lk_searcher_refresh(lk_searcher *searcher)
 {
-    view *fresh = NULL;
+    view *fresh = NULL, *old = NULL;
     uint64_t version;
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_version(searcher->collection, &version);
-    if (s == LK_OK && version != searcher->version) {
-        s = view_new(searcher->collection, &fresh);
-        if (s == LK_OK) searcher->version = version;
+    if (s == LK_OK && version != searcher->version) s = view_new(searcher->collection, &fresh);
+    if (fresh) { /* before another refresh can be ahead of this one */
+        searcher->version = version;
+        pthread_mutex_lock(&searcher->swap);
+        old = searcher->present;
+        searcher->present = fresh;
+        pthread_mutex_unlock(&searcher->swap);
     }
     pthread_mutex_unlock(&searcher->catalog);
-    if (!fresh) return s;
-    pthread_mutex_lock(&searcher->swap);
-    view *old = searcher->present;
-    searcher->present = fresh;
-    pthread_mutex_unlock(&searcher->swap);
     view_release(old);
-    return LK_OK;
+    return s;
 }
 
 const lk_embedder *lk_searcher_embedder(const lk_searcher *searcher)
@@ -303,7 +300,7 @@ const char *lk_searcher_path(const lk_searcher *searcher)
 
 static void look_for_neighbours(lk_searcher *searcher, view *v)
 {
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     uint64_t stamp = 0;
     lk_status s = path ? lk_knn_open(path, &v->neighbours, &stamp) : LK_NO_MEMORY;
     if (s != LK_OK && s != LK_NOT_FOUND)
@@ -366,7 +363,7 @@ lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k)
     uint64_t *ids = NULL;
     float *vectors = NULL;
     lk_knn *knn = NULL;
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     lk_searcher_view v = lk_searcher_use(searcher);
     size_t n = lk_flat_count(v.index);
     lk_status s = LK_OK;

@@ -4,6 +4,8 @@
 
 #include <likeness/engine.h>
 
+#define LK_NEIGHBOURS_FILE "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
+
 /* Calls fn with the present index, which stays as it is meanwhile. */
 lk_status lk_searcher_with_index(lk_searcher *searcher, lk_status (*fn)(void *user, const lk_flat *index), void *user);
 /* lk_collection_each under the searcher's lock. */

@@ -113,6 +113,14 @@ static void drop_other_files(lk_collection *c, uint64_t number)
     free(folder);
 }
 
+lk_status lk_ann_drop_orphans(lk_collection *c)
+{
+    lk_ann_row row;
+    lk_status s = lk_ann_row_read(&c->catalog, &row);
+    if (s == LK_OK) drop_other_files(c, row.number);
+    return s;
+}
+
 /* ---- building ---- */
 
 /* The live rows of a flat index as one array. ids are row numbers counted over all parts, dead rows too. */

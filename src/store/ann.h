@@ -28,6 +28,8 @@ enum { LK_ANN_ASKED = 2 };
 lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out);
 /* Whether the segments still begin with the rows it was built over. */
 bool lk_ann_row_fits(const lk_ann_row *row, const lk_segment_row *segments, size_t count);
+/* A writer deletes the files in index/ that the catalog does not know. */
+lk_status lk_ann_drop_orphans(lk_collection *collection);
 /* malloc'ed path of index/NNNN.ann. */
 char *lk_ann_path(const char *collection_path, uint64_t number);
 /* Opens the file of a row whose number is not 0; freed by the type's free. Damaged tables are not noticed (the type's

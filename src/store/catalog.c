@@ -72,6 +72,10 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_ANN_2] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall FROM ann",
     [LK_SQL_ANN_PUT] = "INSERT INTO ann VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
     [LK_SQL_FORGET_ANN] = "DELETE FROM ann",
+    /* Of a file that is as large and as old as this one nothing is known: it is read anew. */
+    [LK_SQL_LOSE] = "UPDATE images SET state=1, error=?2, size=0, mtime_ns=0, segment=NULL, row=NULL"
+                    " WHERE id=?1",
+    [LK_SQL_DEAD_BEYOND] = "DELETE FROM dead WHERE segment=?1 AND row>=?2",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
 };
 

@@ -38,6 +38,10 @@ lk_status lk_collection_for_writing(lk_collection *collection);
  * committed. They are a convenience: what cannot be written is left for the next time. The caller is the writer,
  * outside of a batch. */
 void lk_collection_table_blocks(lk_collection *collection, size_t least);
+/* As a writer, but without a look at anything: what other openings do then is done by lk_collection_recover, which
+ * takes segments that are missing or cut short. */
+lk_status lk_collection_open_damaged(const char *path, lk_collection **out);
+lk_status lk_collection_recover(lk_collection *collection);
 /* Deletes files in vectors/ that the catalog does not know. */
 lk_status lk_collection_drop_orphans(lk_collection *collection);
 

@@ -46,12 +46,18 @@ static size_t payload_bytes(size_t rows, size_t dim, lk_dtype dtype)
            padded(rows * lk_dtype_bytes(dtype, dim));
 }
 
-lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+static segment_header make_header(uint64_t number, size_t dim, lk_dtype dtype)
 {
     segment_header h = {
         .version = VERSION, .endian = ENDIAN_MARK, .number = number, .dim = (uint32_t)dim, .dtype = dtype};
     memcpy(h.magic, segment_magic, sizeof h.magic);
     h.sum = lk_hash(&h, 56).low;
+    return h;
+}
+
+lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+{
+    segment_header h = make_header(number, dim, dtype);
     return lk_file_write_atomic(path, &h, sizeof h);
 }
 
@@ -100,6 +106,25 @@ done:
     if (fd >= 0) close(fd);
     free(bytes);
     return s;
+}
+
+lk_status lk_segment_mend_header(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+{
+    segment_header h = make_header(number, dim, dtype);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return lk_fail_errno(errno, "%s: cannot be opened for writing", path);
+    lk_status s = write_at(fd, path, &h, sizeof h, 0);
+    if (s == LK_OK && fdatasync(fd) != 0) s = lk_fail_errno(errno, "%s: cannot be written", path);
+    close(fd);
+    return s;
+}
+
+bool lk_segment_header_intact(const lk_map *map)
+{
+    segment_header h;
+    if (map->size < sizeof h) return false;
+    memcpy(&h, map->bytes, sizeof h);
+    return memcmp(h.magic, segment_magic, sizeof h.magic) == 0 && h.sum == lk_hash(&h, 56).low;
 }
 
 lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype)

@@ -33,6 +33,11 @@ lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dt
 /* Checks the header of a mapped segment. LK_CORRUPT, LK_UNSUPPORTED. */
 lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype);
 
+/* Whether a mapped segment has a header that is as it was written, whatever it says. */
+bool lk_segment_header_intact(const lk_map *map);
+/* Writes the header of a file anew, in place. LK_IO. */
+lk_status lk_segment_mend_header(const char *path, uint64_t number, size_t dim, lk_dtype dtype);
+
 /* Reads the block at *offset (start with LK_SEGMENT_HEADER) of the first `committed` bytes and moves *offset behind it;
  * first_row counts on from the block before (start with a zeroed block). Only the block's header is checked.
  * LK_CORRUPT. */

@@ -2,6 +2,7 @@
 #include "store/where.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <ctype.h>
@@ -34,8 +35,10 @@ static const struct {
 
 static lk_status bad(const parser *p, const char *wanted)
 {
-    if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%s\" ends where %s is wanted", p->text, wanted);
-    return lk_fail(LK_INVALID, "the filter \"%s\": at \"%.20s\" %s is wanted", p->text, p->at, wanted);
+    int most = lk_utf8_fit(p->text, 400); /* of a long filter too the message says where and what */
+    if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%.*s\" ends where %s is wanted", most, p->text, wanted);
+    return lk_fail(LK_INVALID, "the filter \"%.*s\": at \"%.*s\" %s is wanted", most, p->text, lk_utf8_fit(p->at, 20),
+                   p->at, wanted);
 }
 
 static void skip_blanks(parser *p)

@@ -153,6 +153,7 @@ static void senseless_predicates_are_refused_with_the_place(void **state)
         {"label = 'a", "quote is not closed"},
         {"label = a b", "at \"b\""},
         {"'a\"b' = 1", "cannot be called"},
+        {"label = a xéééééééééééé", "at \"xééééééééé\" "}, /* not cut within a character */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *message = found(c, cases[i][0]);
