@@ -78,9 +78,10 @@ class Repair(Case):
     def test_what_is_made_of_the_vectors_is_dropped(self):
         index = next((self.collection / "index").iterdir())
         used = [i for i, byte in enumerate(index.read_bytes()) if byte]  # what fills sections up is not looked at
+        table = self.segment.with_suffix(".blocks")
         for path, at, count in ((index, 2, 1), (index, used[len(used) // 2], 1), (index, used[-1], 1),
                                 (self.collection / "neighbours.knn", 3, 1), (self.collection / "neighbours.knn", 500, 1),
-                                (self.collection / "features.db", 4096 * 4, 9000)):
+                                (table, 3, 1), (table, len(table.read_bytes()) - 1, 1), (self.collection / "features.db", 4096 * 4, 9000)):
             with self.subTest(file=path.name, at=at):
                 whole = path.read_bytes()
                 catalog = (self.collection / "catalog.db").read_bytes()
@@ -105,7 +106,7 @@ class Repair(Case):
         said = self.repair()
         self.assertEqual(said.count("its vector is lost"), BATCH)
         self.assertIn("logos/", said)
-        self.unchanged_but("vectors/000001.seg", "MANIFEST", "features.db", *(n for n in self.files if n.startswith("index/")))
+        self.unchanged_but("vectors/000001.seg", "vectors/000001.blocks", "MANIFEST", "features.db", *(n for n in self.files if n.startswith("index/")))
         self.comes_back(BATCH)
 
     def test_a_damaged_end_is_cut_off(self):
@@ -120,7 +121,7 @@ class Repair(Case):
                 self.assertEqual(said.count("its vector is lost"), BATCH)
                 self.assertIn(f"is cut off after {24 - BATCH} of 24 vectors", said)
                 self.assertEqual(self.segment.read_bytes(), whole[:last])
-                self.unchanged_but("vectors/000001.seg", *(n for n in self.files if n.startswith("index/")))
+                self.unchanged_but("vectors/000001.seg", "vectors/000001.blocks", *(n for n in self.files if n.startswith("index/")))
                 self.comes_back(BATCH)
                 self.assertEqual(self.segment.read_bytes()[:last], whole[:last])
                 self.assertEqual(blocks(self.segment)[-2:], [last, end])
