@@ -54,6 +54,7 @@ typedef struct lk_model_info {
     int64_t leading;          /* tokens in front of them that are no places (class token, registers) */
     bool tokens;              /* features are [N, leading + places, channels]; else [N, channels, h, w] */
     bool text;                /* the directory has a text tower */
+    bool tokenizer;           /* and the files of a tokenizer, without which texts cannot be embedded */
     uint64_t parameters;      /* numbers in its weights, running statistics included */
     uint64_t weight_bytes;    /* of the file; 0 without one */
 } lk_model_info;

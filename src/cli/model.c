@@ -64,13 +64,13 @@ static int show(const char *directory, bool json)
     lk_model_info i = lk_model_info_of(model);
     int status = EXIT_DONE;
     if (json) {
-        status = cli_print_json(
-            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "architecture",
-                      i.architecture, "family", i.family, "parameters", (json_int_t)i.parameters, "height",
-                      (json_int_t)i.height, "width", (json_int_t)i.width, "dim", (json_int_t)i.dim, "channels",
-                      (json_int_t)i.channels, "places", (json_int_t)i.places, "text", (int)i.text, "file_bytes",
-                      (json_int_t)i.weight_bytes, "weight_bytes", (json_int_t)stats.weight_bytes, "activation_bytes",
-                      (json_int_t)stats.activation_bytes, "scratch_bytes", (json_int_t)stats.scratch_bytes));
+        status = cli_print_json(json_pack(
+            "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:I}", "architecture", i.architecture,
+            "family", i.family, "parameters", (json_int_t)i.parameters, "height", (json_int_t)i.height, "width",
+            (json_int_t)i.width, "dim", (json_int_t)i.dim, "channels", (json_int_t)i.channels, "places",
+            (json_int_t)i.places, "text", (int)i.text, "tokenizer", (int)i.tokenizer, "file_bytes",
+            (json_int_t)i.weight_bytes, "weight_bytes", (json_int_t)stats.weight_bytes, "activation_bytes",
+            (json_int_t)stats.activation_bytes, "scratch_bytes", (json_int_t)stats.scratch_bytes));
     } else {
         const double mib = 1 << 20;
         printf("architecture  %s (%s)\n", i.architecture, i.family);
@@ -81,7 +81,11 @@ static int show(const char *directory, bool json)
                i.channels);
         printf("features      %" PRId64 " channels at %" PRId64 " places%s\n", i.channels, i.places,
                i.leading ? ", and a class token" : "");
-        printf("texts         %s\n", i.text ? "yes: likeness search --text" : "no");
+        printf("texts         %s\n", i.tokenizer ? "yes: likeness search --text"
+                                     : i.text
+                                         ? "no: the files of the tokenizer are missing (tokenizer.json, or vocab.json "
+                                           "and merges.txt; spiece.model)"
+                                         : "no");
         printf("memory        %.1f MiB of weights, %.1f MiB for one picture at a time (f32)\n",
                (double)stats.weight_bytes / mib, (double)(stats.activation_bytes + stats.scratch_bytes) / mib);
     }

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "models/registry.h"
+#include "models/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +263,7 @@ static lk_status build(lk_model *m, const lk_registry_row *row, const json_t *co
     s = lk_graph_check(m->graph);
     if (s != LK_OK) return lk_fail_in(s, "%s: config.json", folder);
     fill_info(m, row, &b, text);
+    m->info.tokenizer = row->text && lk_tokenizer_exists(folder);
     return LK_OK;
 }
 

@@ -139,7 +139,8 @@ typedef struct reading {
     bool wanted;  /* one multiplies them, or adds them into codes */
     bool refused; /* one needs more than 8 bits */
     int count;
-    lk_node pool; /* the last that is a max pool of codes */
+    bool averaged; /* one takes the mean over all positions */
+    lk_node pool;  /* the last that is a max pool of codes */
 } reading;
 
 static void note_readers(const lk_executor *e, lk_node reader, reading *readings, const bool *codes)
@@ -158,9 +159,22 @@ static void note_readers(const lk_executor *e, lk_node reader, reading *readings
         else if (node->op == LK_OP_MAX_POOL && codes[reader]) {
             readings[from].wanted = true;
             readings[from].pool = reader;
-        } else if (node->op != LK_OP_GLOBAL_AVG)
+        } else if (node->op == LK_OP_GLOBAL_AVG)
+            readings[from].averaged = true;
+        else
             readings[from].refused = true;
     }
+}
+
+/* Whether the group that ends here multiplies codes and adds what its block began with. Were the sum not of codes, what
+ * it adds could not be either, back to the last change of size; the mean evens out what codes lose. */
+static bool adds_codes(const lk_executor *e, lk_node last)
+{
+    lk_node anchor = e->fused[last].anchor;
+    if (anchor < 0 || e->in_types[anchor] == lk_executor_type(e)) return false;
+    for (int i = 0; i < e->fused[anchor].chain_count; i++)
+        if (e->fused[anchor].other[i] >= 0) return true;
+    return false;
 }
 
 lk_status lk_calibration_apply(const lk_calibration *c, lk_executor *e)
@@ -185,7 +199,8 @@ lk_status lk_calibration_apply(const lk_calibration *c, lk_executor *e)
         lk_op op = lk_at(g, i)->op;
         bool plain = op != LK_OP_INPUT && op != LK_OP_PARAMETER && op != LK_OP_POSITIONS && op != LK_OP_RESHAPE &&
                      op != LK_OP_TOKENS && e->fused[i].same_as < 0;
-        if (ends && plain && !e->pinned[i] && readings[i].wanted && !readings[i].refused)
+        bool wanted = readings[i].wanted || (readings[i].averaged && adds_codes(e, i));
+        if (ends && plain && !e->pinned[i] && wanted && !readings[i].refused)
             codes[i] = codes_for(c, i, &e->types[i], &e->scales[i]);
         /* What only a max pool reads takes its codes: whatever they cut off is never the largest. */
         if (codes[i] && readings[i].count == 1 && readings[i].pool) {

@@ -9,7 +9,10 @@ void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh)
 {
     lk_weights *w = e->weights;
     *fresh = e->next_piece == w->count;
-    if (!*fresh) return w->pieces[e->next_piece++].data;
+    if (!*fresh) {
+        const struct lk_piece *piece = &w->pieces[e->next_piece++];
+        return piece->bytes == bytes ? piece->data : NULL;
+    }
     if (!lk_grow((void **)&w->pieces, &w->capacity, w->count + 1, sizeof *w->pieces)) return NULL;
     void *data = lk_alloc_aligned(bytes ? bytes : 1, 1);
     if (!data) return NULL;

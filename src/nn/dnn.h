@@ -35,10 +35,10 @@ typedef struct lk_dnn_op {
     size_t offsets[LK_DNN_ARGS]; /* bytes into that memory; 0 unless set afterwards */
     int count;
     size_t scratch; /* bytes */
-    /* x sigmoid(factor x) of the result, by a kernel of our own afterwards; nothing when numbers is 0 */
+    /* x sigmoid(factor x) of the result x / unit, by a kernel of our own afterwards; nothing when numbers is 0 */
     struct lk_dnn_swish {
         lk_type type;
-        float factor;
+        float unit; /* -ln(2) / factor */
         void *data;
         size_t numbers;
     } swish;

@@ -17,7 +17,7 @@ static void run_primitives(void *arg, size_t begin, size_t end)
         dnnl_status_t s = dnnl_primitive_execute(primitive, job->e->dnn.stream, op->count, op->args);
         if (s != dnnl_success) job->status = (int)s;
         if (op->swish.numbers)
-            job->e->team.kernels->swish(op->swish.type, op->swish.factor, op->swish.data, op->swish.numbers);
+            job->e->team.kernels->swish(op->swish.type, op->swish.unit, op->swish.data, op->swish.numbers);
     }
 }
 

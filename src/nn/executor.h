@@ -32,10 +32,11 @@ typedef struct lk_winograd {
     int post_count;
 } lk_winograd;
 
-/* A product by kernels of our own: y = after(before(x W^T + bias) + other). Weights in panels of 64 outputs. */
+/* A product by kernels of our own: y = after(before(x W^T + bias) + other). Weights in panels of 64 outputs, the last
+ * of as many sixteens as there are outputs for. */
 typedef struct lk_product {
     const void *weights;
-    const float *bias; /* NULL = none */
+    const float *bias; /* filled up to whole panels; NULL = none */
     size_t k, out;
     int before, after, other; /* activations, -1 = none; number in step->views, 0 = none */
 } lk_product;
@@ -106,7 +107,8 @@ struct lk_executor {
     float **results; /* per output of the graph: [batch, ...] */
 };
 
-/* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory. */
+/* The next piece of the weights; *fresh says whether it must be filled. NULL when out of memory, or should the executor
+ * that this one shares with have asked for another size here (pieces go by shapes and types alone, so it has not). */
 void *lk_weights_next(lk_executor *e, size_t bytes, bool *fresh);
 /* Takes back the pieces from number `first` on: what asked for them is compiled anew. Those of other executors stay. */
 void lk_weights_rewind(lk_executor *e, size_t first);
@@ -154,9 +156,11 @@ void lk_winograd_weights(const lk_nn_kernels *kernels, lk_type type, const float
 size_t lk_winograd_scratch(const lk_executor *e, const lk_step *step);
 void lk_winograd_run(lk_executor *e, lk_step *step);
 
-/* Whether our own kernels take a product of this type: by its shape alone, but for the rows. */
-bool lk_product_fits(const lk_executor *e, lk_type type, size_t k, size_t out);
-/* Weights [out][k] into panels: k * out numbers of the type. */
+/* Whether our own kernels take a product of this type: by its shape alone, but for the rows. single: a row per picture,
+ * not many. */
+bool lk_product_fits(const lk_executor *e, lk_type type, size_t k, size_t out, bool single);
+/* Weights [out][k] into panels, and the bytes that takes. */
+size_t lk_product_bytes(lk_type type, size_t k, size_t out);
 void lk_product_weights(const lk_nn_kernels *kernels, lk_type type, const float *weights, size_t k, size_t out,
                         void *packed);
 size_t lk_product_scratch(const lk_executor *e);

@@ -30,7 +30,7 @@ typedef struct lk_head {
     size_t queries, keys, width; /* width: a multiple of 16, at most LK_HEAD_WIDTH */
     float scale;
     bool causal;    /* row t of q sees rows 0..t of k */
-    float *saved;   /* [queries][keys] receives the probabilities; NULL = not wanted */
+    float *saved;   /* [queries][keys] receives the probabilities of f32; NULL = not wanted */
     float *scratch; /* lk_head_scratch floats */
 } lk_head;
 enum { LK_HEAD_WIDTH = 128, LK_HEAD_ROWS = 6 };
@@ -40,9 +40,11 @@ static inline size_t lk_head_scratch(size_t keys, size_t width)
     return columns * width * 2 + LK_HEAD_ROWS * (2 * columns + 2 * width) + 64;
 }
 
-/* What follows a product of 64 columns: y = after(before(sums + bias) + other), rows `y_step` elements apart. */
+/* What follows a product of w = 16 vectors columns, at most 64: y = after(before(sums + bias) + other), rows `y_step`
+ * elements apart. */
 typedef struct lk_finish {
-    const float *bias; /* [64]; NULL = none */
+    int vectors;
+    const float *bias; /* [w]; NULL = none */
     int before, after; /* lk_activation; -1 = none */
     const void *other; /* as y lies (perhaps y itself); NULL = none */
     lk_type other_type, y_type;
@@ -58,9 +60,13 @@ typedef struct lk_nn_kernels {
     /* The other way: bf16 and integers round to nearest even, integers saturate. */
     void (*store)(lk_type type, float scale, const float *src, size_t n, void *dst);
 
+    /* to [n][3] = three planes of n stored numbers. */
+    void (*interleave)(lk_type type, const void *const planes[3], size_t n, void *to);
+
     void (*activate)(lk_activation kind, float *x, size_t n);
-    /* x = x sigmoid(factor x) for n stored numbers, f32 or bf16, in place. */
-    void (*swish)(lk_type type, float factor, void *x, size_t n);
+    /* t = unit t / (1 + 2^t) for n stored numbers, f32 or bf16, in place: x sigmoid(factor x) of x = unit t where
+     * unit = -ln(2) / factor. */
+    void (*swish)(lk_type type, float unit, void *t, size_t n);
     /* gx += gy * f'(x) */
     void (*activate_gradient)(lk_activation kind, const float *x, const float *gy, size_t n, float *gx);
     /* x = exp(x * scale - max) / sum, in place. */
@@ -87,18 +93,18 @@ typedef struct lk_nn_kernels {
      * rows `step` apart; and 36 rows back to 4x4 positions plus bias, NULL = not wanted. */
     void (*winograd_in)(const float *const taps[36], size_t channels, float *out, size_t step);
     void (*winograd_out)(const float *in, size_t step, size_t channels, const float *bias, float *const out[16]);
-    /* y [rows][64] = (more: +=) a [rows][n] b [n][64]; every sum runs over n in order. */
-    void (*product64)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, bool more, float *y,
-                      size_t y_step);
-    void (*finish64)(const lk_finish *finish, const float *sums, size_t rows); /* sums [rows][64] */
+    /* y [rows][w] = (more: +=) a [rows][n] b [n][w] for w = 16 vectors, at most 64; every sum runs over n in order. */
+    void (*product)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, int vectors, bool more,
+                    float *y, size_t y_step);
+    void (*finish)(const lk_finish *finish, const float *sums, size_t rows); /* sums [rows][64] */
     /* The same of bf16 by F(2x2, 3x3): tiles of 4x4 positions (channels a multiple of 32) to 16 rows; back to 2x2
-     * positions (of f32 or bf16) plus bias; and products, b [n / 2][64] holding two neighbours of n in one word. NULL
+     * positions (of f32 or bf16) plus bias; and products, b [n / 2][w] holding two neighbours of n in one word. NULL
      * without bf16 instructions. */
     void (*winograd2_in)(const uint16_t *const taps[16], size_t channels, uint16_t *out, size_t step);
     void (*winograd2_out)(const float *in, size_t step, size_t channels, const float *bias, bool relu, lk_type type,
                           void *const out[4]);
-    void (*product64_bf16)(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, bool more,
-                           float *y, size_t y_step);
+    void (*product_bf16)(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, int vectors,
+                         bool more, float *y, size_t y_step);
 
     /* Down the columns of [rows][n]: sums of x - shift and of its squares; of gy and of gy (x - mean) rstd; and
      * gx = (write) or += a gy + b x + c. gate: a ReLU lies behind a x + b, a and then b [n]; or NULL. */

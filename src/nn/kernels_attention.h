@@ -105,6 +105,7 @@ static void attention_f32(const lk_head *h)
 }
 
 #if defined(__AVX512BF16__)
+#include "nn/kernels_swish.h"
 
 /* As multiply_rows, over pairs: a [r][pair] and b [pair][64] hold two bf16 each. `ahead`: memory that is fetched
  * meanwhile, a line for every pair. */
@@ -138,40 +139,121 @@ static void multiply_some_pairs(int rows, const uint32_t *a, size_t a_step, cons
 #undef CALL
 }
 
-static void multiply_all_pairs(int rows, const uint32_t *a, size_t a_step, const uint32_t *b, size_t step, size_t panel,
-                               size_t pairs, size_t width, float *y, size_t y_step)
+/* 16 rows of 16 words, turned. */
+static inline void turn_words(__m512i r[16])
 {
-    for (size_t j = 0; j < width; j += 64, b += panel)
-        multiply_some_pairs(rows, a, a_step, b, step, pairs, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j,
-                            y_step, false, b);
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        for (int h = 0; h < 2; h++) {
+            r[i + 2 * h] = _mm512_unpacklo_epi64(t[i + h], t[i + 2 + h]);
+            r[i + 2 * h + 1] = _mm512_unpackhi_epi64(t[i + h], t[i + 2 + h]);
+        }
+    }
+    for (int i = 0; i < 8; i++) { /* blocks of four words: quarters of rows i % 4 + 4 j */
+        int a = i % 4 + i / 4 * 8;
+        t[i] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0x88);
+        t[i + 8] = _mm512_shuffle_i32x4(r[a], r[a + 4], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd);
+        r[i + 4] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+        r[i + 12] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+    }
+}
+
+/* Keys in panels of at most 64, as alike as 16 divides them: of the first `vectors` sixteens, those before panel i. */
+static size_t panel_begin(size_t vectors, size_t i)
+{
+    return vectors * i / ((vectors + 3) / 4);
+}
+
+/* kt: panels [pair of components][key], v [pair of keys][component]: neighbours in one word. */
+static void turn_keys(const lk_head *h, uint32_t *kt, uint32_t *v)
+{
+    size_t half = h->width / 2, vectors = (h->keys + 15) / 16;
+    for (size_t panel = 0; panel_begin(vectors, panel) < vectors; panel++) {
+        size_t first = panel_begin(vectors, panel), columns = (panel_begin(vectors, panel + 1) - first) * 16;
+        for (size_t s = first * 16; s < first * 16 + columns; s += 16) {
+            uint32_t *to = kt + first * 16 * half + (s - first * 16);
+            for (size_t i = 0; i < half; i += 16) {
+                size_t some = half - i < 16 ? half - i : 16;
+                __mmask16 mask = (__mmask16)((1u << some) - 1);
+                __m512i r[16];
+                for (size_t j = 0; j < 16; j++)
+                    r[j] = s + j < h->keys
+                               ? _mm512_maskz_loadu_epi32(mask, (const uint16_t *)h->k + (s + j) * h->k_step + 2 * i)
+                               : _mm512_setzero_si512();
+                turn_words(r);
+                for (size_t j = 0; j < some; j++) _mm512_storeu_si512(to + (i + j) * columns, r[j]);
+            }
+        }
+    }
+    for (size_t s = 0; s < h->keys; s += 2) {
+        const uint16_t *a = (const uint16_t *)h->v + s * h->v_step, *b = s + 1 < h->keys ? a + h->v_step : NULL;
+        for (size_t i = 0; i < h->width; i += 16) {
+            __m512i word = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(a + i)));
+            if (b)
+                word = _mm512_or_si512(
+                    word, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(b + i))), 16));
+            _mm512_storeu_si512(v + s / 2 * h->width + i, word);
+        }
+    }
+}
+
+/* e^(scale (x - largest x)) of the first `seen` scores as bf16, nothing from there to `end`; returns 1 / their sum. */
+static float exponentials(const float *x, size_t seen, size_t end, float scale, uint16_t *p)
+{
+    __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps(), factor = _mm512_set1_ps(scale * 1.44269504f);
+    for (size_t i = 0; i < seen; i += 16) {
+        __mmask16 mask = seen - i < 16 ? (__mmask16)((1u << (seen - i)) - 1) : (__mmask16)-1;
+        top = _mm512_mask_max_ps(top, mask, top, _mm512_loadu_ps(x + i));
+    }
+    top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(top)), factor);
+    for (size_t i = 0; i < end; i += 16) {
+        __mmask16 mask = seen >= i + 16 ? (__mmask16)-1 : seen > i ? (__mmask16)((1u << (seen - i)) - 1) : 0;
+        __m512 e = exp2_lanes(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, x + i), factor, top), false);
+        e = _mm512_maskz_mov_ps(mask, e);
+        sum = _mm512_add_ps(sum, e);
+        _mm256_storeu_si256((__m256i *)(p + i), (__m256i)_mm512_cvtneps_pbh(e));
+    }
+    return 1.0f / _mm512_reduce_add_ps(sum);
 }
 
 static void attention_bf16(const lk_head *h)
 {
-    size_t columns = (h->keys + 63) / 64 * 64, half = h->width / 2, pairs = columns / 2;
+    size_t columns = (h->keys + 63) / 64 * 64, half = h->width / 2, pairs = columns / 2, vectors = (h->keys + 15) / 16;
     uint32_t *kt = (uint32_t *)h->scratch, *v = kt + half * columns, *q = v + pairs * h->width,
              *p = q + LK_HEAD_ROWS * half;
     float *scores = (float *)(p + LK_HEAD_ROWS * pairs), *y = scores + LK_HEAD_ROWS * columns;
-    /* kt [pair of components][key], v [pair of keys][component]: neighbours in one word */
-    memset(kt, 0, half * columns * sizeof *kt);
-    memset(v, 0, pairs * h->width * sizeof *v);
-    for (size_t s = 0; s < h->keys; s++) {
-        const uint16_t *row = (const uint16_t *)h->k + s * h->k_step;
-        for (size_t i = 0; i < half; i++) memcpy(kt + s / 64 * 64 * half + i * 64 + s % 64, row + 2 * i, 4);
-        row = (const uint16_t *)h->v + s * h->v_step;
-        uint16_t *to = (uint16_t *)(v + s / 2 * h->width) + s % 2;
-        for (size_t i = 0; i < h->width; i++) to[2 * i] = row[i];
-    }
+    turn_keys(h, kt, v);
     for (size_t t = 0; t < h->queries; t += LK_HEAD_ROWS) {
         int rows = h->queries - t < LK_HEAD_ROWS ? (int)(h->queries - t) : LK_HEAD_ROWS;
         for (int r = 0; r < rows; r++)
             memcpy(q + (size_t)r * half, (const uint16_t *)h->q + (t + (size_t)r) * h->q_step, h->width * 2);
-        multiply_all_pairs(rows, q, half, kt, 64, 64 * half, half, to_16(h->keys), scores, columns);
-        probabilities(h, scores, columns, t, rows);
-        for (int r = 0; r < rows; r++)
-            store_bf16(scores + (size_t)r * columns, columns, (uint16_t *)(p + (size_t)r * pairs));
-        multiply_all_pairs(rows, p, pairs, v, h->width, 64, (h->keys + 1) / 2, h->width, y, h->width);
-        for (int r = 0; r < rows; r++) store_row(h, y + (size_t)r * h->width, t + (size_t)r);
+        for (size_t panel = 0; panel_begin(vectors, panel) < vectors; panel++) {
+            size_t first = panel_begin(vectors, panel), some = panel_begin(vectors, panel + 1) - first;
+            const uint32_t *b = kt + first * 16 * half;
+            multiply_some_pairs(rows, q, half, b, 16 * some, half, (int)some, scores + first * 16, columns, false, b);
+        }
+        float inverse[LK_HEAD_ROWS];
+        for (int r = 0; r < rows; r++) {
+            size_t seen = h->causal ? t + (size_t)r + 1 : h->keys;
+            inverse[r] = exponentials(scores + (size_t)r * columns, seen, to_16(h->keys), h->scale,
+                                      (uint16_t *)(p + (size_t)r * pairs));
+        }
+        for (size_t j = 0; j < h->width; j += 64)
+            multiply_some_pairs(rows, p, pairs, v + j, h->width, (h->keys + 1) / 2,
+                                j + 64 <= h->width ? 4 : (int)((h->width - j) / 16), y + j, h->width, false, v);
+        for (int r = 0; r < rows; r++) {
+            float *row = y + (size_t)r * h->width;
+            for (size_t i = 0; i < h->width; i++) row[i] *= inverse[r];
+            store_row(h, row, t + (size_t)r);
+        }
     }
 }
 

@@ -29,13 +29,28 @@ static inline float fold(lanes v)
 
 static void load_bf16(const uint16_t *src, size_t n, float *dst)
 {
-    uint32_t *bits = (uint32_t *)dst;
-    for (size_t i = 0; i < n; i++) bits[i] = (uint32_t)src[i] << 16;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = (uint32_t)src[i] << 16; /* through a word of its own: dst may be looked at as floats at once */
+        memcpy(dst + i, &bits, sizeof bits);
+    }
 }
 
+/* To nearest even. The instruction makes nothing of what is below 2^-126, so it also does the last few: a number's
+ * bytes do not depend on where it lies. */
 static void store_bf16(const float *src, size_t n, uint16_t *dst)
 {
-    for (size_t i = 0; i < n; i++) {
+    size_t i = 0;
+#if defined(__AVX512BF16__)
+    for (; i + 32 <= n; i += 32)
+        _mm512_storeu_si512(dst + i,
+                            (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(src + i + 16), _mm512_loadu_ps(src + i)));
+    for (size_t some; i < n; i += some) {
+        some = n - i < 16 ? n - i : 16;
+        __mmask16 mask = (__mmask16)((1u << some) - 1);
+        _mm256_mask_storeu_epi16(dst + i, mask, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, src + i)));
+    }
+#endif
+    for (; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, src + i, 4);
         uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
@@ -74,22 +89,55 @@ static inline int32_t rounded(float x, float low, float high)
     return bits - 0x4b400000;
 }
 
-static void k_store(lk_type type, float scale, const float *src, size_t n, void *dst)
+#define EACH(word)                                                                                                     \
+    for (size_t i = 0; i < n; i++)                                                                                     \
+        for (size_t c = 0; c < 3; c++) ((word *)to)[3 * i + c] = ((const word *)planes[c])[i];                         \
+    break
+
+#if defined(__AVX512F__)
+/* 16 bytes of each plane at a time, which compilers do one by one. */
+static size_t interleave_bytes(const uint8_t *const planes[3], size_t n, uint8_t *to)
 {
-    uint8_t *u8 = dst;
-    int8_t *s8 = dst;
-    float inverse = 1.0f / scale;
-    switch (type) {
-    case LK_TYPE_BF16: store_bf16(src, n, dst); break;
-    case LK_TYPE_U8:
-        for (size_t i = 0; i < n; i++) u8[i] = (uint8_t)rounded(src[i] * inverse, 0, 255);
+/* [of the result's sixteen][plane]: byte taken, 128 = none */
+#define BYTE(i, c) ((i) % 3 == (c) ? (i) / 3 : 128)
+#define FOUR(i, c) BYTE(i, c), BYTE(i + 1, c), BYTE(i + 2, c), BYTE(i + 3, c)
+#define SIXTEEN(i, c)                                                                                                  \
+    {                                                                                                                  \
+        FOUR(i, c), FOUR(i + 4, c), FOUR(i + 8, c), FOUR(i + 12, c)                                                    \
+    }
+#define PART(i)                                                                                                        \
+    {                                                                                                                  \
+        SIXTEEN(i, 0), SIXTEEN(i, 1), SIXTEEN(i, 2)                                                                    \
+    }
+    static const uint8_t order[3][3][16] = {PART(0), PART(16), PART(32)};
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        for (int part = 0; part < 3; part++) {
+            __m128i sum = _mm_setzero_si128();
+            for (int c = 0; c < 3; c++)
+                sum = _mm_or_si128(sum, _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(planes[c] + i)),
+                                                         _mm_loadu_si128((const __m128i *)order[part][c])));
+            _mm_storeu_si128((__m128i *)(to + 3 * i + 16 * part), sum);
+        }
+    }
+    return i;
+}
+#else
+#define interleave_bytes(planes, n, to) 0
+#endif
+
+static void k_interleave(lk_type type, const void *const planes[3], size_t n, void *to)
+{
+    switch (lk_type_width(type)) {
+    case 1:
+        for (size_t i = interleave_bytes((const uint8_t *const *)planes, n, to); i < n; i++)
+            for (size_t c = 0; c < 3; c++) ((uint8_t *)to)[3 * i + c] = ((const uint8_t *)planes[c])[i];
         break;
-    case LK_TYPE_I8:
-        for (size_t i = 0; i < n; i++) s8[i] = (int8_t)rounded(src[i] * inverse, -128, 127);
-        break;
-    default: memcpy(dst, src, n * sizeof *src);
+    case 2: EACH(uint16_t);
+    default: EACH(uint32_t);
     }
 }
+#undef EACH
 
 /* e^x = 2^n e^r with |r| <= ln(2)/2; e^r by its series to r^7 (error below 1e-8). Below -87.3 it is about 1e-38. */
 static inline float exp_f32(float x)
@@ -212,6 +260,23 @@ typedef uint16_t halves __attribute__((vector_size(32)));
 typedef uint8_t codes_u8 __attribute__((vector_size(16)));
 typedef int8_t codes_s8 __attribute__((vector_size(16)));
 
+#if defined(__AVX512F__)
+/* Compilers take codes apart one by one. */
+#define WIDEN_U8(at) (lanes) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(at))))
+#define WIDEN_I8(at) (lanes) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(at))))
+#else
+static inline lanes widen_codes(const void *at, bool sign)
+{
+    codes_u8 u;
+    codes_s8 s;
+    memcpy(&u, at, sizeof u);
+    memcpy(&s, at, sizeof s);
+    return sign ? __builtin_convertvector(s, lanes) : __builtin_convertvector(u, lanes);
+}
+#define WIDEN_U8(at) widen_codes(at, false)
+#define WIDEN_I8(at) widen_codes(at, true)
+#endif
+
 /* 16 stored numbers. */
 #define GET16(type, scale, at, v)                                                                                      \
     do {                                                                                                               \
@@ -220,13 +285,9 @@ typedef int8_t codes_s8 __attribute__((vector_size(16)));
             memcpy(&h_, (at), sizeof h_);                                                                              \
             (v) = (lanes)(__builtin_convertvector(h_, words) << 16);                                                   \
         } else if ((type) == LK_TYPE_U8) {                                                                             \
-            codes_u8 c_;                                                                                               \
-            memcpy(&c_, (at), sizeof c_);                                                                              \
-            (v) = __builtin_convertvector(c_, lanes) * (scale);                                                        \
+            (v) = WIDEN_U8(at) * (scale);                                                                              \
         } else if ((type) == LK_TYPE_I8) {                                                                             \
-            codes_s8 c_;                                                                                               \
-            memcpy(&c_, (at), sizeof c_);                                                                              \
-            (v) = __builtin_convertvector(c_, lanes) * (scale);                                                        \
+            (v) = WIDEN_I8(at) * (scale);                                                                              \
         } else {                                                                                                       \
             memcpy(&(v), (at), sizeof(v));                                                                             \
         }                                                                                                              \
@@ -235,6 +296,12 @@ typedef int8_t codes_s8 __attribute__((vector_size(16)));
 /* Stores 16 numbers as k_store does. */
 __attribute__((always_inline)) static inline void put16(lk_type type, float inverse, lanes v, void *to)
 {
+#if defined(__AVX512BF16__)
+    if (type == LK_TYPE_BF16) {
+        _mm256_storeu_si256(to, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+        return;
+    }
+#endif
     if (type == LK_TYPE_BF16) {
         words bits = (words)v, up = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
         words nan = (words)(v != v);
@@ -255,17 +322,55 @@ __attribute__((always_inline)) static inline void put16(lk_type type, float inve
     }
 }
 
+static void k_store(lk_type type, float scale, const float *src, size_t n, void *dst)
+{
+    uint8_t *u8 = dst;
+    int8_t *s8 = dst;
+    float inverse = 1.0f / scale;
+    size_t i = 0;
+    switch (type) {
+    case LK_TYPE_BF16: store_bf16(src, n, dst); break;
+    case LK_TYPE_U8:
+        for (; i + 16 <= n; i += 16) put16(LK_TYPE_U8, inverse, load_lanes(src + i), u8 + i);
+        for (; i < n; i++) u8[i] = (uint8_t)rounded(src[i] * inverse, 0, 255);
+        break;
+    case LK_TYPE_I8:
+        for (; i + 16 <= n; i += 16) put16(LK_TYPE_I8, inverse, load_lanes(src + i), s8 + i);
+        for (; i < n; i++) s8[i] = (int8_t)rounded(src[i] * inverse, -128, 127);
+        break;
+    default: memcpy(dst, src, n * sizeof *src);
+    }
+}
+
+__attribute__((always_inline)) static inline void sum_lanes(const lk_type type, float scale, const char *at,
+                                                            size_t count, size_t step, const int vectors, float *y)
+{
+    lanes sums[4] = {0}, v;
+    for (size_t r = 0; r < count; r++, at += step) {
+        for (int i = 0; i < vectors; i++) {
+            GET16(type, scale, at + (size_t)(16 * i) * lk_type_width(type), v);
+            sums[i] += v;
+        }
+    }
+    memcpy(y, sums, sizeof *sums * (size_t)vectors);
+}
+
 static void k_sum_rows(lk_type type, float scale, const void *rows, size_t count, size_t step, size_t n, float *y)
 {
     size_t bytes = lk_type_width(type), j = 0;
-    for (; j + 16 <= n; j += 16) {
-        lanes sum = {0}, v;
+    for (int vectors; j + 16 <= n; j += 16 * (size_t)vectors) {
         const char *at = (const char *)rows + j * bytes;
-        for (size_t r = 0; r < count; r++, at += step * bytes) {
-            GET16(type, scale, at, v);
-            sum += v;
-        }
-        memcpy(y + j, &sum, sizeof sum);
+        vectors = j + 64 <= n ? 4 : 1;
+        if (vectors == 1)
+            sum_lanes(type, scale, at, count, step * bytes, 1, y + j);
+        else if (type == LK_TYPE_BF16) /* constants */
+            sum_lanes(LK_TYPE_BF16, 1, at, count, step * bytes, 4, y + j);
+        else if (type == LK_TYPE_F32)
+            sum_lanes(LK_TYPE_F32, 1, at, count, step * bytes, 4, y + j);
+        else if (type == LK_TYPE_U8)
+            sum_lanes(LK_TYPE_U8, scale, at, count, step * bytes, 4, y + j);
+        else
+            sum_lanes(type, scale, at, count, step * bytes, 4, y + j);
     }
     for (; j < n; j++) {
         y[j] = 0;
@@ -370,9 +475,56 @@ __attribute__((always_inline)) static inline void gate_rows(const lk_type type, 
     }
 }
 
+#if defined(__AVX512BF16__)
+/* 32 numbers as words: those of even places are the low halves. */
+#define EVEN_HALVES(words) (__m512) _mm512_slli_epi32(words, 16)
+#define ODD_HALVES(words) (__m512) _mm512_and_si512(words, _mm512_set1_epi32(-65536))
+
+/* Brings [even, odd], as conversion leaves them, back into the order of places. */
+static inline __m512i places_of_halves(void)
+{
+    uint16_t order[32];
+    for (int i = 0; i < 32; i++) order[i] = (uint16_t)(i / 2 + i % 2 * 16);
+    return _mm512_loadu_si512(order);
+}
+
+static void gate_rows_bf16(const uint16_t *x, const float *gate, size_t rows, size_t n, uint16_t *y)
+{
+    __m512i places = places_of_halves(), split = _mm512_loadu_si512(&(const struct { uint32_t at[16]; }){
+                                             {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}});
+    size_t j = 0;
+    for (; j + 32 <= n; j += 32) {
+        __m512 low = _mm512_loadu_ps(gate + j), high = _mm512_loadu_ps(gate + j + 16);
+        __m512 even = _mm512_permutex2var_ps(low, split, high),
+               odd = _mm512_permutex2var_ps(low, _mm512_add_epi32(split, _mm512_set1_epi32(1)), high);
+        for (size_t r = 0; r < rows; r++) {
+            __m512i v = _mm512_loadu_si512(x + r * n + j);
+            __m512 a = _mm512_mul_ps(EVEN_HALVES(v), even), b = _mm512_mul_ps(ODD_HALVES(v), odd);
+            _mm512_storeu_si512(y + r * n + j, _mm512_permutexvar_epi16(places, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+        }
+    }
+    for (; j < n; j += 16) {
+        size_t some = n - j < 16 ? n - j : 16;
+        __mmask16 mask = (__mmask16)((1u << some) - 1);
+        __m512 g = _mm512_maskz_loadu_ps(mask, gate + j);
+        for (size_t r = 0; r < rows; r++) {
+            __m512i v = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x + r * n + j));
+            __m512 w = _mm512_mul_ps((__m512)_mm512_slli_epi32(v, 16), g);
+            _mm256_mask_storeu_epi16(y + r * n + j, mask, (__m256i)_mm512_cvtneps_pbh(w));
+        }
+    }
+}
+#endif
+
 static void k_gate_rows(lk_type type, float scale, const void *x, const float *gate, size_t rows, size_t n,
                         lk_type y_type, float y_scale, void *y)
 {
+#if defined(__AVX512BF16__)
+    if (type == LK_TYPE_BF16 && y_type == LK_TYPE_BF16) {
+        gate_rows_bf16(x, gate, rows, n, y);
+        return;
+    }
+#endif
     if (type == LK_TYPE_BF16 && y_type == LK_TYPE_BF16) /* constants */
         gate_rows(LK_TYPE_BF16, 1, x, gate, rows, n, LK_TYPE_BF16, 1, y);
     else if (type == LK_TYPE_F32 && y_type == LK_TYPE_F32)
@@ -383,10 +535,12 @@ static void k_gate_rows(lk_type type, float scale, const void *x, const float *g
 
 static float k_sum(const float *x, size_t n)
 {
-    lanes s = {0};
+    lanes s[4] = {0};
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) s += load_lanes(x + i);
-    float total = fold(s);
+    for (; i + 64 <= n; i += 64)
+        for (size_t v = 0; v < 4; v++) s[v] += load_lanes(x + i + 16 * v);
+    for (; i + 16 <= n; i += 16) s[0] += load_lanes(x + i);
+    float total = fold((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++) total += x[i];
     return total;
 }
@@ -477,13 +631,19 @@ static void k_softmax_gradient(const float *y, const float *gy, size_t n, float 
 static void k_moments(const float *x, size_t n, float eps, float *mean, float *rstd)
 {
     float m = k_sum(x, n) / (float)n;
-    lanes s = {0};
+    lanes s[4] = {0}, d;
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        lanes d = load_lanes(x + i) - m;
-        s += d * d;
+    for (; i + 64 <= n; i += 64) {
+        for (size_t v = 0; v < 4; v++) {
+            d = load_lanes(x + i + 16 * v) - m;
+            s[v] += d * d;
+        }
     }
-    float total = fold(s);
+    for (; i + 16 <= n; i += 16) {
+        d = load_lanes(x + i) - m;
+        s[0] += d * d;
+    }
+    float total = fold((s[0] + s[1]) + (s[2] + s[3]));
     for (; i < n; i++) total += (x[i] - m) * (x[i] - m);
     *mean = m;
     *rstd = 1.0f / sqrtf(total / (float)n + eps);
@@ -529,6 +689,7 @@ const lk_nn_kernels NN_TABLE = {
     .name = NN_NAME,
     .load = k_load,
     .store = k_store,
+    .interleave = k_interleave,
     .activate = k_activate,
     .swish = k_swish,
     .activate_gradient = k_activate_gradient,
@@ -539,11 +700,11 @@ const lk_nn_kernels NN_TABLE = {
     .normalise = k_normalise,
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
-    .product64 = k_product64,
-    .finish64 = k_finish64,
+    .product = k_product,
+    .finish = k_finish,
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,
-    .product64_bf16 = k_product64_bf16,
+    .product_bf16 = k_product_bf16,
     .column_moments = k_column_moments,
     .column_products = k_column_products,
     .column_update = k_column_update,

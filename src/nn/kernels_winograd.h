@@ -135,21 +135,24 @@ static void k_winograd2_out(const float *in, size_t step, size_t channels, const
         call;                                                                                                          \
     }
 
-/* The panel of b after this one will be wanted next: the first four groups fetch it. */
-static void k_product64(const float *a, size_t a_step, size_t rows, const float *b, size_t n, bool more, float *y,
-                        size_t y_step)
+/* The panel of b after this one will be wanted next: the first groups fetch it. */
+static void k_product(const float *a, size_t a_step, size_t rows, const float *b, size_t n, int vectors, bool more,
+                      float *y, size_t y_step)
 {
-    EACH_GROUP(multiply_some(some, a + r * a_step, a_step, b, 64, n, 4, y + r * y_step, y_step, more,
-                             b + (g < 4 ? n * 64 + g * n * 16 : 0)))
+    size_t step = 16 * (size_t)vectors;
+    EACH_GROUP(multiply_some(some, a + r * a_step, a_step, b, step, n, vectors, y + r * y_step, y_step, more,
+                             b + (g < (size_t)vectors ? n * step + g * n * 16 : 0)))
 }
 
 #if defined(__AVX512BF16__)
-static void k_product64_bf16(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, bool more,
-                             float *y, size_t y_step)
+static void k_product_bf16(const uint16_t *a, size_t a_step, size_t rows, const uint16_t *b, size_t n, int vectors,
+                           bool more, float *y, size_t y_step)
 {
-    EACH_GROUP(multiply_some_pairs(some, (const uint32_t *)(a + r * a_step), a_step / 2, (const uint32_t *)b, 64, n / 2,
-                                   4, y + r * y_step, y_step, more, b + (g < 4 ? n * 64 + g * n * 16 : 0)))
+    size_t step = 16 * (size_t)vectors;
+    EACH_GROUP(multiply_some_pairs(some, (const uint32_t *)(a + r * a_step), a_step / 2, (const uint32_t *)b, step,
+                                   n / 2, vectors, y + r * y_step, y_step, more,
+                                   b + (g < (size_t)vectors ? n * step + g * n * 16 : 0)))
 }
 #else
-#define k_product64_bf16 NULL
+#define k_product_bf16 NULL
 #endif

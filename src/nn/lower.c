@@ -1,85 +1,10 @@
 /* Convolutions and products become oneDNN primitives with what follows them as post-operations. */
 #include "base/memory.h"
 #include "nn/executor.h"
+#include "nn/fold.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Weights [out][k] and bias [out] of a group, with batch norm and layer scale folded in. */
-typedef struct folded {
-    const float *weight;
-    float *own;  /* when something was folded or the order changed */
-    float *bias; /* NULL = none */
-    size_t out, k;
-} folded;
-
-static void folded_free(folded *f)
-{
-    free(f->own);
-    free(f->bias);
-    *f = (folded){0};
-}
-
-static bool folds_own_weights(folded *f)
-{
-    if (f->own) return true;
-    f->own = lk_alloc(f->out * f->k, sizeof *f->own);
-    if (!f->own) return false;
-    memcpy(f->own, f->weight, f->out * f->k * sizeof *f->own);
-    f->weight = f->own;
-    return true;
-}
-
-static lk_status fold(const lk_executor *e, lk_node anchor, folded *f)
-{
-    const lk_graph *graph = e->graph;
-    const lk_fused *group = &e->fused[anchor];
-    const lk_node_data *node = lk_at(graph, anchor);
-    const lk_parameter_data *weight = &graph->parameters[node->parameters[0]];
-    f->weight = weight->values;
-    f->out = (size_t)weight->shape.dims[0];
-    f->k = weight->elements / f->out;
-    bool biased = node->parameters[1] >= 0;
-    for (int i = 0; i < 2; i++)
-        biased = biased || (group->fold[i] >= 0 && lk_at(graph, group->fold[i])->op == LK_OP_BATCH_NORM);
-    if (biased) {
-        f->bias = lk_alloc_zero(f->out, sizeof *f->bias);
-        if (!f->bias) return lk_fail_memory("weights");
-        if (node->parameters[1] >= 0)
-            memcpy(f->bias, graph->parameters[node->parameters[1]].values, f->out * sizeof *f->bias);
-    }
-    for (int i = 0; i < 2 && group->fold[i] >= 0; i++) {
-        const lk_node_data *by = lk_at(graph, group->fold[i]);
-        const float *p[LK_MAX_PARAMETERS] = {NULL};
-        for (int j = 0; j < LK_MAX_PARAMETERS; j++)
-            if (by->parameters[j] >= 0) p[j] = graph->parameters[by->parameters[j]].values;
-        if (!folds_own_weights(f)) return lk_fail_memory("weights");
-        for (size_t o = 0; o < f->out; o++) {
-            float factor = p[0][o];
-            if (by->op == LK_OP_BATCH_NORM) {
-                factor /= sqrtf(p[3][o] + by->eps);
-                f->bias[o] = (f->bias[o] - p[2][o]) * factor + p[1][o];
-            } else if (f->bias) {
-                f->bias[o] *= factor;
-            }
-            for (size_t j = 0; j < f->k; j++) f->own[o * f->k + j] *= factor;
-        }
-    }
-    return LK_OK;
-}
-
-/* Quantises weights to s8 by row: codes [out][k], scale [out] = max |row| / 127. */
-static void quantise_rows(const folded *f, int8_t *codes, float *scales)
-{
-    for (size_t o = 0; o < f->out; o++) {
-        const float *row = f->weight + o * f->k;
-        float top = 0;
-        for (size_t j = 0; j < f->k; j++) top = fabsf(row[j]) > top ? fabsf(row[j]) : top;
-        scales[o] = top > 0 ? top / 127 : 1;
-        for (size_t j = 0; j < f->k; j++) codes[o * f->k + j] = (int8_t)lrintf(row[j] / scales[o]);
-    }
-}
 
 /* A primitive being put together. */
 typedef struct product {
@@ -92,10 +17,11 @@ typedef struct product {
     int output;
     bool int8, own; /* own: by kernels of our own */
     float in_scale;
-    float swish; /* factor of a last x sigmoid(factor x) that is not left to the primitive; 0 = none */
+    float unit;  /* codes come out: what 1 in the primitive is, so that it need not scale its result; 0 = numbers */
+    float swish; /* factor of an x sigmoid(factor x) behind it that is not left to the primitive; 0 = none */
     /* What the pieces share: quantised weights, and vectors among the weights. */
     int8_t *codes;
-    float *scales, *src_scale, *dst_scale, *bias;
+    float *scales, *dst_scale, *bias;
     dnnl_memory_desc_t wanted; /* how the first piece wants the weights */
     void *packed;
     size_t packed_at;
@@ -122,7 +48,7 @@ static bool is_int(lk_type type)
 /* oneDNN's primitives take twice as long over x sigmoid(x) as our kernel does. */
 static float own_swish(const lk_executor *e, const product *p, lk_type type)
 {
-    const lk_node_data *last = p->group.chain_count ? lk_at(e->graph, p->group.chain[p->group.chain_count - 1]) : NULL;
+    const lk_node_data *last = p->group.chain_count == 1 ? lk_at(e->graph, p->group.chain[0]) : NULL;
     bool narrow = type == LK_TYPE_BF16 && (lk_cpu_detect() & LK_CPU_AVX512_BF16);
     if (!last || last->op != LK_OP_ACTIVATION || p->own || !(lk_cpu_detect() & LK_CPU_AVX512) ||
         !(narrow || type == LK_TYPE_F32))
@@ -130,12 +56,28 @@ static float own_swish(const lk_executor *e, const product *p, lk_type type)
     return last->u.activation == LK_SILU ? 1 : last->u.activation == LK_QUICK_GELU ? 1.702f : 0;
 }
 
+/* Sums and ReLU may as well be computed in units of the codes that come out, and what codes without a sign cut off is
+ * what a ReLU would: two instructions less for every 16 results. */
+static void use_units(product *p, const lk_view *dst)
+{
+    for (int i = 0; i < p->post_count; i++)
+        if (p->posts[i].kind != LK_POST_SUM &&
+            !(p->posts[i].kind == LK_POST_ACTIVATION && p->posts[i].activation == LK_RELU))
+            return;
+    p->unit = dst->scale;
+    for (int i = 0; i < p->post_count; i++)
+        if (p->posts[i].kind == LK_POST_SUM) p->posts[i].scale /= p->unit;
+    bool last = p->post_count && p->posts[p->post_count - 1].kind == LK_POST_ACTIVATION;
+    if (last && dst->type == LK_TYPE_U8) p->post_count--;
+}
+
 /* Makes the output value and the list of post-operations. `dst` is the value's view. */
-static lk_status begin(lk_executor *e, product *p, lk_view dst)
+static lk_status begin(lk_executor *e, product *p, lk_folded *f, lk_view dst)
 {
     p->output = lk_executor_value(e, dst);
     if (p->output < 0) return lk_fail_memory("plan");
     p->swish = own_swish(e, p, dst.type);
+    if (p->swish > 0 && !lk_fold_swish(f, p->swish)) return lk_fail_memory("weights");
     for (int i = 0; i < p->group.chain_count - (p->swish > 0); i++) {
         const lk_node_data *node = lk_at(e->graph, p->group.chain[i]);
         lk_post *post = &p->posts[p->post_count++];
@@ -165,14 +107,16 @@ static lk_status begin(lk_executor *e, product *p, lk_view dst)
         }
         p->inputs[p->input_count++] = value;
     }
+    if (p->int8 && is_int(dst.type)) use_units(p, &dst);
     return LK_OK;
 }
 
-/* A vector of numbers among the weights: scales or a bias. */
-static float *keep_vector(lk_executor *e, size_t n, const float *values)
+/* A vector of numbers among the weights, scales or a bias, with zeros up to `room`. */
+static float *keep_vector(lk_executor *e, size_t room, size_t n, const float *values)
 {
     bool fresh;
-    float *data = lk_weights_next(e, n * sizeof *data, &fresh);
+    float *data = lk_weights_next(e, room * sizeof *data, &fresh);
+    if (data && fresh) memset(data, 0, room * sizeof *data);
     if (data && fresh) memcpy(data, values, n * sizeof *data);
     return data;
 }
@@ -197,6 +141,11 @@ typedef struct part {
     lk_view others[LK_MAX_POSTS];
 } part;
 
+static bool scales_result(const product *p, const lk_view *dst)
+{
+    return is_int(dst->type) && !(p->unit > 0);
+}
+
 /* Attributes of a piece: post-operations and, for int8, where scales go. mask: bits of the weights' dimensions that
  * have scales. */
 static lk_status attributes(const product *p, part *piece, bool rows, int mask, dnnl_primitive_attr_t *out)
@@ -211,15 +160,14 @@ static lk_status attributes(const product *p, part *piece, bool rows, int mask, 
     }
     lk_status s = lk_dnn_attributes(posts, p->post_count, rows, out);
     if (s != LK_OK || !p->int8) return s;
-    s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_SRC, 0), "scales");
-    if (s == LK_OK) s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_WEIGHTS, mask), "scales");
-    if (s == LK_OK && is_int(piece->dst.type))
+    s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_WEIGHTS, mask), "scales");
+    if (s == LK_OK && scales_result(p, &piece->dst))
         s = lk_dnn_check(dnnl_primitive_attr_set_scales_mask(*out, DNNL_ARG_DST, 0), "scales");
     return s;
 }
 
 /* Quantised weights and the vectors that every piece uses. */
-static lk_status begin_weights(lk_executor *e, product *p, const folded *f)
+static lk_status begin_weights(lk_executor *e, product *p, const lk_folded *f)
 {
     if (p->int8) {
         float *scales = lk_alloc(f->out, sizeof *scales);
@@ -228,14 +176,16 @@ static lk_status begin_weights(lk_executor *e, product *p, const folded *f)
             free(scales);
             return lk_fail_memory("weights");
         }
-        quantise_rows(f, p->codes, scales);
-        p->scales = keep_vector(e, f->out, scales);
+        lk_folded_codes(f, p->codes, scales);
+        float unit = p->unit > 0 ? p->unit : 1;
+        for (size_t o = 0; o < f->out; o++) scales[o] *= p->in_scale / unit;
+        for (size_t o = 0; f->bias && o < f->out; o++) f->bias[o] /= unit;
+        p->scales = keep_vector(e, f->out, f->out, scales);
         free(scales);
-        p->src_scale = keep_vector(e, 1, &p->in_scale);
-        p->dst_scale = keep_vector(e, 1, &e->values[p->output].view.scale);
-        if (!p->scales || !p->src_scale || !p->dst_scale) return lk_fail_memory("weights");
+        p->dst_scale = keep_vector(e, 1, 1, &e->values[p->output].view.scale);
+        if (!p->scales || !p->dst_scale) return lk_fail_memory("weights");
     }
-    p->bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    p->bias = f->bias ? keep_vector(e, f->out, f->out, f->bias) : NULL;
     if (f->bias && !p->bias) return lk_fail_memory("weights");
     /* an executor of another batch packed them: as they lie, they are taken */
     const lk_weights *w = e->weights;
@@ -244,8 +194,8 @@ static lk_status begin_weights(lk_executor *e, product *p, const folded *f)
 }
 
 /* Packs the piece's weights as the primitive wants them, unless an earlier piece did. plain: how f->weight lies. */
-static lk_status pack(lk_executor *e, product *p, const folded *f, const part *piece, const_dnnl_memory_desc_t wanted,
-                      dnnl_memory_desc_t plain)
+static lk_status pack(lk_executor *e, product *p, const lk_folded *f, const part *piece,
+                      const_dnnl_memory_desc_t wanted, dnnl_memory_desc_t plain)
 {
     bool fresh;
     if (p->packed && piece->out_at == p->packed_at) return LK_OK;
@@ -272,7 +222,7 @@ static lk_status arg_at(const lk_executor *e, lk_dnn_op *op, int arg, const_dnnl
 }
 
 /* Makes the primitive of a piece and gives it its arguments. */
-static lk_status add_piece(lk_executor *e, product *p, const folded *f, part *piece, dnnl_primitive_desc_t pd,
+static lk_status add_piece(lk_executor *e, product *p, const lk_folded *f, part *piece, dnnl_primitive_desc_t pd,
                            dnnl_memory_desc_t plain, int source, const_dnnl_memory_desc_t source_desc, bool rows)
 {
     lk_dnn_op *op = &p->step->dnn[p->step->dnn_count++];
@@ -282,7 +232,7 @@ static lk_status add_piece(lk_executor *e, product *p, const folded *f, part *pi
     size_t bytes = lk_type_bytes(piece->dst.type);
     if (p->swish > 0)
         op->swish = (struct lk_dnn_swish){
-            .type = piece->dst.type, .factor = p->swish, .numbers = lk_view_elements(&piece->dst)};
+            .type = piece->dst.type, .unit = -0.69314718f / p->swish, .numbers = lk_view_elements(&piece->dst)};
     LK_TRY(pack(e, p, f, piece, wanted, plain));
     LK_TRY(lk_dnn_op_create(&e->dnn, op, pd, p->step->node->name));
     LK_TRY(arg_at(e, op, DNNL_ARG_SRC, source_desc, source, piece->src_at * lk_type_bytes(piece->src.type)));
@@ -300,9 +250,8 @@ static lk_status add_piece(lk_executor *e, product *p, const folded *f, part *pi
         if (s != LK_OK) goto done;
     }
     if (p->int8) {
-        LK_TRY(add_scale(e, op, DNNL_ARG_SRC, 1, p->src_scale));
         LK_TRY(add_scale(e, op, DNNL_ARG_WEIGHTS, piece->out, p->scales + piece->out_at));
-        if (is_int(piece->dst.type)) LK_TRY(add_scale(e, op, DNNL_ARG_DST, 1, p->dst_scale));
+        if (scales_result(p, &piece->dst)) LK_TRY(add_scale(e, op, DNNL_ARG_DST, 1, p->dst_scale));
     }
 done:
     return s;
@@ -343,38 +292,47 @@ static lk_view result_view(const lk_executor *e, lk_node last, bool channels_las
     return v;
 }
 
-static lk_status rows_piece(lk_executor *e, product *p, const folded *f, part *piece, int source)
+/* Descriptions of what a primitive is made from; plain: how the weights lie before they are packed. */
+typedef struct described {
+    dnnl_memory_desc_t src, weights, plain, bias, out;
+    dnnl_primitive_attr_t attr;
+    dnnl_primitive_desc_t pd;
+} described;
+
+static void described_free(described *d)
 {
-    dnnl_memory_desc_t src = NULL, weights = NULL, plain = NULL, bias = NULL, out = NULL;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_primitive_desc_t pd = NULL;
+    dnnl_memory_desc_t all[] = {d->src, d->weights, d->plain, d->bias, d->out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]) dnnl_memory_desc_destroy(all[i]);
+    if (d->attr) dnnl_primitive_attr_destroy(d->attr);
+    if (d->pd) dnnl_primitive_desc_destroy(d->pd);
+}
+
+static lk_status rows_piece(lk_executor *e, product *p, const lk_folded *f, part *piece, int source)
+{
+    described d = {NULL};
     lk_status s;
     dnnl_dims_t dims = {(int64_t)f->k, (int64_t)piece->out}, bias_dims = {1, (int64_t)piece->out};
     dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
-    LK_TRY(lk_dnn_desc_rows(&piece->src, &src));
-    LK_TRY(lk_dnn_desc_rows(&piece->dst, &out));
-    LK_TRY(lk_dnn_check(p->wanted ? dnnl_memory_desc_clone(&weights, p->wanted)
-                                  : dnnl_memory_desc_create_with_tag(&weights, 2, dims, type, dnnl_format_tag_any),
+    LK_TRY(lk_dnn_desc_rows(&piece->src, &d.src));
+    LK_TRY(lk_dnn_desc_rows(&piece->dst, &d.out));
+    LK_TRY(lk_dnn_check(p->wanted ? dnnl_memory_desc_clone(&d.weights, p->wanted)
+                                  : dnnl_memory_desc_create_with_tag(&d.weights, 2, dims, type, dnnl_format_tag_any),
                         "weights"));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&plain, 2, dims, p->int8 ? dnnl_s8 : dnnl_f32, dnnl_ba),
+    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&d.plain, 2, dims, p->int8 ? dnnl_s8 : dnnl_f32, dnnl_ba),
                         "weights"));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&bias, 2, bias_dims, dnnl_f32, dnnl_ab), "bias"));
-    LK_TRY(attributes(p, piece, true, 2, &attr));
-    LK_TRY(lk_dnn_check(
-        dnnl_matmul_primitive_desc_create(&pd, e->dnn.engine, src, weights, f->bias ? bias : NULL, out, attr),
-        p->step->node->name));
+    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&d.bias, 2, bias_dims, dnnl_f32, dnnl_ab), "bias"));
+    LK_TRY(attributes(p, piece, true, 2, &d.attr));
+    LK_TRY(lk_dnn_check(dnnl_matmul_primitive_desc_create(&d.pd, e->dnn.engine, d.src, d.weights,
+                                                          f->bias ? d.bias : NULL, d.out, d.attr),
+                        p->step->node->name));
     if (!p->wanted)
         LK_TRY(lk_dnn_check(
-            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0)), "weights"));
-    LK_TRY(add_piece(e, p, f, piece, pd, plain, source, src, true));
+            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(d.pd, dnnl_query_weights_md, 0)),
+            "weights"));
+    LK_TRY(add_piece(e, p, f, piece, d.pd, d.plain, source, d.src, true));
 done:
-    if (src) dnnl_memory_desc_destroy(src);
-    if (weights) dnnl_memory_desc_destroy(weights);
-    if (plain) dnnl_memory_desc_destroy(plain);
-    if (bias) dnnl_memory_desc_destroy(bias);
-    if (out) dnnl_memory_desc_destroy(out);
-    if (attr) dnnl_primitive_attr_destroy(attr);
-    if (pd) dnnl_primitive_desc_destroy(pd);
+    described_free(&d);
     return s;
 }
 
@@ -414,23 +372,25 @@ static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lowe
 }
 
 /* Whether a group is of the form that our own product knows: before, sum, after. */
-static bool own_product(const lk_executor *e, const product *p, const folded *f, const lk_view *x, const lk_view *dst)
+static bool own_product(const lk_executor *e, const product *p, const lk_folded *f, const lk_view *x,
+                        const lk_view *dst)
 {
     int sums = 0, activations = 0;
     for (int i = 0; i < p->group.chain_count; i++)
         (lk_at(e->graph, p->group.chain[i])->op == LK_OP_ACTIVATION ? activations++ : sums++);
     bool order = activations < 2 || (activations == 2 && sums == 1 && p->group.chain_count == 3 &&
                                      lk_at(e->graph, p->group.chain[1])->op != LK_OP_ACTIVATION);
-    return order && sums < 2 && dst->rank > 2 && lk_product_fits(e, x->type, f->k, f->out);
+    bool single = dst->rank == 2 && sums == 0;
+    return order && sums < 2 && (single || dst->rank > 2) && lk_product_fits(e, x->type, f->k, f->out, single);
 }
 
-static lk_status lower_product(lk_executor *e, product *p, const folded *f, lk_node anchor, int source)
+static lk_status lower_product(lk_executor *e, product *p, const lk_folded *f, lk_node anchor, int source)
 {
     lk_type type = e->values[source].view.type;
     lk_step *step = lk_executor_step(e, LK_STEP_PRODUCT, lk_at(e->graph, anchor));
     bool fresh;
-    void *weights = lk_weights_next(e, f->k * f->out * lk_type_bytes(type), &fresh);
-    const float *bias = f->bias ? keep_vector(e, f->out, f->bias) : NULL;
+    void *weights = lk_weights_next(e, lk_product_bytes(type, f->k, f->out), &fresh);
+    const float *bias = f->bias ? keep_vector(e, (f->out + 63) / 64 * 64, f->out, f->bias) : NULL;
     if (!step || !weights || (f->bias && !bias)) return lk_fail_memory("weights");
     if (fresh) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
     step->product = (lk_product){.weights = weights, .bias = bias, .k = f->k, .out = f->out, .before = -1, .after = -1};
@@ -451,7 +411,7 @@ static lk_status lower_product(lk_executor *e, product *p, const folded *f, lk_n
 }
 
 /* y [rows][out] = x [rows][k] W^T: a linear layer, or a convolution that was made one. */
-static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, folded *f)
+static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view dst, lk_folded *f)
 {
     product p = {.group = e->fused[anchor],
                  .int8 = is_int(e->values[source].view.type),
@@ -459,7 +419,7 @@ static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view 
     lk_status s;
     lk_view x = e->values[source].view;
     p.own = own_product(e, &p, f, &x, &dst);
-    LK_TRY(begin(e, &p, dst));
+    LK_TRY(begin(e, &p, f, dst));
     x = e->values[source].view;
     if (p.own) {
         s = lower_product(e, &p, f, anchor, source);
@@ -489,15 +449,15 @@ static lk_status lower_linear(lk_executor *e, lk_node anchor)
 {
     const lk_node_data *node = lk_at(e->graph, anchor);
     lk_node from = node->inputs[0];
-    folded f = {0};
+    lk_folded f = {0};
     int source;
     lk_status s;
     LK_TRY(lk_executor_value_of(e, from, &source));
     LK_TRY(lk_executor_want(e, source, LK_LAYOUT_PLAIN, e->in_types[anchor], e->in_scales[anchor], &source));
-    LK_TRY(fold(e, anchor, &f));
+    LK_TRY(lk_fold(e, anchor, &f));
     LK_TRY(lower_rows(e, anchor, source, result_view(e, e->fused[anchor].last, false), &f));
 done:
-    folded_free(&f);
+    lk_folded_free(&f);
     return s;
 }
 
@@ -510,7 +470,7 @@ static bool side_by_side(const lk_conv *c)
            !c->pad[2] && !c->pad[3];
 }
 
-static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, folded *f)
+static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, lk_folded *f)
 {
     const lk_conv *c = &lk_at(e->graph, anchor)->u.conv;
     lk_view dst = result_view(e, e->fused[anchor].last, true), x = e->values[source].view;
@@ -526,7 +486,7 @@ static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, folde
                                   .dims = {e->options.batch, oh, ow, kh, kw * in},
                                   .from = {h * w * in, kh * w * in, kw * in, w * in, 1},
                                   .to = {oh * ow * k, ow * k, k, kw * in, 1}};
-        if (!folds_own_weights(f)) return lk_fail_memory("weights");
+        if (!lk_folded_own(f)) return lk_fail_memory("weights");
         float *turned = lk_alloc(f->out * f->k, sizeof *turned);
         if (!turned) return lk_fail_memory("weights");
         for (size_t o = 0; o < f->out; o++)
@@ -547,7 +507,7 @@ static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, folde
     return lower_rows(e, anchor, gathered, dst, f);
 }
 
-static lk_status lower_winograd(lk_executor *e, product *p, const folded *f, const lk_node_data *node, int source)
+static lk_status lower_winograd(lk_executor *e, product *p, const lk_folded *f, const lk_node_data *node, int source)
 {
     lk_step *step = lk_executor_step(e, LK_STEP_WINOGRAD, node);
     size_t in = f->k / 9;
@@ -576,40 +536,39 @@ lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
     return lower_or_widen(e, anchor, lower_linear);
 }
 
-static lk_status conv_piece(lk_executor *e, product *p, const folded *f, const lk_conv *c, part *piece, int source)
+static lk_status conv_piece(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, part *piece, int source)
 {
-    dnnl_memory_desc_t src = NULL, weights = NULL, plain = NULL, bias = NULL, out = NULL;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_primitive_desc_t pd = NULL;
+    described d = {NULL};
     lk_status s;
     dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
-    LK_TRY(lk_dnn_desc(&piece->src, false, &src));
-    LK_TRY(lk_dnn_desc(&piece->dst, false, &out));
+    LK_TRY(lk_dnn_desc(&piece->src, false, &d.src));
+    LK_TRY(lk_dnn_desc(&piece->dst, false, &d.out));
     if (p->wanted)
-        LK_TRY(lk_dnn_check(dnnl_memory_desc_clone(&weights, p->wanted), "weights"));
+        LK_TRY(lk_dnn_check(dnnl_memory_desc_clone(&d.weights, p->wanted), "weights"));
     else
-        LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], type, true, &weights));
-    LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], p->int8 ? dnnl_s8 : dnnl_f32, false, &plain));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
-    LK_TRY(attributes(p, piece, false, c->groups > 1 ? 3 : 1, &attr));
+        LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], type, true, &d.weights));
+    LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], p->int8 ? dnnl_s8 : dnnl_f32, false, &d.plain));
+    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&d.bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
+    LK_TRY(attributes(p, piece, false, c->groups > 1 ? 3 : 1, &d.attr));
     LK_TRY(lk_dnn_check(dnnl_convolution_forward_primitive_desc_create(
-                            &pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, src, weights,
-                            f->bias ? bias : NULL, out, piece->how.strides, piece->how.dilates, piece->how.pad_before,
-                            piece->how.pad_after, attr),
+                            &d.pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, d.src, d.weights,
+                            f->bias ? d.bias : NULL, d.out, piece->how.strides, piece->how.dilates,
+                            piece->how.pad_before, piece->how.pad_after, d.attr),
                         p->step->node->name));
     if (!p->wanted)
         LK_TRY(lk_dnn_check(
-            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0)), "weights"));
-    LK_TRY(add_piece(e, p, f, piece, pd, plain, source, src, false));
+            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(d.pd, dnnl_query_weights_md, 0)),
+            "weights"));
+    LK_TRY(add_piece(e, p, f, piece, d.pd, d.plain, source, d.src, false));
 done:
-    if (src) dnnl_memory_desc_destroy(src);
-    if (weights) dnnl_memory_desc_destroy(weights);
-    if (plain) dnnl_memory_desc_destroy(plain);
-    if (bias) dnnl_memory_desc_destroy(bias);
-    if (out) dnnl_memory_desc_destroy(out);
-    if (attr) dnnl_primitive_attr_destroy(attr);
-    if (pd) dnnl_primitive_desc_destroy(pd);
+    described_free(&d);
     return s;
+}
+
+static bool pointwise(const lk_conv *c)
+{
+    return c->groups == 1 && c->kernel[0] == 1 && c->kernel[1] == 1 && c->stride[0] == 1 && c->stride[1] == 1 &&
+           !c->pad[0] && !c->pad[1] && !c->pad[2] && !c->pad[3];
 }
 
 /* Rows `first` and `count - 1` more of the result's picture n, and of the input what they look at. */
@@ -631,15 +590,14 @@ static part picture_rows(const lk_conv *c, const lk_view *x, const lk_view *dst,
 }
 
 /* In one piece, or every picture in as many as there are threads for it. */
-static lk_status conv_pieces(lk_executor *e, product *p, const folded *f, const lk_conv *c, lk_view x, lk_view dst,
+static lk_status conv_pieces(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, lk_view x, lk_view dst,
                              int source)
 {
     lk_status s;
     int64_t n = x.dims[0];
     int threads = piece_count(e, (double)lk_view_elements(&dst) * (double)f->k);
     int64_t each = (threads > n ? threads / n : 1) * rounds(p, &dst, threads);
-    if (c->kernel[0] == 1 && c->kernel[1] == 1 && c->stride[0] == 1 && c->stride[1] == 1 && !c->pad[0] && !c->pad[1] &&
-        !c->pad[2] && !c->pad[3] && each > 1) { /* positions are alike: they can be cut anywhere */
+    if (pointwise(c) && each > 1) { /* positions are alike: they can be cut anywhere */
         x.dims[2] *= x.dims[3];
         dst.dims[2] *= dst.dims[3];
         x.dims[3] = dst.dims[3] = 1;
@@ -663,15 +621,16 @@ done:
 
 static lk_status lower_conv(lk_executor *e, lk_node anchor)
 {
+    enum { FEW = 64 };
     const lk_node_data *node = lk_at(e->graph, anchor);
     const lk_conv *c = &node->u.conv;
     lk_node last = e->fused[anchor].last;
-    folded f = {0};
+    lk_folded f = {0};
     product p = {.group = e->fused[anchor], .anchor = anchor};
     int source;
     lk_status s;
     LK_TRY(lk_executor_value_of(e, node->inputs[0], &source));
-    LK_TRY(fold(e, anchor, &f));
+    LK_TRY(lk_fold(e, anchor, &f));
     bool patches = side_by_side(c);
     if (patches &&
         (e->values[source].view.block == 0 || e->values[source].view.block == e->values[source].view.dims[1])) {
@@ -680,10 +639,16 @@ static lk_status lower_conv(lk_executor *e, lk_node anchor)
     }
     LK_TRY(lk_executor_want(e, source, LK_LAYOUT_LAST, e->in_types[anchor], e->in_scales[anchor], &source));
     lk_view x = e->values[source].view, dst = result_view(e, last, true);
+    /* few positions: oneDNN waits for the weights, which our kernels fetch ahead */
+    bool few = x.type == LK_TYPE_BF16 && pointwise(c) && dst.dims[2] * dst.dims[3] <= FEW;
+    if (few && own_product(e, &p, &f, &x, &dst)) {
+        s = lower_rows(e, anchor, source, dst, &f);
+        goto done;
+    }
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
     p.own = lk_winograd_fits(e, c, &x, &dst);
-    LK_TRY(begin(e, &p, dst));
+    LK_TRY(begin(e, &p, &f, dst));
     if (p.own) {
         s = lower_winograd(e, &p, &f, node, source);
         goto done;
@@ -691,7 +656,7 @@ static lk_status lower_conv(lk_executor *e, lk_node anchor)
     LK_TRY(conv_pieces(e, &p, &f, c, x, dst, source));
     finish(e, &p, source, last);
 done:
-    folded_free(&f);
+    lk_folded_free(&f);
     product_free(&p);
     return s;
 }

@@ -130,6 +130,43 @@ static void copy_piece(void *arg, size_t begin, size_t end)
     }
 }
 
+/* Three planes become three channels last: a picture on its way in. */
+static bool is_picture(const strided_job *job)
+{
+    const lk_strided *h = &job->how;
+    int last = h->rank - 1;
+    return !job->add && last > 0 && h->dims[last] == 3 && h->to[last] == 1 && h->to[last - 1] == 3 &&
+           h->from[last - 1] == 1 && job->src.type == LK_TYPE_F32;
+}
+
+enum { POSITIONS = 512 };
+
+/* Items are runs of positions, from inside of the dimension before the last. */
+static void picture_piece(void *arg, size_t begin, size_t end)
+{
+    const strided_job *job = arg;
+    const lk_strided *h = &job->how;
+    const lk_nn_kernels *k = job->team->kernels;
+    int last = h->rank - 1;
+    size_t positions = (size_t)h->dims[last - 1], runs = (positions + POSITIONS - 1) / POSITIONS;
+    float planes[3][POSITIONS];
+    for (size_t item = begin; item < end; item++) {
+        size_t first = item % runs * POSITIONS, rest = item / runs;
+        size_t n = positions - first < POSITIONS ? positions - first : POSITIONS;
+        size_t from = job->src_at + first, to = job->dst_at + 3 * first;
+        for (int d = last - 2; d >= 0; d--) {
+            size_t i = rest % (size_t)h->dims[d];
+            rest /= (size_t)h->dims[d];
+            from += i * (size_t)h->from[d];
+            to += i * (size_t)h->to[d];
+        }
+        for (size_t c = 0; c < 3; c++)
+            k->store(job->dst.type, job->dst.scale, (const float *)job->src.data + from + c * (size_t)h->from[last], n,
+                     planes[c]);
+        k->interleave(job->dst.type, (const void *[]){planes[0], planes[1], planes[2]}, n, lk_view_at(&job->dst, to));
+    }
+}
+
 /* Inner dimensions that lie without gaps on both sides become one. */
 static void join(lk_strided *h)
 {
@@ -160,8 +197,15 @@ void lk_copy_strided(const lk_team *team, const lk_strided *how, const lk_view *
     strided_job job = {team, *how, *src, *dst, src_at, dst_at, add};
     lk_strided *h = &job.how;
     join(h);
-    /* Few channels last (a picture on its way in): run along its rows instead, channel by channel. */
     int last = h->rank - 1;
+    if (is_picture(&job)) {
+        size_t items = ((size_t)h->dims[last - 1] + POSITIONS - 1) / POSITIONS;
+        for (int i = 0; i < last - 1; i++) items *= (size_t)h->dims[i];
+        /* a picture of usual size is done before it would have travelled to another thread's cache */
+        lk_team_for(team, items, POSITIONS / 16, picture_piece, &job);
+        return;
+    }
+    /* Few channels last: run along the rows instead, channel by channel. */
     if (h->rank > 1 && h->dims[last] < 16 && h->dims[last - 1] > h->dims[last]) {
         swap_dims(h, last, last - 1);
         if (h->rank > 2) swap_dims(h, last - 1, last - 2); /* and put the channels outside of what joins the rows */

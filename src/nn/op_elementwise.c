@@ -93,7 +93,13 @@ static void combine(const binary_job *job, float *a, const float *b, size_t n)
         k->add(a, b, n, a);
 }
 
-enum { POSITIONS = 64 };
+/* Positions of a run: so many runs that threads have about as many positions each. */
+static size_t run_of(size_t positions)
+{
+    enum { MOST = 64, RUNS = 8 };
+    size_t n = positions / RUNS;
+    return n > MOST ? MOST : n ? n : 1;
+}
 
 /* Positions `first` and `count` - 1 more of one (row, block): count x block numbers. */
 static void binary_run(binary_job *job, size_t plane, size_t first, size_t count)
@@ -139,10 +145,10 @@ static void binary_run(binary_job *job, size_t plane, size_t first, size_t count
 static void binary_piece(void *arg, size_t begin, size_t end)
 {
     binary_job *job = arg;
-    size_t positions = job->grid.positions, runs = (positions + POSITIONS - 1) / POSITIONS;
+    size_t positions = job->grid.positions, run = run_of(positions), runs = (positions + run - 1) / run;
     for (size_t item = begin; item < end; item++) {
-        size_t first = item % runs * POSITIONS, left = positions - first;
-        binary_run(job, item / runs, first, left < POSITIONS ? left : POSITIONS);
+        size_t first = item % runs * run, left = positions - first;
+        binary_run(job, item / runs, first, left < run ? left : run);
     }
 }
 
@@ -209,12 +215,12 @@ static lk_status binary_forward(lk_call *c, bool multiply)
             job.b = &c->x[0];
         }
     }
+    size_t run = run_of(job.grid.positions);
     if (job.form == FORM_STRIDED)
         lk_team_for(c->team, lk_view_elements(&c->y), 20, binary_strided_piece, &job);
     else
-        lk_team_for(c->team, job.grid.batch * job.grid.blocks * ((job.grid.positions + POSITIONS - 1) / POSITIONS),
-                    (job.grid.positions < POSITIONS ? job.grid.positions : POSITIONS) * job.grid.block, binary_piece,
-                    &job);
+        lk_team_for(c->team, job.grid.batch * job.grid.blocks * ((job.grid.positions + run - 1) / run),
+                    run * job.grid.block, binary_piece, &job);
     return LK_OK;
 }
 

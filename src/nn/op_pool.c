@@ -44,12 +44,18 @@ static void pool_piece(void *arg, size_t begin, size_t end)
     lk_call *c = arg;
     lk_grid gx = lk_grid_of(c->x), gy = lk_grid_of(&c->y);
     const lk_nn_kernels *k = c->team->kernels;
-    int64_t w = c->x->dims[3], ow = c->y.dims[3];
+    int64_t w = c->x->dims[3], oh = c->y.dims[2], ow = c->y.dims[3];
     bool max = c->node->op == LK_OP_MAX_POOL;
     float v[LK_RUN], total[LK_RUN];
-    for (size_t item = begin; item < end; item++) {
-        size_t plane = item / gy.positions, o = item % gy.positions;
-        window at = window_at(c, (int64_t)o / ow, (int64_t)o % ow);
+    int64_t lines = (int64_t)begin / ow, oy = lines % oh, ox = (int64_t)begin % ow;
+    size_t plane = (size_t)(lines / oh);
+    for (size_t item = begin; item < end; item++, ox++) {
+        if (ox == ow) {
+            ox = 0;
+            oy = oy + 1 < oh ? oy + 1 : 0;
+            plane += oy == 0;
+        }
+        window at = window_at(c, oy, ox);
         size_t values = (size_t)((at.y1 - at.y0) * (at.x1 - at.x0));
         if (max && values <= MAX_TAPS && gy.block <= LK_RUN) {
             const void *taps[MAX_TAPS];
@@ -167,15 +173,14 @@ const lk_operator lk_operator_adaptive_pool = {pool_forward, pool_backward, NULL
 
 /* Mean or maximum over all positions of a row (pictures: over H*W, tokens: over T) -> [N, C]. */
 
-enum { GLOBAL_RUN = 64 };
+enum { GLOBAL_RUN = 64, SHARES = 4 };
 
-/* Items are runs of channels: (row, block, run). */
-static void global_piece(void *arg, size_t begin, size_t end)
+/* Largest values; items are runs of channels: (row, block, run). */
+static void global_max_piece(void *arg, size_t begin, size_t end)
 {
     lk_call *c = arg;
     lk_grid g = lk_grid_of(c->x);
     const lk_nn_kernels *k = c->team->kernels;
-    bool max = c->node->op == LK_OP_GLOBAL_MAX;
     size_t channels = (size_t)c->y.dims[1], runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
     float v[GLOBAL_RUN], total[GLOBAL_RUN];
     for (size_t item = begin; item < end; item++) {
@@ -183,25 +188,54 @@ static void global_piece(void *arg, size_t begin, size_t end)
         size_t first = plane % g.blocks * g.block, n = g.block - j < GLOBAL_RUN ? g.block - j : GLOBAL_RUN;
         if (first + j >= channels) continue;
         if (n > channels - first - j) n = channels - first - j;
-        if (!max) {
-            const void *rows = lk_view_at(c->x, plane * g.positions * g.block + j);
-            k->sum_rows(c->x->type, c->x->scale, rows, g.positions, g.block, n, total);
-        }
-        for (size_t p = 0; max && p < g.positions; p++) {
+        for (size_t p = 0; p < g.positions; p++) {
             lk_get(c, c->x, (plane * g.positions + p) * g.block + j, n, p ? v : total);
             if (p) k->max(v, total, n, total);
         }
-        if (!max) k->scale(1.0f / (float)g.positions, total, n, total);
         lk_set(c, &c->y, row * channels + first + j, n, total);
+    }
+}
+
+/* Sums of a share of the positions each: items are (row, block, share). The thread that sums positions is mostly the
+ * one that made them, and multiplies them with a gate afterwards; by channels they would all travel between the
+ * threads' caches, twice. The number of shares is fixed, so that the sums do not depend on the threads. */
+static void global_sum_piece(void *arg, size_t begin, size_t end)
+{
+    lk_call *c = arg;
+    lk_grid g = lk_grid_of(c->x);
+    for (size_t item = begin; item < end; item++) {
+        size_t share = item % SHARES, first = g.positions * share / SHARES;
+        c->team->kernels->sum_rows(
+            c->x->type, c->x->scale, lk_view_at(c->x, (item / SHARES * g.positions + first) * g.block),
+            g.positions * (share + 1) / SHARES - first, g.block, g.block, c->scratch + item * g.block);
     }
 }
 
 static lk_status global_forward(lk_call *c)
 {
     lk_grid g = lk_grid_of(c->x);
-    size_t runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
-    lk_team_for(c->team, g.batch * g.blocks * runs, g.positions * GLOBAL_RUN, global_piece, c);
+    const lk_nn_kernels *k = c->team->kernels;
+    size_t channels = (size_t)c->y.dims[1], runs = (g.block + GLOBAL_RUN - 1) / GLOBAL_RUN;
+    if (c->node->op == LK_OP_GLOBAL_MAX) {
+        lk_team_for(c->team, g.batch * g.blocks * runs, g.positions * GLOBAL_RUN, global_max_piece, c);
+        return LK_OK;
+    }
+    lk_team_for(c->team, g.batch * g.blocks * SHARES, g.positions * g.block / SHARES + 1, global_sum_piece, c);
+    for (size_t plane = 0; plane < g.batch * g.blocks; plane++) {
+        float *total = c->scratch + plane * SHARES * g.block;
+        size_t row = plane / g.blocks, first = plane % g.blocks * g.block;
+        size_t n = channels - first < g.block ? channels - first : g.block;
+        for (size_t share = 1; share < SHARES; share++) k->add(total, total + share * g.block, n, total);
+        k->scale(1.0f / (float)g.positions, total, n, total);
+        lk_set(c, &c->y, row * channels + first, n, total);
+    }
     return LK_OK;
+}
+
+static size_t global_scratch(const lk_call *c)
+{
+    lk_grid g = lk_grid_of(c->x);
+    return g.batch * g.blocks * g.block * SHARES;
 }
 
 static lk_status global_backward(lk_call *c)
@@ -227,5 +261,5 @@ static lk_status global_backward(lk_call *c)
     return LK_OK;
 }
 
-const lk_operator lk_operator_global_avg = {global_forward, global_backward, NULL, NULL};
+const lk_operator lk_operator_global_avg = {global_forward, global_backward, NULL, global_scratch};
 const lk_operator lk_operator_global_max = {global_forward, global_backward, NULL, NULL};

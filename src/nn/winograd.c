@@ -31,7 +31,7 @@ bool lk_winograd_fits(const lk_executor *e, const lk_conv *c, const lk_view *x, 
                  c->out % PANEL == 0 && x->dims[1] % 32 == 0 && x->dims[1] >= 32;
     /* A picture of few tiles would read more weights than it saves work. */
     shape = shape && x->dims[2] >= 12 && x->dims[3] >= 12;
-    if (x->type == LK_TYPE_BF16) return shape && e->team.kernels->product64_bf16;
+    if (x->type == LK_TYPE_BF16) return shape && e->team.kernels->product_bf16;
     bool wide = lk_cpu_detect() & (LK_CPU_AVX512 | LK_CPU_AVX2);
     return shape && wide && x->type == LK_TYPE_F32 && e->options.precision == LK_PRECISION_F32;
 }
@@ -172,9 +172,9 @@ static void multiply(void *arg, size_t begin, size_t end)
         const void *b = (const char *)j->step->winograd.weights + item * j->in * PANEL * j->way.bytes;
         float *y = j->products + point * j->out_step + panel * PANEL;
         if (j->way.side == 2)
-            k->product64_bf16(a, j->in, j->tiles, b, j->in, false, y, j->out);
+            k->product_bf16(a, j->in, j->tiles, b, j->in, 4, false, y, j->out);
         else
-            k->product64(a, j->in, j->tiles, b, j->in, false, y, j->out);
+            k->product(a, j->in, j->tiles, b, j->in, 4, false, y, j->out);
     }
 }
 

@@ -138,7 +138,9 @@ class Networks(Case):
 
     def test_words_find_pictures_where_the_model_knows_both(self):
         both = model(self.folder / "clip", "CLIP", clip)
+        self.assertIn("files of the tokenizer are missing", run("model", "info", both).stdout)
         shutil.copy(FIXTURES / "tokenizer/tokenizer.json", both)
+        self.assertIn("yes: likeness search --text", run("model", "info", both).stdout)
         run("index", self.pictures, "--into", self.collection, "--model", both, "-q")
         results = run_json("search", self.collection, "--text", "a photo of a cat", "-k", "11")["results"]
         self.assertEqual(len(results), 11)

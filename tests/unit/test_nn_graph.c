@@ -1,7 +1,6 @@
 /* Building, compiling and running graphs: mistakes are named, memory is shared without harm, precision and threads. */
 #include "base/cpu.h"
 #include "base/random.h"
-#include "nn/kernels.h"
 #include <likeness/nn.h>
 
 #include "unit.h"
