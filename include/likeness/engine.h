@@ -187,13 +187,15 @@ LK_API bool lk_searcher_has_neighbours(lk_searcher *searcher);
 /* Computes the local features that LK_RERANK_GEOMETRIC compares of every picture and keeps them in the collection,
  * those that are there already and of pictures that have not changed excepted. What is not kept is computed when a
  * search meets it, and kept then: so this only saves the first searches the time. limit: bytes that are kept from now
- * on, the oldest go beyond it; 0 = as before, at first 1 GiB. *pictures says how many are looked after. LK_IO
- * (read-only folder), LK_NO_MEMORY, LK_CANCELLED. */
+ * on, the oldest go beyond it; 0 = as before, at first 1 GiB. Nothing that is kept is dropped for what is computed
+ * here: it ends where the limit is reached, and logs how many pictures are left and what would hold all. *pictures says
+ * how many are kept. LK_IO (read-only folder, full disk), LK_UNSUPPORTED (features of a newer version), LK_NO_MEMORY,
+ * LK_CANCELLED. */
 LK_API lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_t limit, uint64_t *pictures);
 
 /* Writes a copy of a collection whose vectors are augmented by their k nearest (lk_augment): a collection of its own,
  * with the same model, labels and pictures; ids are new. Pictures added to it later are not augmented. LK_CONFLICT when
- * something is at `into` already; LK_UNSUPPORTED (not cosine). */
+ * something is at `into` already; LK_UNSUPPORTED (not cosine). Nothing is left when it fails. */
 LK_API lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float alpha, size_t k,
                                        const char *into);
 
@@ -225,7 +227,7 @@ LK_API lk_status lk_export_collection(lk_searcher *searcher, const char *csv, lk
 /* Makes a new collection with the model of another: the pictures of a CSV as above, of whose columns only path must be
  * there, with one vector each, in its order. Ids are new. A picture whose size and mtime_ns are not given or not those
  * of its file is embedded anew by the next run of lk_ingest over it. LK_CONFLICT when something is at `path` already;
- * LK_INVALID with the line, and then what was read before stays. */
+ * LK_INVALID with the line. Nothing is left when it fails. */
 LK_API lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path);
 
 /* ---- what two pictures share ---- */
@@ -257,6 +259,13 @@ LK_API lk_status lk_searcher_find(lk_searcher *searcher, const char *path, lk_re
 /* Up to n pictures with id > after, in order of id (a page of the collection). */
 LK_API lk_status lk_searcher_page(lk_searcher *searcher, int64_t after, size_t n, lk_results *out);
 
+/* ---- looking after a collection ---- */
+
+/* lk_collection_verify, and that the model and the table of neighbours, if there is one, can be read whole. */
+LK_API lk_status lk_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems);
+/* lk_collection_repair, and a damaged table of neighbours is dropped. */
+LK_API lk_status lk_repair(const char *path, lk_report_fn report, void *user, uint64_t *repairs);
+
 /* ---- evaluating ---- */
 
 /* Reorders the results of one query before they are judged: hits [*count], best first, the query itself perhaps among
@@ -285,7 +294,7 @@ typedef struct lk_evaluate_options {
     const char *html; /* folder to write the report to; NULL = none */
     const lk_search_options *search; /* for lk_evaluate: rank as searches with these options do (expansion, re-ranking,
                                         the approximate index), depth results each (0 = 1000). NULL = plain and exact */
-    lk_reorder_fn reorder;           /* re-ranking to judge; wants a depth below the size of the gallery. NULL = none */
+    lk_reorder_fn reorder;           /* re-ranking to judge; wants a depth. NULL = none */
     void *reorder_user;
     const char *name;   /* what the own ranking is called; NULL = "likeness" */
     double level;       /* of confidence intervals; 0 = 0.95 */

@@ -77,8 +77,9 @@ typedef struct lk_partitioned_effort {
 } lk_partitioned_effort;
 
 /* The k best that were found for each of n queries [n][dim], as lk_flat_search writes them; scores are those of the
- * finer copies. The filter is asked before anything is refined, and more cells are visited until enough passes. context
- * NULL = the calling thread alone; searches may run at once. LK_INVALID when k is 0 or a query is not finite. */
+ * finer copies. The filter is asked before anything is refined, and about up to 2,048 vectors beforehand: the fewer
+ * pass, the more cells are visited than effort says, so that recall stays what it is without a filter. context NULL =
+ * the calling thread alone; searches may run at once. LK_INVALID when k is 0 or a query is not finite. */
 LK_API lk_status lk_partitioned_search(const lk_partitioned *index, lk_context *context, lk_partitioned_effort effort,
                                        size_t n, const float *queries, size_t k, lk_id_filter filter, void *filter_user,
                                        lk_hit *hits, size_t *counts);

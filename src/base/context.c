@@ -1,5 +1,6 @@
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -72,6 +73,7 @@ void lk_log(lk_context *context, lk_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    line[lk_utf8_fit(line, sizeof line - 1)] = 0;
     pthread_mutex_lock(&context->log_mutex);
     context->options.log(context->options.log_user, level, line);
     pthread_mutex_unlock(&context->log_mutex);

@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,20 +31,18 @@ const char *lk_status_name(lk_status status)
     return "unknown status";
 }
 
-/* Formats into a buffer of its own first, because an argument may point into the present message. */
+/* Formats into a buffer of its own first, because an argument may point into the present message. What is too long ends
+ * with a whole character; a suffix says why, so half of the room is its own. */
 static void set_message(const char *format, va_list args, const char *suffix)
 {
     char text[LK_ERROR_SIZE];
-    int n = vsnprintf(text, sizeof text, format, args);
-    if (n < 0) n = 0;
-    size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
-    if (suffix) {
-        size_t length = strlen(suffix), room = sizeof text - 1 - used;
-        if (length > room) length = room;
-        memcpy(text + used, suffix, length);
-        used += length;
-    }
-    text[used] = 0;
+    const size_t room = sizeof text - 1;
+    size_t length = strlen(suffix), kept = length < room / 2 ? length : room / 2;
+    if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
+    size_t used = (size_t)lk_utf8_fit(text, room - kept);
+    length = (size_t)lk_utf8_fit(suffix, room - used);
+    memcpy(text + used, suffix, length);
+    text[used + length] = 0;
     memcpy(message, text, sizeof text);
 }
 
@@ -50,7 +50,7 @@ lk_status lk_fail(lk_status status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    set_message(format, args, NULL);
+    set_message(format, args, "");
     va_end(args);
     return status;
 }

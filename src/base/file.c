@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -100,6 +101,7 @@ lk_status lk_atomic_open(const char *path, lk_atomic_file **out)
         atomic_free(file);
         return s;
     }
+    flock(file->fd, LOCK_EX | LOCK_NB); /* tells lk_atomic_sweep that somebody writes it */
     *out = file;
     return LK_OK;
 }

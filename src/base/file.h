@@ -44,6 +44,8 @@ void lk_map_close(lk_map *map);
 
 /* mkdir -p. */
 lk_status lk_make_dirs(const char *path);
+/* The folders that a path lies in. */
+lk_status lk_make_dirs_above(const char *path);
 bool lk_path_exists(const char *path);
 /* "a/b" from "a" and "b"; b alone when it is absolute. malloc'ed, NULL when out of memory. */
 char *lk_path_join(const char *a, const char *b);
@@ -61,6 +63,9 @@ void lk_hash_hex(lk_hash128 hash, char out[33]);
 
 /* Valid UTF-8 without NUL? */
 bool lk_utf8_valid(const char *text);
+/* How many of the first `most` bytes of a text to take so that no character of UTF-8 is cut at the end of them; for
+ * "%.*s". */
+int lk_utf8_fit(const char *text, size_t most);
 
 /* Seconds on a clock that never jumps. */
 double lk_now(void);

@@ -94,3 +94,26 @@ bool lk_utf8_valid(const char *text)
     }
     return true;
 }
+
+lk_status lk_make_dirs_above(const char *path)
+{
+    char *absolute;
+    lk_status s = lk_path_absolute(path, &absolute);
+    if (s != LK_OK) return s;
+    char *slash = strrchr(absolute, '/');
+    slash[slash == absolute] = 0; /* "/x" lies in "/" */
+    s = lk_fail_in(lk_make_dirs(absolute), "%s: cannot be created", path);
+    free(absolute);
+    return s;
+}
+
+int lk_utf8_fit(const char *text, size_t most)
+{
+    size_t n = strnlen(text, most), lead = n;
+    if (n < most) return (int)n;
+    while (lead && n - lead < 3 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80) lead--;
+    if (!lead) return (int)n;
+    unsigned char c = (unsigned char)text[lead - 1];
+    size_t length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+    return (int)(length > n - lead + 1 ? lead - 1 : n);
+}

@@ -51,21 +51,6 @@ typedef struct bench {
 
 /* ---- input ---- */
 
-static lk_status read_all(const char *path, lk_vectors_role role, uint64_t most, float **rows, uint64_t *n, size_t *dim)
-{
-    lk_vector_reader *reader;
-    lk_status s = lk_vector_reader_open(path, role, &reader);
-    if (s != LK_OK) return s;
-    *n = lk_vector_reader_rows(reader);
-    *dim = lk_vector_reader_dim(reader);
-    if (most && *n > most) *n = most;
-    *rows = lk_alloc_aligned((size_t)*n, *dim * sizeof **rows);
-    s = *n == 0 ? lk_fail(LK_INVALID, "%s: holds no vectors", path) : *rows ? LK_OK : lk_fail_memory(path);
-    if (s == LK_OK) s = lk_vector_reader_read(reader, 0, (size_t)*n, *rows);
-    lk_vector_reader_free(reader);
-    return s;
-}
-
 static lk_status read_truth(bench *b)
 {
     lk_vector_reader *reader;
@@ -167,7 +152,7 @@ static lk_status build_from_memory(bench *b, const float *vectors)
     b->build_seconds = lk_now() - start;
     if (s == LK_OK && b->recall > 0) {
         b->effort_count = 1;
-        s = lk_ann_tune(b->context, b->type, b->index, &input, (size_t)b->k, b->recall, 0, b->efforts,
+        s = lk_ann_tune(b->context, b->type, b->index, &input, (size_t)b->k, (size_t)b->k, b->recall, 0, b->efforts,
                         &b->tuned_recall);
     }
     if (s != LK_OK || !b->file) return s;
@@ -202,17 +187,13 @@ static lk_status prepare(bench *b)
 {
     lk_status s;
     float *vectors = NULL;
-    uint64_t n, queries;
+    uint64_t n;
     size_t dim;
     LK_TRY(measure_base(b));
-    LK_TRY(read_all(b->queries, LK_VECTORS_QUERIES, b->query_most, &b->query_rows, &queries, &dim));
-    b->query_count = (size_t)queries;
-    if (dim != b->dim) {
-        s = lk_fail(LK_INVALID, "%s: queries of %zu components for vectors of %zu", b->queries, dim, b->dim);
-        goto done;
-    }
+    LK_TRY(cli_bench_read_queries(b->queries, b->query_most, b->dim, &b->query_rows, &b->query_count));
     LK_TRY(allocate(b));
-    if (!b->truth || !(b->opened || streams(b))) LK_TRY(read_all(b->base, LK_VECTORS_BASE, b->n, &vectors, &n, &dim));
+    if (!b->truth || !(b->opened || streams(b)))
+        LK_TRY(cli_bench_read(b->base, LK_VECTORS_BASE, b->n, 0, &vectors, &n, &dim));
     LK_TRY(b->truth ? read_truth(b) : find_truth(b, (size_t)b->n, vectors));
     if (b->opened) {
         s = open_index(b);
@@ -353,12 +334,6 @@ static int read_efforts(bench *b)
 
 static int choose(bench *b)
 {
-    static const char *const metrics[] = {"cosine", "ip", "l2"};
-    if (!b->base || !b->queries) return cli_usage(&cli_bench_ann, "--base and --queries are wanted");
-    int metric = 0;
-    while (metric < 3 && strcmp(metrics[metric], b->metric_name) != 0) metric++;
-    if (metric == 3) return cli_usage(&cli_bench_ann, "--metric %s: l2, ip or cosine is wanted", b->metric_name);
-    b->metric = (lk_metric)metric;
     b->type = lk_ann_type_named(b->type_name);
     if (!b->type)
         return cli_usage(&cli_bench_ann, "--type %s: auto, flat, graph or partitioned is wanted", b->type_name);
@@ -480,8 +455,8 @@ static int run(int argc, char **argv)
     };
     int count, status = cli_parse(&cli_bench_ann, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (count != 0) return cli_usage(&cli_bench_ann, "%s: what is that for?", argv[0]);
-    status = choose(&b);
+    status = cli_bench_check(&cli_bench_ann, count, argv, b.base, b.queries, b.metric_name, &b.metric);
+    if (status == EXIT_DONE) status = choose(&b);
     if (status != EXIT_DONE) return status;
     b.context = cli_context(&b.common);
     if (!b.context) return EXIT_FAILED;

@@ -33,34 +33,16 @@ typedef struct bench {
     json_t *results;
 } bench;
 
-static lk_status read_all(const char *path, lk_vectors_role role, uint64_t most, float **rows, uint64_t *n, size_t *dim)
-{
-    lk_vector_reader *file;
-    lk_status s = lk_vector_reader_open(path, role, &file);
-    if (s != LK_OK) return s;
-    *n = lk_vector_reader_rows(file);
-    *dim = lk_vector_reader_dim(file);
-    if (most && *n > most) *n = most;
-    *rows = lk_alloc_aligned((size_t)*n, *dim * sizeof **rows);
-    s = *n < K ? lk_fail(LK_INVALID, "%s: holds too few vectors", path) : *rows ? LK_OK : lk_fail_memory(path);
-    if (s == LK_OK) s = lk_vector_reader_read(file, 0, (size_t)*n, *rows);
-    lk_vector_reader_free(file);
-    return s;
-}
-
 static lk_status prepare(bench *b)
 {
-    uint64_t queries;
-    size_t dim;
     uint64_t *ids = NULL;
     lk_status s;
-    LK_TRY(read_all(b->base, LK_VECTORS_BASE, b->n, &b->vectors, &b->n, &b->dim));
-    LK_TRY(read_all(b->queries, LK_VECTORS_QUERIES, MOST_QUERIES, &b->query_rows, &queries, &dim));
-    if (dim != b->dim) {
-        s = lk_fail(LK_INVALID, "%s: queries of %zu components for vectors of %zu", b->queries, dim, b->dim);
+    LK_TRY(cli_bench_read(b->base, LK_VECTORS_BASE, b->n, 0, &b->vectors, &b->n, &b->dim));
+    LK_TRY(cli_bench_read_queries(b->queries, MOST_QUERIES, b->dim, &b->query_rows, &b->query_count));
+    if (b->n < K) {
+        s = lk_fail(LK_INVALID, "%s: holds too few vectors", b->base);
         goto done;
     }
-    b->query_count = (size_t)queries;
     ids = lk_alloc((size_t)b->n, sizeof *ids);
     b->truth = lk_alloc(b->query_count * K, sizeof *b->truth);
     b->room = lk_alloc(lk_topk_capacity(SHORTLIST), sizeof *b->room);
@@ -184,13 +166,8 @@ static int run(int argc, char **argv)
     };
     int count, status = cli_parse(&cli_bench_codes, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (count != 0) return cli_usage(&cli_bench_codes, "%s: what is that for?", argv[0]);
-    if (!b.base || !b.queries) return cli_usage(&cli_bench_codes, "--base and --queries are wanted");
-    static const char *const metrics[] = {"cosine", "ip", "l2"};
-    int metric = 0;
-    while (metric < 3 && strcmp(metrics[metric], b.metric_name) != 0) metric++;
-    if (metric == 3) return cli_usage(&cli_bench_codes, "--metric %s: l2, ip or cosine is wanted", b.metric_name);
-    b.metric = (lk_metric)metric;
+    status = cli_bench_check(&cli_bench_codes, count, argv, b.base, b.queries, b.metric_name, &b.metric);
+    if (status != EXIT_DONE) return status;
     b.context = cli_context(&b.common);
     if (!b.context) return EXIT_FAILED;
     lk_status s = measure_all(&b);

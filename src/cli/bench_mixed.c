@@ -52,22 +52,6 @@ typedef struct reader {
 
 /* ---- vectors ---- */
 
-static lk_status read_all(const char *path, lk_vectors_role role, uint64_t most, size_t more, float **rows, uint64_t *n,
-                          size_t *dim)
-{
-    lk_vector_reader *file;
-    lk_status s = lk_vector_reader_open(path, role, &file);
-    if (s != LK_OK) return s;
-    *n = lk_vector_reader_rows(file);
-    *dim = lk_vector_reader_dim(file);
-    if (most && *n > most) *n = most;
-    *rows = lk_alloc_aligned((size_t)*n + more, *dim * sizeof **rows);
-    s = *n == 0 ? lk_fail(LK_INVALID, "%s: holds no vectors", path) : *rows ? LK_OK : lk_fail_memory(path);
-    if (s == LK_OK) s = lk_vector_reader_read(file, 0, (size_t)*n, *rows);
-    lk_vector_reader_free(file);
-    return s;
-}
-
 /* What is added lies between a vector of the base and one of its ten nearest, in whole numbers if the base is. */
 static lk_status make_rows(void *arg, size_t begin, size_t end, int worker)
 {
@@ -95,17 +79,12 @@ static lk_status make_rows(void *arg, size_t begin, size_t end, int worker)
 
 static lk_status prepare(bench *b)
 {
-    uint64_t n, queries;
-    size_t dim, added = (size_t)(b->add * b->seconds);
+    uint64_t n;
+    size_t added = (size_t)(b->add * b->seconds);
     lk_status s;
-    LK_TRY(read_all(b->base, LK_VECTORS_BASE, b->n, added, &b->vectors, &n, &b->dim));
-    LK_TRY(read_all(b->queries, LK_VECTORS_QUERIES, MOST_QUERIES, 0, &b->query_rows, &queries, &dim));
-    if (dim != b->dim) {
-        s = lk_fail(LK_INVALID, "%s: queries of %zu components for vectors of %zu", b->queries, dim, b->dim);
-        goto done;
-    }
+    LK_TRY(cli_bench_read(b->base, LK_VECTORS_BASE, b->n, added, &b->vectors, &n, &b->dim));
+    LK_TRY(cli_bench_read_queries(b->queries, MOST_QUERIES, b->dim, &b->query_rows, &b->query_count));
     b->n = n;
-    b->query_count = (size_t)queries;
     b->total = (size_t)n + added;
     b->next = (size_t)n;
     b->ids = lk_alloc(b->total, sizeof *b->ids);
@@ -158,6 +137,8 @@ static void *read_on(void *arg)
 
 static lk_status remove_some(bench *b, size_t n)
 {
+    if (n > lk_graph_index_count(b->graph))
+        return lk_fail(LK_INVALID, "there are not so many vectors to remove: a lower --remove is wanted");
     for (size_t i = 0; i < n; i++) {
         uint64_t id;
         do id = lk_random_below(&b->random, b->next);
@@ -408,13 +389,8 @@ static int run(int argc, char **argv)
     };
     int count, status = cli_parse(&cli_bench_mixed, options, sizeof options / sizeof *options, argc, argv, &count);
     if (status) return status < 0 ? EXIT_DONE : status;
-    if (count != 0) return cli_usage(&cli_bench_mixed, "%s: what is that for?", argv[0]);
-    if (!b.base || !b.queries) return cli_usage(&cli_bench_mixed, "--base and --queries are wanted");
-    static const char *const metrics[] = {"cosine", "ip", "l2"};
-    int metric = 0;
-    while (metric < 3 && strcmp(metrics[metric], b.metric_name) != 0) metric++;
-    if (metric == 3) return cli_usage(&cli_bench_mixed, "--metric %s: l2, ip or cosine is wanted", b.metric_name);
-    b.metric = (lk_metric)metric;
+    status = cli_bench_check(&cli_bench_mixed, count, argv, b.base, b.queries, b.metric_name, &b.metric);
+    if (status != EXIT_DONE) return status;
     b.context = cli_context(&b.common);
     if (!b.context) return EXIT_FAILED;
     lk_status s = measure(&b);

@@ -133,7 +133,9 @@ int cli_finish(int status)
 
 int cli_print_json(json_t *value)
 {
-    if (!value) return cli_fail_text("output", "out of memory");
+    if (!value)
+        return cli_fail_text("output",
+                             "cannot be made: a name in it is not valid UTF-8, or there is too little memory");
     int failed = json_dumpf(value, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
     putchar('\n');
     json_decref(value);

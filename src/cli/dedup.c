@@ -83,8 +83,10 @@ static void print_groups(const lk_duplicates *d)
     for (size_t g = 0; g < d->count; g++)
         for (size_t i = 0; i < d->groups[g].count; i++) {
             const lk_result *r = &d->groups[g].items[i];
-            printf("%s%5zu  %8.4f  %9" PRId64 "  %5" PRIu32 " x %-5" PRIu32 "  %s\n", g && i == 0 ? "\n" : "", g + 1,
-                   (double)r->score, r->id, r->width, r->height, r->path);
+            printf("%s%5zu  %8.4f  %9" PRId64 "  %5" PRIu32 " x %-5" PRIu32 "  ", g && i == 0 ? "\n" : "", g + 1,
+                   (double)r->score, r->id, r->width, r->height);
+            cli_put_plain(stdout, r->path, SIZE_MAX);
+            putchar('\n');
         }
 }
 

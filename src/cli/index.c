@@ -1,6 +1,7 @@
 /* likeness index: create or update a collection. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/workplace.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 static int run(int argc, char **argv);
 const cli_command cli_index = {
@@ -106,20 +106,18 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
                         lk_collection **collection)
 {
     char *model = NULL, *trimmed = strdup(o->into);
+    lk_workplace workplace = {0};
     lk_status s = trimmed ? LK_OK : lk_fail_memory("path");
     if (s != LK_OK) return s;
     for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/';) trimmed[--n] = 0;
-    char *slash = strrchr(trimmed, '/');
-    int head = slash ? (int)(slash - trimmed) + 1 : 0;
-    if (asprintf(&model, "%.*s.%s.model", head, trimmed, trimmed + head) < 0) {
-        model = NULL;
+    LK_TRY(lk_make_dirs_above(trimmed));
+    LK_TRY(lk_workplace_open(trimmed, &workplace)); /* before the work, not after: one that cannot be made is no
+                                                       surprise to keep */
+    if (!(model = lk_path_join(workplace.path, "model"))) {
         s = lk_fail_memory("path");
         goto done;
     }
-    LK_TRY(lk_make_dirs(model)); /* before the work, not after: one that cannot be made is no surprise to keep */
-    s = make_embedder(context, o, list, embedder);
-    if (s != LK_OK) rmdir(model);
-    LK_TRY(s);
+    LK_TRY(make_embedder(context, o, list, embedder));
     LK_TRY(lk_embedder_save(*embedder, model));
     lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
                                    .metric = LK_COSINE,
@@ -130,6 +128,7 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
         if (o->dtype && strcmp(o->dtype, dtypes[i]) == 0) config.dtype = (lk_dtype)i;
     s = lk_collection_create(trimmed, &config, collection);
 done:
+    lk_workplace_close(&workplace);
     free(model);
     free(trimmed);
     return s;

@@ -58,6 +58,7 @@ static int run(int argc, char **argv)
     if (unusable) {
         index = (lk_index_info){.kind = "unusable"};
         snprintf(index.why, sizeof index.why, "%s", lk_error_message());
+        index.why[lk_utf8_fit(index.why, sizeof index.why - 1)] = 0;
         s = LK_OK;
     }
     if (s != LK_OK) goto done;

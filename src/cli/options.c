@@ -78,7 +78,7 @@ static int take(const cli_command *command, const cli_option *option, const char
     char *end;
     errno = 0;
     unsigned long long number = strtoull(value, &end, 10);
-    if (errno || end == value || *end || *value == '-' || number < option->least || number > option->most)
+    if (errno || *value < '0' || *value > '9' || *end || number < option->least || number > option->most)
         return cli_usage(command, "%s %s: a whole number from %llu to %llu is wanted", option->name, value,
                          (unsigned long long)option->least, (unsigned long long)option->most);
     *option->number = number;

@@ -4,12 +4,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "engine/derive.h"
 #include "engine/searcher.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { COMMIT_EVERY = 4096 };
 
@@ -44,12 +42,11 @@ lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float 
 {
     lk_searcher_view v = lk_searcher_use(searcher);
     copying c = {.n = lk_flat_count(v.index), .dim = lk_flat_dim(v.index)};
-    lk_collection_config config = lk_searcher_config(searcher);
+    lk_derived into = {0};
     uint64_t *ids = NULL;
     float *vectors = NULL, *augmented = NULL;
-    char *model = NULL;
     lk_status s = LK_OK;
-    if (config.metric != LK_COSINE)
+    if (lk_searcher_config(searcher).metric != LK_COSINE)
         s = lk_fail(LK_UNSUPPORTED, "augmentation is for collections of cosine vectors");
     else if (c.n == 0)
         s = lk_fail(LK_INVALID, "the collection is empty: index some pictures first");
@@ -58,23 +55,20 @@ lk_status lk_augment_collection(lk_searcher *searcher, lk_expansion kind, float 
     if (s != LK_OK) goto done;
     LK_TRY(lk_searcher_vectors(v.index, &ids, &vectors));
     augmented = lk_alloc(c.n * c.dim, sizeof *augmented);
-    if (!augmented || asprintf(&model, "%s.model-%ld", path, (long)getpid()) < 0) {
-        model = NULL;
+    if (!augmented) {
         s = lk_fail_memory("augmentation");
         goto done;
     }
     LK_TRY(lk_augment(lk_searcher_context(searcher), kind, alpha, k, c.n, c.dim, vectors, augmented));
-    LK_TRY(lk_embedder_save(lk_searcher_embedder(searcher), model));
-    config.model_dir = model;
-    LK_TRY(lk_collection_create(path, &config, &c.into));
+    LK_TRY(lk_derived_begin(searcher, path, &into));
+    c.into = into.collection;
     c.ids = ids;
     c.vectors = augmented;
     LK_TRY(lk_searcher_each(searcher, copy_record, &c));
-    s = lk_collection_commit(c.into);
+    s = lk_derived_finish(&into);
 done:
-    lk_collection_close(c.into);
+    lk_derived_free(&into);
     lk_searcher_give_back(&v);
-    free(model);
     free(ids);
     free(vectors);
     free(augmented);

@@ -1,6 +1,7 @@
 /* Groups of pictures that are nearly the same: every picture's range is searched for, and what lies in one range is of
  * one group, as is what is of a group with it. */
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -12,8 +13,9 @@
 #include <string.h>
 
 enum {
-    MOST = 256,  /* found in one range: what is beyond comes into the group through others */
+    MOST = 256,  /* looked for in a range at first; one that holds more is searched again for four times as many */
     BATCH = 256, /* ranges of an exact search that share one pass over the vectors */
+    BATCH_HITS = 1 << 20, /* fewer ranges share one where more is looked for in each */
     PIECE = 16
 };
 
@@ -27,6 +29,7 @@ typedef struct finding {
     uint64_t *ids;  /* [n], rising */
     float *vectors; /* [n][dim] */
     uint32_t *parents;
+    uint8_t *skipped;      /* [n]: does not take part, or equals another that does: one range serves both */
     pthread_mutex_t mutex; /* guards parents */
     size_t done;
 } finding;
@@ -70,27 +73,81 @@ static void join_hits(finding *f, size_t i, const lk_hit *hits, size_t count)
     pthread_mutex_unlock(&f->mutex);
 }
 
-static bool takes_part(const finding *f, size_t i)
+/* ---- equal vectors ---- */
+
+typedef struct digest {
+    uint64_t hash;
+    uint32_t number;
+} digest;
+
+static int by_hash(const void *a, const void *b)
 {
-    return !f->set || lk_id_set_has((void *)f->set, f->ids[i]);
+    const digest *x = a, *y = b;
+    if (x->hash != y->hash) return x->hash < y->hash ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
 }
+
+static bool is_zero(const finding *f, size_t i)
+{
+    for (size_t c = 0; c < f->dim; c++)
+        if (f->vectors[i * f->dim + c] != 0) return false;
+    return true;
+}
+
+/* Joins pictures whose vectors are the same bytes and leaves all but one of them out of the search: many copies of one
+ * picture would each find all the others. A vector of zeros has no direction that another could be near to. */
+static lk_status join_equal(finding *f)
+{
+    size_t count = 0, bytes = f->dim * sizeof *f->vectors;
+    digest *all = lk_alloc(f->n, sizeof *all);
+    if (!all) return lk_fail_memory("duplicates");
+    for (uint32_t i = 0; i < f->n; i++) {
+        if (f->set && !lk_id_set_has((void *)f->set, f->ids[i]))
+            f->skipped[i] = 1;
+        else if (lk_flat_metric(f->view.index) == LK_L2 || !is_zero(f, i))
+            all[count++] = (digest){lk_hash(f->vectors + i * f->dim, bytes).low, i};
+    }
+    qsort(all, count, sizeof *all, by_hash);
+    for (size_t i = 1; i < count; i++) {
+        uint32_t a = all[i - 1].number, b = all[i].number;
+        if (all[i].hash != all[i - 1].hash || memcmp(f->vectors + a * f->dim, f->vectors + b * f->dim, bytes) != 0)
+            continue;
+        join(f, a, b);
+        f->skipped[b] = 1;
+    }
+    free(all);
+    return LK_OK;
+}
+
+/* ---- ranges ---- */
 
 /* Through the approximate index, each picture by itself. */
 static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
 {
     finding *f = arg;
-    lk_hit hits[MOST];
+    lk_hit *hits = NULL;
+    size_t room = 0;
     lk_context *context = lk_searcher_context(f->searcher);
+    lk_status s = LK_OK;
     (void)worker;
-    for (size_t i = begin; i < end; i++) {
-        size_t count;
-        if (!takes_part(f, i)) continue;
-        if (lk_context_cancelled(context)) return lk_fail(LK_CANCELLED, "the search for duplicates was stopped");
-        lk_status s = lk_snapshot_range(f->view.snapshot, NULL, false, f->vectors + i * f->dim, f->bound, MOST, f->set,
-                                        hits, &count);
-        if (s != LK_OK) return s;
-        join_hits(f, i, hits, count);
+    for (size_t i = begin; s == LK_OK && i < end; i++) {
+        size_t count = 0;
+        if (f->skipped[i]) continue;
+        if (lk_context_cancelled(context)) s = lk_fail(LK_CANCELLED, "the search for duplicates was stopped");
+        /* Of what the index finds some may lie outside by the exact score: a list that was full there need not be
+         * full here. */
+        for (size_t most = MOST; s == LK_OK; most *= 4) {
+            if (most > f->n) most = f->n;
+            if (!lk_grow((void **)&hits, &room, most, sizeof *hits)) s = lk_fail_memory("duplicates");
+            if (s == LK_OK)
+                s = lk_snapshot_range(f->view.snapshot, NULL, false, f->vectors + i * f->dim, f->bound, most, f->set,
+                                      hits, &count);
+            if (most == f->n || count <= most / 2) break;
+        }
+        if (s == LK_OK) join_hits(f, i, hits, count);
     }
+    free(hits);
+    if (s != LK_OK) return s;
     pthread_mutex_lock(&f->mutex);
     f->done += end - begin;
     lk_report_progress(context, "comparing", f->done, f->n);
@@ -98,20 +155,45 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-/* Against every vector, many at once. */
+/* Against every vector, many at once: the pictures todo [*n], of which those stay there whose range holds more than
+ * `most`. */
+static lk_status search_for_most(finding *f, size_t most, uint32_t *todo, size_t *n)
+{
+    size_t batch = BATCH_HITS / most ? BATCH_HITS / most : 1, left = 0;
+    if (batch > BATCH) batch = BATCH;
+    lk_hit *hits = lk_alloc(batch * most, sizeof *hits);
+    float *queries = lk_alloc(batch * f->dim, sizeof *queries);
+    lk_status s = hits && queries ? LK_OK : lk_fail_memory("duplicates");
+    for (size_t first = 0; s == LK_OK && first < *n; first += batch) {
+        size_t counts[BATCH], some = *n - first < batch ? *n - first : batch;
+        for (size_t i = 0; i < some; i++)
+            memcpy(queries + i * f->dim, f->vectors + todo[first + i] * f->dim, f->dim * sizeof *queries);
+        s = lk_flat_range(f->view.index, lk_searcher_context(f->searcher), some, queries, f->bound, most,
+                          f->set ? lk_id_set_has : NULL, (void *)f->set, hits, counts);
+        for (size_t i = 0; s == LK_OK && i < some; i++) {
+            if (counts[i] == most && most < f->n)
+                todo[left++] = todo[first + i];
+            else
+                join_hits(f, todo[first + i], hits + i * most, counts[i]);
+        }
+        f->done = f->n - *n + first + some;
+        lk_report_progress(lk_searcher_context(f->searcher), "comparing", f->done, f->n);
+    }
+    *n = left;
+    free(hits);
+    free(queries);
+    return s;
+}
+
 static lk_status search_exactly(finding *f)
 {
-    lk_hit *hits = lk_alloc(BATCH * MOST, sizeof *hits);
-    lk_status s = hits ? LK_OK : lk_fail_memory("duplicates");
-    for (size_t first = 0; s == LK_OK && first < f->n; first += BATCH) {
-        size_t counts[BATCH], n = f->n - first < BATCH ? f->n - first : BATCH;
-        s = lk_flat_range(f->view.index, lk_searcher_context(f->searcher), n, f->vectors + first * f->dim, f->bound,
-                          MOST, f->set ? lk_id_set_has : NULL, (void *)f->set, hits, counts);
-        for (size_t i = 0; s == LK_OK && i < n; i++)
-            if (takes_part(f, first + i)) join_hits(f, first + i, hits + i * MOST, counts[i]);
-        lk_report_progress(lk_searcher_context(f->searcher), "comparing", first + n, f->n);
-    }
-    free(hits);
+    size_t n = 0;
+    uint32_t *todo = lk_alloc(f->n, sizeof *todo);
+    lk_status s = todo ? LK_OK : lk_fail_memory("duplicates");
+    for (uint32_t i = 0; s == LK_OK && i < f->n; i++)
+        if (!f->skipped[i]) todo[n++] = i;
+    for (size_t most = MOST; s == LK_OK && n; most *= 4) s = search_for_most(f, most < f->n ? most : f->n, todo, &n);
+    free(todo);
     return s;
 }
 
@@ -222,15 +304,17 @@ lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, co
     else if (f.n > UINT32_MAX)
         s = lk_fail(LK_LIMIT, "%zu pictures are too many", f.n);
     if (s != LK_OK || f.n == 0) goto done;
-    if (where) LK_TRY(lk_searcher_select(searcher, where, &filter));
+    if (where) LK_TRY(lk_searcher_select(searcher, where, false, &filter));
     f.set = filter ? lk_searcher_filter_set(filter) : NULL;
     LK_TRY(lk_searcher_vectors(f.view.index, &f.ids, &f.vectors));
     f.parents = lk_alloc(f.n, sizeof *f.parents);
-    if (!f.parents) {
+    f.skipped = lk_alloc_zero(f.n, sizeof *f.skipped);
+    if (!f.parents || !f.skipped) {
         s = lk_fail_memory("duplicates");
         goto done;
     }
     for (uint32_t i = 0; i < f.n; i++) f.parents[i] = i;
+    LK_TRY(join_equal(&f));
     if (exact || !lk_snapshot_is_approximate(f.view.snapshot))
         LK_TRY(search_exactly(&f));
     else
@@ -244,5 +328,6 @@ done:
     free(f.ids);
     free(f.vectors);
     free(f.parents);
+    free(f.skipped);
     return s;
 }

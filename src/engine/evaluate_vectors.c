@@ -95,6 +95,9 @@ static lk_status take_row(const lk_csv *csv, const lk_evaluate_options *options,
 {
     lk_status s = LK_OK;
     char *const *fields = csv->fields;
+    if ((at.label != SIZE_MAX && !lk_utf8_valid(fields[at.label])) ||
+        (at.id != SIZE_MAX && !lk_utf8_valid(fields[at.id]))) /* the report could not name it */
+        return lk_fail(LK_CORRUPT, "%s: line %zu: the label or the id is not UTF-8 text", csv->path, csv->row_line);
     if (at.label != SIZE_MAX && fields[at.label][0] && !(t->labels[i] = strdup(fields[at.label])))
         return lk_fail_memory("labels");
     if (at.id != SIZE_MAX && !(t->names[i] = strdup(fields[at.id]))) return lk_fail_memory("labels");

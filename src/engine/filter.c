@@ -2,7 +2,9 @@
 #include "engine/filter.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
+#include "store/select.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -34,12 +36,14 @@ void lk_filter_cache_clear(lk_filter_cache *cache)
     }
 }
 
-static lk_status make(lk_collection *collection, const char *where, lk_searcher_filter **out)
+/* *out stays NULL when it was to be quick and that is not possible. */
+static lk_status make(lk_collection *collection, const char *where, bool quickly, lk_searcher_filter **out)
 {
     *out = NULL;
     lk_id_set *set;
-    lk_status s = lk_collection_select(collection, where, &set);
-    if (s != LK_OK) return s;
+    lk_status s =
+        quickly ? lk_collection_select_quickly(collection, where, &set) : lk_collection_select(collection, where, &set);
+    if (s != LK_OK || !set) return s;
     lk_searcher_filter *filter = lk_alloc_zero(1, sizeof *filter);
     char *copy = strdup(where);
     if (!filter || !copy) {
@@ -55,7 +59,7 @@ static lk_status make(lk_collection *collection, const char *where, lk_searcher_
     return LK_OK;
 }
 
-lk_status lk_filter_cache_get(lk_filter_cache *cache, lk_collection *collection, const char *where,
+lk_status lk_filter_cache_get(lk_filter_cache *cache, lk_collection *collection, const char *where, bool quickly,
                               lk_searcher_filter **out)
 {
     *out = NULL;
@@ -67,8 +71,13 @@ lk_status lk_filter_cache_get(lk_filter_cache *cache, lk_collection *collection,
     for (size_t i = 0; i < LK_FILTER_CACHE && !*out; i++)
         if (cache->items[i] && strcmp(cache->items[i]->where, where) == 0) *out = cache->items[i];
     if (!*out) {
-        s = make(collection, where, out);
-        if (s != LK_OK) return s;
+        uint64_t hash = lk_hash(where, strlen(where)).low;
+        /* What is asked for again may be asked for often: then all of it is worth having. */
+        bool again = false;
+        for (size_t i = 0; i < LK_FILTER_CACHE; i++) again |= cache->tried[i] == hash;
+        s = make(collection, where, quickly && !again, out);
+        if (s == LK_OK && !*out) cache->tried[cache->next_tried++ % LK_FILTER_CACHE] = hash;
+        if (s != LK_OK || !*out) return s;
         lk_searcher_filter **place = &cache->items[cache->next++ % LK_FILTER_CACHE];
         lk_searcher_drop_filter(*place);
         *place = *out;

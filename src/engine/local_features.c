@@ -6,9 +6,12 @@
 #include "base/threads.h"
 #include "engine/searcher.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+_Static_assert(LK_FEATURES_NEWEST == (int)LK_LOCAL_VERSION, "a version of the features is a version of their store");
 
 enum { BATCH = 256 }; /* pictures that are stored at once by lk_searcher_build_local_features */
 
@@ -35,6 +38,7 @@ typedef struct loading {
     const int64_t *ids;
     lk_local *out;         /* [n]; NULL: only what is missing is wanted, for the store */
     lk_features_row *rows; /* [n]: what was computed; bytes NULL where it was there, or cannot be read */
+    atomic_size_t unreadable;
 } loading;
 
 /* Whether the store has it (and, if wanted, what). */
@@ -78,6 +82,7 @@ static lk_status load_some(void *arg, size_t begin, size_t end, int worker)
             *row = (lk_features_row){record.id, {record.hash[0], record.hash[1]}, NULL, 0};
             if (s == LK_OK && unchanged(&record)) s = lk_local_pack(&local, &bytes, &row->size);
             row->bytes = bytes;
+            if (!bytes) atomic_fetch_add(&l->unreadable, 1);
         }
         lk_record_free(&record);
         if (l->out && local.count)
@@ -89,42 +94,80 @@ static lk_status load_some(void *arg, size_t begin, size_t end, int worker)
     return LK_OK;
 }
 
-/* What was computed goes into the store; without one it is dropped. */
-static void keep(lk_searcher *searcher, lk_features_row *rows, size_t n)
+/* Moves the rows that hold something to the front. */
+static size_t computed(lk_features_row *rows, size_t n)
 {
     size_t count = 0;
     for (size_t i = 0; i < n; i++)
         if (rows[i].bytes) rows[count++] = rows[i];
-    lk_features *features = count ? borrow(searcher) : NULL;
-    if (features) {
-        if (lk_features_put(features, rows, count) != LK_OK)
-            lk_log(lk_searcher_context(searcher), LK_LOG_DEBUG, "local features are not kept: %s", lk_error_message());
-        give_back(searcher);
-    }
-    for (size_t i = 0; i < count; i++) free((void *)rows[i].bytes);
+    return count;
 }
 
-static lk_status load(lk_searcher *searcher, const int64_t *ids, size_t n, lk_local *out)
+static void free_rows(lk_features_row *rows, size_t n)
 {
-    loading l = {searcher, ids, out, lk_alloc_zero(n, sizeof *l.rows)};
-    if (!l.rows) return lk_fail_memory("local features");
-    lk_status s = lk_parallel_for(lk_context_pool(lk_searcher_context(searcher)), n, 1, load_some, &l);
-    keep(searcher, l.rows, n);
-    free(l.rows);
-    return s;
+    for (size_t i = 0; rows && i < n; i++) free((void *)rows[i].bytes);
+    free(rows);
+}
+
+/* rows of l receive what has to be computed. */
+static lk_status load(loading *l, size_t n)
+{
+    l->rows = lk_alloc_zero(n, sizeof *l->rows);
+    if (!l->rows) return lk_fail_memory("local features");
+    return lk_parallel_for(lk_context_pool(lk_searcher_context(l->searcher)), n, 1, load_some, l);
 }
 
 lk_status lk_local_features_of(lk_searcher *searcher, const int64_t *ids, size_t n, lk_local *out)
 {
+    loading l = {.searcher = searcher, .ids = ids, .out = out};
     memset(out, 0, n * sizeof *out);
-    return load(searcher, ids, n, out);
+    lk_status s = load(&l, n);
+    size_t count = l.rows ? computed(l.rows, n) : 0;
+    lk_features *features = count ? borrow(searcher) : NULL;
+    if (features) { /* what cannot be kept is computed again by the next */
+        char message[LK_ERROR_SIZE];
+        strcpy(message, lk_error_message());
+        if (lk_features_put(features, l.rows, count) != LK_OK)
+            lk_log(lk_searcher_context(searcher), LK_LOG_DEBUG, "local features are not kept: %s", lk_error_message());
+        give_back(searcher);
+        if (s != LK_OK) lk_fail(s, "%s", message);
+    }
+    free_rows(l.rows, count);
+    return s;
+}
+
+/* Computes what is missing of n pictures and keeps it; *full when there is no room for all of it. */
+static lk_status build_some(lk_searcher *searcher, const int64_t *ids, size_t n, size_t *unreadable, bool *full)
+{
+    loading l = {.searcher = searcher, .ids = ids};
+    size_t added = 0;
+    lk_status s = load(&l, n);
+    size_t count = l.rows ? computed(l.rows, n) : 0;
+    lk_features *features = count ? borrow(searcher) : NULL;
+    if (features) {
+        lk_status kept = lk_features_add(features, l.rows, count, &added);
+        if (s == LK_OK) s = kept;
+        give_back(searcher);
+        *full = added < count;
+    }
+    *unreadable += l.unreadable;
+    free_rows(l.rows, count);
+    return s;
+}
+
+/* What all would take, by what those take that are there: in whole MiB, and one for what is rounded. */
+static unsigned long long wanted_mib(uint64_t size, uint64_t kept, uint64_t all)
+{
+    return kept ? (unsigned long long)((double)size / (double)kept * (double)all / 1048576 * 1.05) + 1 : 0;
 }
 
 lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_t limit, uint64_t *pictures)
 {
     lk_searcher_view view = lk_searcher_use(searcher);
     lk_context *context = lk_searcher_context(searcher);
-    size_t n = lk_flat_count(view.index), done = 0;
+    size_t n = lk_flat_count(view.index), done = 0, unreadable = 0;
+    bool full = false;
+    uint64_t size = 0;
     int64_t *ids = lk_alloc(n, sizeof *ids);
     lk_status s = ids ? LK_OK : lk_fail_memory("local features");
     *pictures = 0;
@@ -139,22 +182,21 @@ lk_status lk_searcher_build_local_features(lk_searcher *searcher, uint64_t limit
     s = limit ? lk_features_set_limit(features, limit) : LK_OK;
     limit = lk_features_limit(features);
     give_back(searcher);
-    for (; s == LK_OK && done < n; done += BATCH) {
+    for (; s == LK_OK && !full && done < n; done += BATCH) {
         size_t some = n - done < BATCH ? n - done : BATCH;
-        s = load(searcher, ids + done, some, NULL);
+        s = build_some(searcher, ids + done, some, &unreadable, &full);
         lk_report_progress(context, "local features", done + some, n);
-        features = borrow(searcher);
-        bool full = features && lk_features_size(features) > limit - limit / 32;
-        if (features) give_back(searcher);
-        if (full && done + some < n) {
-            lk_log(context, LK_LOG_WARN,
-                   "local features: the limit of %llu MiB is reached; those of %zu pictures are computed when they are "
-                   "asked for",
-                   (unsigned long long)(limit >> 20), n - done - some);
-            n = done + some;
-        }
     }
-    *pictures = n;
+    if (s != LK_OK || !(features = borrow(searcher))) goto done;
+    *pictures = lk_features_count(features);
+    size = lk_features_size(features);
+    give_back(searcher);
+    if (full && *pictures + unreadable < n)
+        lk_log(context, LK_LOG_WARN,
+               "local features: those of %zu of %zu pictures are not kept, because %llu MiB are the limit, and are "
+               "computed when they are asked for; about %llu MiB would hold all",
+               n - (size_t)*pictures - unreadable, n, (unsigned long long)(limit >> 20),
+               wanted_mib(size, *pictures, n));
 done:
     lk_searcher_give_back(&view);
     free(ids);

@@ -220,7 +220,7 @@ static lk_status best_of_block(const study *s, size_t first, size_t n, size_t mo
         size_t kept = 0;
         for (size_t r = 0; r < counts[i] && kept < most; r++) {
             size_t row = study_row(s, hits[i * (most + 1) + r].id);
-            if (row == s->queries[first + i].row) continue;
+            if (row == s->queries[first + i].row || row == SIZE_MAX) continue; /* itself; of a later commit */
             if (scores) scores[i * most + kept] = hits[i * (most + 1) + r].score;
             rows[i * most + kept++] = (uint32_t)row;
         }
@@ -275,11 +275,11 @@ lk_status study_judge(const study *s, const char *name, lk_judged *out, const st
     lk_status status = lk_judged_init(out, name, options->ks, options->n_ks, s->query_count);
     if (status != LK_OK) return status;
     size_t depth = options->depth, dim = lk_flat_dim(s->index), block = BLOCK;
-    if (depth >= s->gallery) depth = 0; /* everything is ranked */
     if (options->reorder && depth == 0) {
         lk_judged_free(out);
-        return lk_fail(LK_INVALID, "re-ranking wants a depth below the %zu pictures of the gallery", s->gallery);
+        return lk_fail(LK_INVALID, "re-ranking wants a depth: how many of the best are in its hands");
     }
+    if (depth >= s->gallery) depth = options->reorder ? s->gallery : 0; /* everything is ranked */
     out->gallery = s->gallery;
     out->depth = depth;
     out->without = s->without;

@@ -17,7 +17,7 @@ typedef struct search {
     const lk_query *query;
     lk_search_options options; /* with its defaults filled in */
     lk_searcher_view view;
-    lk_searcher_filter *filter; /* NULL = all pictures */
+    lk_searcher_filter *filter; /* NULL = all pictures, or which do is not worked out yet */
     size_t dim;
     float *vector;  /* [dim]: what is searched with */
     float *several; /* [several_count][dim], LK_FUSE_BEST: instead of it */
@@ -65,6 +65,7 @@ static lk_status check(search *q)
     if (o->shortlist > SHORTLIST_MOST)
         return lk_fail(LK_INVALID, "a shortlist has at most %d pictures, not %zu", SHORTLIST_MOST, o->shortlist);
     if (o->k == 0) o->k = 10;
+    if (o->k > lk_flat_count(q->view.index)) o->k = lk_flat_count(q->view.index);
     if (o->expand_k == 0) o->expand_k = EXPAND_K;
     if (o->expand_alpha == 0) o->expand_alpha = LK_SEARCH_EXPAND_ALPHA;
     if (o->kreciprocal.k1 == 0) o->kreciprocal = lk_search_kreciprocal();
@@ -185,6 +186,26 @@ static lk_status find_best(const search *q, size_t asked, lk_hit *hits, size_t *
     return s;
 }
 
+/* Where it takes long to say which pictures satisfy the predicate: the best of all are found first, and these are asked
+ * about. With a predicate that many satisfy that is enough; *found is 0 when it is not. */
+static lk_status find_and_ask(search *q, size_t asked, lk_hit *hits, size_t *found)
+{
+    enum { LISTED = 32, LISTED_MOST = 1024 }; /* pictures listed for each wanted; SQLite looks each of them up */
+    size_t listed = LISTED * asked, count = 0;
+    *found = 0;
+    if (q->options.range || q->several || listed > LISTED_MOST || listed > lk_flat_count(q->view.index) / 2)
+        return LK_OK;
+    lk_hit *list = lk_alloc(listed, sizeof *list);
+    lk_status s = list ? find_one(q, q->vector, listed, list, &count) : lk_fail_memory("results");
+    if (s == LK_OK) s = lk_searcher_select_among(q->searcher, q->options.where, list, &count);
+    if (s == LK_OK && count >= asked) {
+        memcpy(hits, list, asked * sizeof *hits);
+        *found = asked;
+    }
+    free(list);
+    return s;
+}
+
 static lk_status find(search *q, size_t k)
 {
     size_t all = lk_flat_count(q->view.index), asked = k + q->query->n_ids + q->options.n_no + 1, found = 0;
@@ -194,7 +215,13 @@ static lk_status find(search *q, size_t k)
     q->hits = lk_alloc(asked, sizeof *q->hits);
     if (!q->hits) return lk_fail_memory("results");
     if (asked == 0) return LK_OK;
-    lk_status s = q->several ? find_best(q, asked, q->hits, &found) : find_one(q, q->vector, asked, q->hits, &found);
+    lk_status s = LK_OK;
+    if (q->options.where && !q->filter) {
+        s = find_and_ask(q, asked, q->hits, &found);
+        if (s == LK_OK && !found) s = lk_searcher_select(q->searcher, q->options.where, false, &q->filter);
+    }
+    if (s == LK_OK && !found)
+        s = q->several ? find_best(q, asked, q->hits, &found) : find_one(q, q->vector, asked, q->hits, &found);
     for (size_t i = 0; s == LK_OK && i < found && q->count < k; i++)
         if (answers(q, q->hits[i].id)) q->hits[q->count++] = q->hits[i];
     return s;
@@ -393,7 +420,7 @@ static lk_status rank_pictures(search *q)
     q->dim = lk_flat_dim(q->view.index);
     q->vector = lk_alloc(q->dim, sizeof *q->vector);
     if (!q->vector) return lk_fail_memory("query");
-    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, &q->filter));
+    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, true, &q->filter));
     LK_TRY(make_vector(q));
     LK_TRY(take_feedback(q));
     LK_TRY(expand(q));

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "engine/filter.h"
 #include "engine/local_features.h"
+#include "store/select.h"
 #include <likeness/engine.h>
 
 #include <math.h>
@@ -13,8 +14,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define NEIGHBOURS "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
 
 /* A snapshot with the number of searches that use it; the searcher itself counts as one. */
 typedef struct view {
@@ -116,22 +115,21 @@ void lk_searcher_free(lk_searcher *searcher)
 
 lk_status lk_searcher_refresh(lk_searcher *searcher)
 {
-    view *fresh = NULL;
+    view *fresh = NULL, *old = NULL;
     uint64_t version;
     pthread_mutex_lock(&searcher->catalog);
     lk_status s = lk_collection_version(searcher->collection, &version);
-    if (s == LK_OK && version != searcher->version) {
-        s = view_new(searcher->collection, &fresh);
-        if (s == LK_OK) searcher->version = version;
+    if (s == LK_OK && version != searcher->version) s = view_new(searcher->collection, &fresh);
+    if (fresh) { /* before another refresh can be ahead of this one */
+        searcher->version = version;
+        pthread_mutex_lock(&searcher->swap);
+        old = searcher->present;
+        searcher->present = fresh;
+        pthread_mutex_unlock(&searcher->swap);
     }
     pthread_mutex_unlock(&searcher->catalog);
-    if (!fresh) return s;
-    pthread_mutex_lock(&searcher->swap);
-    view *old = searcher->present;
-    searcher->present = fresh;
-    pthread_mutex_unlock(&searcher->swap);
     view_release(old);
-    return LK_OK;
+    return s;
 }
 
 const lk_embedder *lk_searcher_embedder(const lk_searcher *searcher)
@@ -215,11 +213,25 @@ lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out)
     return s;
 }
 
-lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_searcher_filter **out)
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, lk_searcher_filter **out)
 {
     pthread_mutex_lock(&searcher->catalog);
-    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, out);
+    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, quickly, out);
     pthread_mutex_unlock(&searcher->catalog);
+    return s;
+}
+
+lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, lk_hit *hits, size_t *count)
+{
+    lk_id_set *set = NULL;
+    size_t kept = 0;
+    pthread_mutex_lock(&searcher->catalog);
+    lk_status s = lk_collection_select_among(searcher->collection, where, *count, hits, &set);
+    pthread_mutex_unlock(&searcher->catalog);
+    for (size_t i = 0; s == LK_OK && i < *count; i++)
+        if (lk_id_set_has(set, hits[i].id)) hits[kept++] = hits[i];
+    if (s == LK_OK) *count = kept;
+    lk_id_set_free(set);
     return s;
 }
 
@@ -288,7 +300,7 @@ const char *lk_searcher_path(const lk_searcher *searcher)
 
 static void look_for_neighbours(lk_searcher *searcher, view *v)
 {
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     uint64_t stamp = 0;
     lk_status s = path ? lk_knn_open(path, &v->neighbours, &stamp) : LK_NO_MEMORY;
     if (s != LK_OK && s != LK_NOT_FOUND)
@@ -351,7 +363,7 @@ lk_status lk_searcher_build_neighbours(lk_searcher *searcher, size_t k)
     uint64_t *ids = NULL;
     float *vectors = NULL;
     lk_knn *knn = NULL;
-    char *path = lk_path_join(lk_searcher_path(searcher), NEIGHBOURS);
+    char *path = lk_path_join(lk_searcher_path(searcher), LK_NEIGHBOURS_FILE);
     lk_searcher_view v = lk_searcher_use(searcher);
     size_t n = lk_flat_count(v.index);
     lk_status s = LK_OK;

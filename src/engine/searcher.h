@@ -4,6 +4,8 @@
 
 #include <likeness/engine.h>
 
+#define LK_NEIGHBOURS_FILE "neighbours.knn" /* in the folder of the collection; what it belongs to is in it */
+
 /* Calls fn with the present index, which stays as it is meanwhile. */
 lk_status lk_searcher_with_index(lk_searcher *searcher, lk_status (*fn)(void *user, const lk_flat *index), void *user);
 /* lk_collection_each under the searcher's lock. */
@@ -21,9 +23,12 @@ void lk_searcher_give_back(lk_searcher_view *view);
 lk_knn *lk_searcher_view_neighbours(lk_searcher *searcher, lk_searcher_view *view);
 
 /* The pictures that satisfy a predicate. What was asked for lately is remembered until the collection changes. To be
- * given back. LK_INVALID, LK_LIMIT, LK_NO_MEMORY. */
+ * given back. quickly: *out is NULL when every picture would have to be looked at, unless the same was asked for
+ * lately. LK_INVALID, LK_LIMIT, LK_NO_MEMORY. */
 typedef struct lk_searcher_filter lk_searcher_filter;
-lk_status lk_searcher_select(lk_searcher *searcher, const char *where, lk_searcher_filter **out);
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, lk_searcher_filter **out);
+/* Keeps those of the hits whose pictures satisfy the predicate. */
+lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, lk_hit *hits, size_t *count);
 const lk_id_set *lk_searcher_filter_set(const lk_searcher_filter *filter);
 void lk_searcher_drop_filter(lk_searcher_filter *filter); /* NULL allowed */
 

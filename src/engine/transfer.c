@@ -3,13 +3,13 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "engine/csv.h"
+#include "engine/derive.h"
 #include "engine/searcher.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { COMMIT_EVERY = 4096 };
 
@@ -149,8 +149,6 @@ static lk_status put_rows(lk_collection *into, lk_csv *csv, const lk_rows *rows)
     if (row < rows->n)
         s = lk_fail(LK_INVALID, "%s: names %" PRIu64 " pictures, and there are %" PRIu64 " vectors", csv->path, row,
                     rows->n);
-    else
-        s = lk_collection_commit(into);
 done:
     free(vector);
     return s;
@@ -158,24 +156,18 @@ done:
 
 lk_status lk_import_collection(lk_searcher *like, const char *csv, const lk_rows *rows, const char *path)
 {
-    lk_collection_config config = lk_searcher_config(like);
-    lk_collection *into = NULL;
+    size_t dim = lk_searcher_config(like).dim;
+    lk_derived into = {0};
     lk_csv table = {0};
-    char *model = NULL;
-    lk_status s = LK_OK;
-    if (rows->dim != config.dim)
-        return lk_fail(LK_INVALID, "vectors of %zu components do not go into a collection of %zu", rows->dim,
-                       config.dim);
-    if (lk_path_exists(path)) return lk_fail(LK_CONFLICT, "%s: is there already", path);
-    if (asprintf(&model, "%s.model-%ld", path, (long)getpid()) < 0) return lk_fail_memory("import");
+    lk_status s;
+    if (rows->dim != dim)
+        return lk_fail(LK_INVALID, "vectors of %zu components do not go into a collection of %zu", rows->dim, dim);
     LK_TRY(lk_csv_open(csv, &table));
-    LK_TRY(lk_embedder_save(lk_searcher_embedder(like), model));
-    config.model_dir = model;
-    LK_TRY(lk_collection_create(path, &config, &into));
-    s = put_rows(into, &table, rows);
+    LK_TRY(lk_derived_begin(like, path, &into));
+    LK_TRY(put_rows(into.collection, &table, rows));
+    s = lk_derived_finish(&into);
 done:
-    lk_collection_close(into);
+    lk_derived_free(&into);
     lk_csv_close(&table);
-    free(model);
     return s;
 }

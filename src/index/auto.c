@@ -84,11 +84,11 @@ lk_status lk_ann_choose(size_t n, size_t dim, bool whole, uint64_t memory, uint6
 /* ---- the effort ---- */
 
 typedef struct tuning {
-    size_t k, count;
-    size_t *rows;
-    float *queries;
-    uint64_t *best; /* [count][k], UINT64_MAX where there are fewer */
-    lk_hit *hits;   /* [count][k] */
+    size_t k, asked, count;
+    size_t *rows;   /* [count] of the input */
+    float *queries; /* [2][count][dim]: these rows, and vectors near such */
+    uint64_t *best; /* [2][count][k], UINT64_MAX where there are fewer */
+    lk_hit *hits;   /* [count][asked + 1] */
     size_t *counts;
 } tuning;
 
@@ -97,89 +97,94 @@ static uint64_t id_of(const lk_ann_input *input, size_t row)
     return input->ids ? input->ids[row] : row;
 }
 
-/* What a vector is from its k-th neighbour, for each of the rows: out [count][dim], zero where there is none. In the
- * exact index ids are the numbers of rows. */
-static lk_status differences(lk_context *context, const lk_ann_input *input, const tuning *t, const lk_ann_type *flat,
-                             const void *index, float *out)
+/* Ids of the k nearest of the hits of each query, [count][most], into best [count][k]. In the exact index ids are the
+ * numbers of rows; of rows [count] each leaves itself out. */
+static void take_best(const lk_ann_input *input, const tuning *t, size_t most, const size_t *rows, uint64_t *best)
 {
-    size_t dim = input->dim, wanted = t->k + 1;
-    lk_hit *hits = lk_alloc(wanted * t->count, sizeof *hits);
-    if (!hits) return lk_fail_memory("tuning");
-    for (size_t q = 0; q < t->count; q++) memcpy(out + q * dim, input->vectors + t->rows[q] * dim, dim * sizeof *out);
-    lk_status s = flat->search(index, context, 1, t->count, out, wanted, NULL, NULL, hits, t->counts);
-    for (size_t q = 0; s == LK_OK && q < t->count; q++) {
-        const float *other = input->vectors + hits[q * wanted + t->counts[q] - 1].id * dim;
-        for (size_t c = 0; c < dim; c++) out[q * dim + c] -= other[c];
+    for (size_t q = 0; q < t->count; q++) {
+        size_t taken = 0;
+        for (size_t i = 0; i < t->counts[q] && taken < t->k; i++) {
+            size_t row = (size_t)t->hits[q * most + i].id;
+            if (!rows || row != rows[q]) best[q * t->k + taken++] = id_of(input, row);
+        }
+        while (taken < t->k) best[q * t->k + taken++] = UINT64_MAX;
     }
-    free(hits);
-    return s;
 }
 
-/* Vectors that the index does not hold, about as far from its own as these are from their neighbours: each is a vector
- * of the input moved by what another of them is from its k-th neighbour. The vectors themselves would be found too
- * easily, above all in a graph. */
+/* The rows, and beside them vectors that the index does not hold, about as far from its own as these are from their
+ * neighbours: each is a row moved by what another of them is from its k-th neighbour. */
 static lk_status make_queries(lk_context *context, const lk_ann_input *input, tuning *t)
 {
     const lk_ann_type *flat = lk_ann_type_named("flat");
     lk_ann_input all = *input;
-    size_t dim = input->dim;
+    size_t dim = input->dim, wanted = t->k + 1;
+    float *own = t->queries, *near = own + t->count * dim;
     void *index;
     all.memory_limit = 0;
     all.ids = NULL;
     lk_status s = flat->build(context, &all, &index);
     if (s != LK_OK) return s;
-    float *moves = lk_alloc(t->count * dim, sizeof *moves);
-    s = moves ? differences(context, input, t, flat, index, moves) : lk_fail_memory("tuning");
-    for (size_t q = 0; s == LK_OK && q < t->count; q++)
-        for (size_t c = 0; c < dim; c++)
-            t->queries[q * dim + c] =
-                input->vectors[t->rows[q] * dim + c] + moves[(q + t->count / 2) % t->count * dim + c];
-    if (s == LK_OK) s = flat->search(index, context, 1, t->count, t->queries, t->k, NULL, NULL, t->hits, t->counts);
-    for (size_t q = 0; s == LK_OK && q < t->count; q++)
-        for (size_t i = 0; i < t->k; i++)
-            t->best[q * t->k + i] = i < t->counts[q] ? id_of(input, (size_t)t->hits[q * t->k + i].id) : UINT64_MAX;
+    for (size_t q = 0; q < t->count; q++) memcpy(own + q * dim, input->vectors + t->rows[q] * dim, dim * sizeof *own);
+    LK_TRY(flat->search(index, context, 1, t->count, own, wanted, NULL, NULL, t->hits, t->counts));
+    take_best(input, t, wanted, t->rows, t->best);
+    for (size_t q = 0; q < t->count; q++) {
+        size_t from = (q + t->count / 2) % t->count;
+        const float *far = input->vectors + t->hits[from * wanted + t->counts[from] - 1].id * dim;
+        for (size_t c = 0; c < dim; c++) near[q * dim + c] = own[q * dim + c] + own[from * dim + c] - far[c];
+    }
+    LK_TRY(flat->search(index, context, 1, t->count, near, t->k, NULL, NULL, t->hits, t->counts));
+    take_best(input, t, t->k, NULL, t->best + t->count * t->k);
+done:
     flat->free(index);
-    free(moves);
     return s;
 }
 
-static lk_status recall_with(lk_context *context, const lk_ann_type *type, const void *index, unsigned effort,
-                             tuning *t, double *out)
+/* Recall of one kind of queries; that of rows [count] leaves each out of its own results. */
+static lk_status recall_of(lk_context *context, const lk_ann_type *type, const void *index, unsigned effort,
+                           const lk_ann_input *input, const tuning *t, const float *queries, const uint64_t *best,
+                           const size_t *rows, double *out)
 {
-    size_t found = 0, all = 0;
-    lk_status s = type->search(index, context, effort, t->count, t->queries, t->k, NULL, NULL, t->hits, t->counts);
+    size_t found = 0, all = 0, most = t->asked + (rows != NULL);
+    lk_status s = type->search(index, context, effort, t->count, queries, most, NULL, NULL, t->hits, t->counts);
     for (size_t q = 0; s == LK_OK && q < t->count; q++) {
-        for (size_t i = 0; i < t->k; i++) {
-            uint64_t best = t->best[q * t->k + i];
-            if (best == UINT64_MAX) continue;
-            all++;
-            for (size_t j = 0; j < t->counts[q]; j++) found += t->hits[q * t->k + j].id == best;
-        }
+        const lk_hit *hits = t->hits + q * most;
+        for (size_t i = 0; i < t->k && best[q * t->k + i] != UINT64_MAX; i++, all++)
+            for (size_t j = 0, seen = 0; j < t->counts[q] && seen < t->asked; j++) {
+                bool itself = rows && hits[j].id == id_of(input, rows[q]);
+                found += !itself && hits[j].id == best[q * t->k + i];
+                seen += !itself;
+            }
     }
     *out = all ? (double)found / (double)all : 1;
     return s;
 }
 
 lk_status lk_ann_tune(lk_context *context, const lk_ann_type *type, const void *index, const lk_ann_input *input,
-                      size_t k, double recall, size_t queries, unsigned *effort, double *reached)
+                      size_t k, size_t asked, double recall, size_t queries, unsigned *effort, double *reached)
 {
     unsigned efforts[LK_ANN_MAX_EFFORTS];
-    size_t count = type->efforts(index, k, efforts), n = queries ? queries : 200;
+    size_t count = type->efforts(index, k, efforts), n = queries ? queries : 200, dim = input->dim;
     if (n > input->n) n = input->n;
     tuning t = {.k = k,
+                .asked = asked,
                 .count = n,
                 .rows = lk_alloc(n, sizeof *t.rows),
-                .queries = lk_alloc(n * input->dim, sizeof *t.queries),
-                .best = lk_alloc(n * k, sizeof *t.best),
-                .hits = lk_alloc(n * k, sizeof *t.hits),
+                .queries = lk_alloc(2 * n * dim, sizeof *t.queries),
+                .best = lk_alloc(2 * n * k, sizeof *t.best),
+                .hits = lk_alloc(n * (asked + 1), sizeof *t.hits),
                 .counts = lk_alloc(n, sizeof *t.counts)};
     lk_status s = t.rows && t.queries && t.best && t.hits && t.counts ? LK_OK : lk_fail_memory("tuning");
     for (size_t q = 0; s == LK_OK && q < n; q++) t.rows[q] = q * input->n / n; /* evenly from the whole input */
     if (s == LK_OK) s = make_queries(context, input, &t);
     *reached = 0;
     for (size_t i = 0; s == LK_OK && i < count && (i == 0 || *reached < recall); i++) {
+        double own, near = 0;
         *effort = efforts[i];
-        s = recall_with(context, type, index, efforts[i], &t, reached);
+        s = recall_of(context, type, index, efforts[i], input, &t, t.queries, t.best, t.rows, &own);
+        if (s == LK_OK)
+            s = recall_of(context, type, index, efforts[i], input, &t, t.queries + n * dim, t.best + n * k, NULL,
+                          &near);
+        *reached = own < near ? own : near;
     }
     free(t.rows);
     free(t.queries);

@@ -16,11 +16,13 @@ uint64_t lk_ann_machine(void); /* bytes of memory that there are */
 /* Whether vectors [n][dim] are `whole`, judged by a thousand of them. */
 bool lk_ann_whole(size_t n, size_t dim, const float *vectors);
 
-/* The least effort of those that the kind proposes with which at least `recall` of the k nearest are found: measured on
- * queries of its own (0 = 200 of them), vectors near those of the input but none of them, whose true neighbours are
- * found exactly. The greatest effort when none reaches it. *reached is the recall measured. */
+/* The least effort of those that the kind proposes with which at least `recall` of the k nearest are among the first
+ * `asked` >= k that are found, by two kinds of questions, each of which must reach it: vectors of the input, which are
+ * themselves left out, and vectors near those of the input but none of them. The latter alone are found too easily in
+ * cells, the former in a graph. queries of each kind (0 = 200); true neighbours are found exactly. The greatest effort
+ * when none reaches it. *reached is the recall measured, the lower of the two. */
 lk_status lk_ann_tune(lk_context *context, const lk_ann_type *type, const void *index, const lk_ann_input *input,
-                      size_t k, double recall, size_t queries, unsigned *effort, double *reached);
+                      size_t k, size_t asked, double recall, size_t queries, unsigned *effort, double *reached);
 
 /* "auto": a face that builds what lk_ann_choose says and forwards to it. */
 extern const lk_ann_type lk_ann_auto;

@@ -90,26 +90,44 @@ static void unmap_places(lk_flat *index)
     index->mapped = false;
 }
 
-/* Looks for an id in all parts: much less work than the table when few are looked for, as by a program that searches
- * once. */
-static uint64_t look_through(const lk_flat *index, uint64_t id)
+/* The live row of an id in a part, or LK_NO_PLACE. */
+static uint64_t look_into(lk_flat *index, size_t p, uint64_t id)
 {
-    for (size_t p = 0; p < index->part_count; p++) {
-        const lk_flat_part *part = &index->parts[p];
-        for (size_t row = 0; row < part->count; row++)
-            if (part->ids[row] == id && lk_flat_is_live(part, row)) return lk_flat_place(p, row);
-    }
+    const lk_flat_part *part = &index->parts[p];
+    index->looked_at++;
+    if (id < part->least || id > part->most) return LK_NO_PLACE;
+    size_t guess = id - part->least; /* ids mostly count up */
+    if (guess < part->count && part->ids[guess] == id && lk_flat_is_live(part, guess)) return lk_flat_place(p, guess);
+    index->looked_at += part->count;
+    for (size_t row = 0; row < part->count; row++)
+        if (part->ids[row] == id && lk_flat_is_live(part, row)) return lk_flat_place(p, row);
     return LK_NO_PLACE;
+}
+
+/* Looks for an id in the parts that may hold it: much less work than the table when few are looked for, as by a program
+ * that searches once. */
+static uint64_t look_through(lk_flat *index, uint64_t id)
+{
+    size_t low = 0, high = index->rising;
+    while (low < high) { /* the first whose ids end at id or later */
+        size_t middle = (low + high) / 2;
+        if (index->parts[middle].most < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    uint64_t place = low < index->rising ? look_into(index, low, id) : LK_NO_PLACE;
+    for (size_t p = index->rising; place == LK_NO_PLACE && p < index->part_count; p++) place = look_into(index, p, id);
+    return place;
 }
 
 lk_status lk_flat_find(const lk_flat *const_index, uint64_t id, uint64_t *place)
 {
     lk_flat *index = (lk_flat *)const_index; /* only the table of places changes, under its lock */
-    enum { WITHOUT_TABLE = 4 };
+    enum { WITHOUT_TABLE = 4 };              /* a table takes about as long as looking at so many times all ids */
     lk_status s = LK_OK;
     pthread_mutex_lock(&index->mutex);
-    if (!index->mapped && index->looked_for < WITHOUT_TABLE) {
-        index->looked_for++;
+    if (!index->mapped && index->looked_at / WITHOUT_TABLE < index->rows) {
         *place = look_through(index, id);
     } else {
         s = map_places(index);
@@ -179,7 +197,7 @@ static lk_status new_part(lk_flat *index, lk_flat_part **out)
     if (!lk_grow((void **)&index->parts, &index->part_capacity, index->part_count + 1, sizeof *index->parts))
         return lk_fail_memory("parts of an index");
     *out = &index->parts[index->part_count++];
-    **out = (lk_flat_part){0};
+    **out = (lk_flat_part){.most = UINT64_MAX};
     return LK_OK;
 }
 
@@ -223,6 +241,7 @@ static void compact(lk_flat *index)
             index->parts[kept++] = index->parts[p];
     }
     index->part_count = kept;
+    index->rising = 0;
     unmap_places(index);
 }
 
@@ -363,7 +382,7 @@ lk_status lk_flat_attach(lk_flat *index, size_t n, const uint64_t *ids, const vo
     lk_flat_part *part = NULL;
     lk_status s = new_part(index, &part);
     if (s != LK_OK) return s;
-    *part = (lk_flat_part){.codes = codes, .ids = ids, .scales = scales, .count = n};
+    *part = (lk_flat_part){.codes = codes, .ids = ids, .scales = scales, .count = n, .most = UINT64_MAX};
     if (live) {
         uint8_t *copy = lk_alloc((n + 7) / 8, 1);
         if (!copy) {
@@ -378,6 +397,14 @@ lk_status lk_flat_attach(lk_flat *index, size_t n, const uint64_t *ids, const vo
     index->live += n - part->dead;
     unmap_places(index);
     return LK_OK;
+}
+
+void lk_flat_bound_ids(lk_flat *index, uint64_t least, uint64_t most)
+{
+    size_t last = index->part_count - 1;
+    index->parts[last].least = least;
+    index->parts[last].most = most;
+    if (index->rising == last && (last == 0 || index->parts[last - 1].most < least)) index->rising++;
 }
 
 lk_status lk_flat_remove(lk_flat *index, uint64_t id)

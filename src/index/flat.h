@@ -13,13 +13,14 @@
 typedef struct lk_flat_part {
     const char *codes;
     const uint64_t *ids;
-    const float *scales; /* LK_I8 only */
-    const uint8_t *live; /* bitmap, LSB first; NULL = all */
-    size_t count, dead;  /* rows, and those of them that are removed */
-    size_t capacity;     /* rows there is room for; 0 = borrowed */
-    bool measured;       /* the two below are filled: always for owned parts */
-    float longest;       /* no row that can be found is longer */
-    const float *bias;   /* minus half the squared length of each row; LK_L2 only */
+    const float *scales;  /* LK_I8 only */
+    const uint8_t *live;  /* bitmap, LSB first; NULL = all */
+    size_t count, dead;   /* rows, and those of them that are removed */
+    size_t capacity;      /* rows there is room for; 0 = borrowed */
+    bool measured;        /* the two below are filled: always for owned parts */
+    float longest;        /* no row that can be found is longer */
+    const float *bias;    /* minus half the squared length of each row; LK_L2 only */
+    uint64_t least, most; /* ids of borrowed rows lie between these */
 } lk_flat_part;
 
 struct lk_flat {
@@ -29,10 +30,11 @@ struct lk_flat {
     const lk_distance_kernels *kernels;
     lk_flat_part *parts;
     size_t part_count, part_capacity;
+    size_t rising;         /* so many parts, the first, have ids above those of the part before */
     size_t rows, live;     /* in all parts */
     pthread_mutex_t mutex; /* guards what reading a const index may cause: building places, measuring parts */
     bool mapped;           /* places holds every live row */
-    unsigned looked_for;   /* ids, while it did not */
+    size_t looked_at;      /* ids and parts, to find ids, while it did not */
     lk_id_map places;      /* id -> part << 40 | row */
 };
 
@@ -55,6 +57,10 @@ static inline const lk_flat_part *lk_flat_at_place(const lk_flat *index, uint64_
     *row = place & (((uint64_t)1 << 40) - 1);
     return &index->parts[place >> 40];
 }
+
+/* Says between which ids those of the part that was attached last lie: what is looked for is then looked for in few
+ * parts, and no byte of the others is read. */
+void lk_flat_bound_ids(lk_flat *index, uint64_t least, uint64_t most);
 
 /* The place of an id. LK_NOT_FOUND. */
 lk_status lk_flat_find(const lk_flat *index, uint64_t id, uint64_t *place);

@@ -32,14 +32,18 @@ static void *table_alloc(size_t count, size_t size)
     return table;
 }
 
-static bool grow_table(void **table, size_t old_rows, size_t new_rows, size_t row_bytes)
+/* Only the change of the pointer keeps readers waiting: nobody writes into the table meanwhile but the caller. */
+static bool grow_table(lk_graph_index *g, void **table, size_t old_rows, size_t new_rows, size_t row_bytes)
 {
     char *grown = table_alloc(new_rows, row_bytes);
+    void *old = *table;
     if (!grown) return false;
-    if (old_rows > 0) memcpy(grown, *table, old_rows * row_bytes);
+    if (old_rows > 0) memcpy(grown, old, old_rows * row_bytes);
     memset(grown + old_rows * row_bytes, 0, (new_rows - old_rows) * row_bytes);
-    free(*table);
+    pthread_rwlock_wrlock(&g->lock);
     *table = grown;
+    pthread_rwlock_unlock(&g->lock);
+    free(old);
     return true;
 }
 
@@ -50,15 +54,17 @@ lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows)
     if (rows > (size_t)INT32_MAX) return lk_fail(LK_LIMIT, "a graph index holds at most 2^31 vectors");
     if (old > 0 && rows < old + old / 4 + 64) rows = old + old / 4 + 64;
     rows = (rows + 63) / 64 * 64;
-    if (!grow_table((void **)&g->codes, old, rows, stride) ||
-        !grow_table((void **)&g->links, old, rows, g->link_stride * sizeof *g->links) ||
-        !grow_table((void **)&g->ids, old, rows, sizeof *g->ids) ||
-        !grow_table((void **)&g->dead, old / 64, rows / 64, sizeof *g->dead) ||
-        (g->keep_residual && !grow_table((void **)&g->residuals, old, rows, stride)) ||
-        (width > 0 && !grow_table((void **)&g->projected, old, rows, width)) ||
-        (g->metric == LK_INNER_PRODUCT && !grow_table((void **)&g->extra, old, rows, sizeof *g->extra)))
+    if (!grow_table(g, (void **)&g->codes, old, rows, stride) ||
+        !grow_table(g, (void **)&g->links, old, rows, g->link_stride * sizeof *g->links) ||
+        !grow_table(g, (void **)&g->ids, old, rows, sizeof *g->ids) ||
+        !grow_table(g, (void **)&g->dead, old / 64, rows / 64, sizeof *g->dead) ||
+        (g->keep_residual && !grow_table(g, (void **)&g->residuals, old, rows, stride)) ||
+        (width > 0 && !grow_table(g, (void **)&g->projected, old, rows, width)) ||
+        (g->metric == LK_INNER_PRODUCT && !grow_table(g, (void **)&g->extra, old, rows, sizeof *g->extra)))
         return lk_fail_memory("graph index");
+    pthread_rwlock_wrlock(&g->lock);
     g->capacity = rows;
+    pthread_rwlock_unlock(&g->lock);
     return LK_OK;
 }
 
@@ -252,16 +258,34 @@ lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vector
     return LK_OK;
 }
 
+void lk_graph_index_forget_ids(lk_graph_index *g, const uint32_t *vertices, size_t n)
+{
+    for (size_t at = 0; at < n; at += LK_GRAPH_SLICE) {
+        pthread_rwlock_wrlock(&g->lock);
+        for (size_t i = at; i < n && i < at + LK_GRAPH_SLICE; i++) lk_id_map_remove(&g->places, g->ids[vertices[i]]);
+        pthread_rwlock_unlock(&g->lock);
+    }
+}
+
 lk_status lk_graph_index_place_ids(lk_graph_index *g, const uint32_t *vertices, size_t n)
 {
-    if (!lk_id_map_reserve(&g->places, n)) return lk_fail_memory("graph index");
-    for (size_t i = 0; i < n; i++) {
-        uint64_t id = g->ids[vertices[i]];
-        if (lk_id_map_get(&g->places, id) != LK_NO_PLACE) {
-            for (size_t j = 0; j < i; j++) lk_id_map_remove(&g->places, g->ids[vertices[j]]);
-            return lk_fail(LK_CONFLICT, "id %llu is there already", (unsigned long long)id);
-        }
-        lk_id_map_put(&g->places, id, vertices[i]);
+    lk_id_map bigger, old = g->places;
+    if (!lk_id_map_bigger(&old, n, &bigger)) return lk_fail_memory("graph index");
+    if (bigger.slots) {
+        pthread_rwlock_wrlock(&g->lock);
+        g->places = bigger;
+        pthread_rwlock_unlock(&g->lock);
+        lk_id_map_free(&old);
+    }
+    for (size_t at = 0; at < n; at += LK_GRAPH_SLICE) {
+        size_t i = at, end = n - at < LK_GRAPH_SLICE ? n : at + LK_GRAPH_SLICE;
+        pthread_rwlock_wrlock(&g->lock);
+        for (; i < end && lk_id_map_get(&g->places, g->ids[vertices[i]]) == LK_NO_PLACE; i++)
+            lk_id_map_put(&g->places, g->ids[vertices[i]], vertices[i]);
+        pthread_rwlock_unlock(&g->lock);
+        if (i == end) continue;
+        lk_graph_index_forget_ids(g, vertices, i);
+        return lk_fail(LK_CONFLICT, "id %llu is there already", (unsigned long long)g->ids[vertices[i]]);
     }
     return LK_OK;
 }
@@ -299,9 +323,12 @@ lk_status lk_graph_index_choose_entries(lk_graph_index *g)
     size_t count = 0;
     for (uint32_t v = 0; v < g->count && count < n; v++)
         if (!lk_graph_index_is_dead(g, v)) entries[count++] = v;
-    free(g->entries);
+    uint32_t *old = g->entries;
+    pthread_rwlock_wrlock(&g->lock);
     g->entries = entries;
     g->entry_count = count;
+    pthread_rwlock_unlock(&g->lock);
+    free(old);
     return LK_OK;
 }
 
@@ -360,7 +387,7 @@ lk_status lk_graph_index_build(lk_context *context, const lk_graph_index_options
     }
     LK_TRY(fill(g, pool, n, ids, vectors, vertices));
     LK_TRY(project(g, pool, n));
-    LK_TRY(lk_graph_index_link(g, context, vertices, n));
+    LK_TRY(lk_graph_index_link(g, context, vertices, n, true));
     LK_TRY(lk_graph_index_trim(g, pool));
     *out = g;
     g = NULL;

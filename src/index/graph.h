@@ -113,8 +113,9 @@ struct lk_graph_index {
     uint32_t *free_places;
     size_t free_count, free_capacity;
 
-    pthread_mutex_t writer; /* held by whoever changes the graph */
-    pthread_rwlock_t lock;  /* readers search; a writer holds it while it changes what they read */
+    pthread_mutex_t writer; /* held by whoever changes the graph, or needs it unchanged for long */
+    pthread_rwlock_t lock;  /* readers search; the writer holds it while it changes what they read: a few dozen rows at
+                               a time, or pointers to what it has made meanwhile */
     pthread_mutex_t mutex;  /* guards free_scratch */
     lk_graph_index_scratch *free_scratch;
     lk_id_map places;
@@ -187,10 +188,14 @@ static inline size_t lk_graph_index_projected_most(size_t dim)
 lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *options, lk_metric metric, size_t dim);
 /* Makes the tables of an opened graph its own. */
 lk_status lk_graph_index_own(lk_graph_index *g);
-/* Room for `rows` vertices. */
+/* What a writer changes at a time: so many rows, while readers wait. */
+enum { LK_GRAPH_SLICE = 64 };
+/* Room for `rows` vertices. The caller is the writer: tables are copied while searches go on in the old ones. */
 lk_status lk_graph_index_reserve(lk_graph_index *g, size_t rows);
-/* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. */
+/* Makes the ids of vertices [n] findable; LK_CONFLICT when one is there already, and then none is added. The caller is
+ * the writer. */
 lk_status lk_graph_index_place_ids(lk_graph_index *g, const uint32_t *vertices, size_t n);
+void lk_graph_index_forget_ids(lk_graph_index *g, const uint32_t *vertices, size_t n);
 /* The same for all that are not removed, in an empty map. */
 lk_status lk_graph_index_place_live_ids(lk_graph_index *g);
 /* LK_INVALID when a component is not finite. */
@@ -199,7 +204,7 @@ lk_status lk_graph_index_check_vectors(size_t n, size_t dim, const float *vector
  */
 lk_status lk_graph_index_encode(lk_graph_index *g, lk_pool *pool, size_t n, const float *vectors, const uint64_t *ids,
                                 const uint32_t *order, const uint32_t *vertices);
-/* Live vertices spread over the graph: the first ones. The caller holds the lock for writing. */
+/* Live vertices spread over the graph: the first ones. The caller is the writer. */
 lk_status lk_graph_index_choose_entries(lk_graph_index *g);
 
 /* graph_walk.c */
@@ -250,8 +255,9 @@ uint64_t lk_graph_index_file_bytes(const lk_graph_index *g);
 /* graph_build.c */
 
 /* Links vertices [n], whose codes and ids are there, into the graph and makes them live: batch by batch, so that after
- * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile. */
-lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n);
+ * a failure (LK_NO_MEMORY, LK_CANCELLED) some may be. Searches go on meanwhile, unless nobody else knows the graph yet
+ * (alone): then links are written in place. */
+lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n, bool alone);
 /* Work space for choosing links, one for each of n threads; NULL when out of memory. */
 typedef struct lk_pruner lk_pruner;
 lk_pruner **lk_graph_index_pruners(size_t n);

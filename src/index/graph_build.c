@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* Batches are at most this part of the graph before them. */
-enum { BATCH_PART = 50, BATCH_MOST = 20000 };
+enum { BATCH_PART = 50, BATCH_MOST = 20000, BACK_CHUNK = 4096 };
 
 struct lk_pruner {
     lk_near *near;    /* candidates, rising */
@@ -32,6 +32,9 @@ typedef struct linking {
     /* Links back: target << 32 | source, sorted. groups: where each target's begin, and one past the last. */
     uint64_t *back, *sorted;
     size_t back_count, *groups, group_count;
+    /* Where others search meanwhile, the new links of a chunk of groups are made here and then put in place. */
+    uint32_t *fresh; /* [BACK_CHUNK][link_stride]; NULL: in place */
+    size_t chunk;    /* its first group */
 } linking;
 
 static bool pruner_reserve(lk_pruner *p, const lk_graph_index *g, size_t n)
@@ -181,35 +184,79 @@ lk_status lk_graph_index_choose_among(const lk_graph_index *g, lk_pruner *p, uin
     return LK_OK;
 }
 
-/* Chooses vertex's links anew among those it has and `more` others. */
-static lk_status choose_again(lk_graph_index *g, lk_pruner *p, uint32_t vertex, const uint64_t *more, size_t more_count)
+/* Chooses vertex's links anew among those it has and `more` others; out [link_stride] may be where it has them. */
+static lk_status choose_again(const lk_graph_index *g, lk_pruner *p, uint32_t vertex, const uint64_t *more,
+                              size_t more_count, uint32_t *out)
 {
-    uint32_t *links = lk_graph_index_links(g, vertex);
+    const uint32_t *links = lk_graph_index_links(g, vertex);
     size_t n = 0;
     if (!pruner_reserve(p, g, g->link_stride + more_count)) return lk_fail_memory("graph building");
     for (; n < g->link_stride && links[n] != LK_NO_VERTEX; n++) p->rows[n] = links[n];
     for (size_t i = 0; i < more_count; i++) p->rows[n++] = (uint32_t)more[i];
-    choose_rows(g, p, vertex, n, links);
+    choose_rows(g, p, vertex, n, out);
     return LK_OK;
 }
 
+/* [begin, end) are groups of the chunk. */
 static lk_status link_back(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
     lk_graph_index *g = l->g;
-    for (size_t group = begin; group < end; group++) {
+    for (size_t at = begin; at < end; at++) {
+        size_t group = l->chunk + at;
         const uint64_t *back = l->back + l->groups[group];
         size_t n = l->groups[group + 1] - l->groups[group], have = 0;
         uint32_t vertex = (uint32_t)(back[0] >> 32), *links = lk_graph_index_links(g, vertex);
+        uint32_t *out = l->fresh ? l->fresh + at * g->link_stride : links;
         while (have < g->link_stride && links[have] != LK_NO_VERTEX) have++;
         if (have + n <= g->link_stride) {
-            for (size_t i = 0; i < n; i++) links[have + i] = (uint32_t)back[i];
+            if (l->fresh) memcpy(out, links, g->link_stride * sizeof *out);
+            for (size_t i = 0; i < n; i++) out[have + i] = (uint32_t)back[i];
             continue;
         }
-        lk_status s = choose_again(g, l->pruners[worker], vertex, back, n);
+        lk_status s = choose_again(g, l->pruners[worker], vertex, back, n, out);
         if (s != LK_OK) return s;
     }
     return LK_OK;
+}
+
+static void publish(const linking *l, size_t n)
+{
+    lk_graph_index *g = l->g;
+    for (size_t at = 0; at < n; at += LK_GRAPH_SLICE) {
+        pthread_rwlock_wrlock(&g->lock);
+        for (size_t i = at; i < n && i < at + LK_GRAPH_SLICE; i++)
+            memcpy(lk_graph_index_links(g, (uint32_t)(l->back[l->groups[l->chunk + i]] >> 32)),
+                   l->fresh + i * g->link_stride, g->link_stride * sizeof *l->fresh);
+        pthread_rwlock_unlock(&g->lock);
+    }
+}
+
+static lk_status link_all_back(linking *l, lk_pool *pool)
+{
+    size_t most = l->fresh ? BACK_CHUNK : l->group_count;
+    for (l->chunk = 0; l->chunk < l->group_count; l->chunk += most) {
+        size_t n = l->group_count - l->chunk < most ? l->group_count - l->chunk : most;
+        lk_status s = lk_parallel_for(pool, n, 64, link_back, l);
+        if (s != LK_OK) return s;
+        if (l->fresh) publish(l, n);
+    }
+    return LK_OK;
+}
+
+/* The vertices of the batch, whose own links are there, count from now on. */
+static void make_live(linking *l)
+{
+    lk_graph_index *g = l->g;
+    pthread_rwlock_wrlock(&g->lock);
+    for (size_t i = 0; i < l->count; i++) {
+        uint32_t vertex = l->vertices[i];
+        g->dead[vertex / 64] &= ~((uint64_t)1 << (vertex % 64));
+        if (vertex >= g->count) g->count = vertex + 1;
+    }
+    g->live += l->count;
+    g->version++;
+    pthread_rwlock_unlock(&g->lock);
 }
 
 /* Sorts l->back by target, keeping the order of sources, by counting 11 bits at a time. */
@@ -257,23 +304,14 @@ static lk_status link_batch(linking *l, lk_pool *pool)
     lk_status s = lk_parallel_for(pool, l->count, 16, link_forward, l);
     if (s != LK_OK) return s;
     collect_back(l);
-    pthread_rwlock_wrlock(&g->lock);
-    s = lk_parallel_for(pool, l->group_count, 64, link_back, l);
-    if (s == LK_OK) {
-        for (size_t i = 0; i < l->count; i++) {
-            uint32_t vertex = l->vertices[i];
-            g->dead[vertex / 64] &= ~((uint64_t)1 << (vertex % 64));
-            if (vertex >= g->count) g->count = vertex + 1;
-        }
-        g->live += l->count;
-        g->version++;
-        if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_index_choose_entries(g);
-    }
-    pthread_rwlock_unlock(&g->lock);
+    make_live(l); /* before anything links to them, because a walk passes over links beyond the count */
+    LK_TRY(link_all_back(l, pool));
+    if (g->entry_count < LK_GRAPH_ENTRIES) s = lk_graph_index_choose_entries(g);
+done:
     return s;
 }
 
-lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n)
+lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint32_t *vertices, size_t n, bool alone)
 {
     lk_status s = LK_OK;
     lk_pool *pool = lk_context_pool(context);
@@ -284,7 +322,8 @@ lk_status lk_graph_index_link(lk_graph_index *g, lk_context *context, const uint
     l.back = lk_alloc(most * g->degree, sizeof *l.back);
     l.sorted = lk_alloc(most * g->degree, sizeof *l.sorted);
     l.groups = lk_alloc(most * g->degree + 1, sizeof *l.groups);
-    if (!l.pruners || !l.back || !l.sorted || !l.groups) {
+    if (!alone) l.fresh = lk_alloc(BACK_CHUNK * g->link_stride, sizeof *l.fresh);
+    if (!l.pruners || !l.back || !l.sorted || !l.groups || (!alone && !l.fresh)) {
         s = lk_fail_memory("graph building");
         goto done;
     }
@@ -306,6 +345,7 @@ done:
     free(l.back);
     free(l.sorted);
     free(l.groups);
+    free(l.fresh);
     return s;
 }
 
@@ -313,9 +353,9 @@ static lk_status trim(void *arg, size_t begin, size_t end, int worker)
 {
     linking *l = arg;
     for (size_t v = begin; v < end; v++) {
-        const uint32_t *links = lk_graph_index_links(l->g, (uint32_t)v);
+        uint32_t *links = lk_graph_index_links(l->g, (uint32_t)v);
         if (links[l->g->degree] == LK_NO_VERTEX) continue;
-        lk_status s = choose_again(l->g, l->pruners[worker], (uint32_t)v, NULL, 0);
+        lk_status s = choose_again(l->g, l->pruners[worker], (uint32_t)v, NULL, 0, links);
         if (s != LK_OK) return s;
     }
     return LK_OK;

@@ -127,7 +127,7 @@ lk_status lk_graph_index_save(const lk_graph_index *g, const char *path)
     piece pieces[TABLES];
     file_header h;
     lk_atomic_file *file = NULL;
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    pthread_mutex_lock((pthread_mutex_t *)&g->writer); /* searches go on, also those that come while it is written */
     list_tables(g, pieces);
     fill_header(g, pieces, &h);
     lk_status s = lk_atomic_open(path, &file);
@@ -144,7 +144,7 @@ lk_status lk_graph_index_save(const lk_graph_index *g, const char *path)
     s = lk_atomic_commit(file);
     file = NULL;
 done:
-    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    pthread_mutex_unlock((pthread_mutex_t *)&g->writer);
     lk_atomic_abandon(file);
     return s;
 }

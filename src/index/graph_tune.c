@@ -125,7 +125,7 @@ lk_status lk_graph_index_tune(const lk_graph_index *g, lk_context *context, size
     if (k == 0 || k > MOST_EFFORT || n == 0 || !(recall >= 0 && recall <= 1))
         return lk_fail(LK_INVALID, "an index is tuned for 1 to %d results, a recall from 0 to 1 and at least 1 query",
                        MOST_EFFORT);
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    pthread_mutex_lock((pthread_mutex_t *)&g->writer);
     if (!queries && n > g->live) n = g->live;
     uint32_t *vertices = lk_alloc(n, sizeof *vertices);
     tuning t = {.g = g, .queries = queries, .vertices = vertices, .k = k};
@@ -144,7 +144,7 @@ lk_status lk_graph_index_tune(const lk_graph_index *g, lk_context *context, size
     LK_TRY(lk_parallel_for(pool, n, 1, bound_some, &t));
     LK_TRY(find_effort(&t, pool, n, recall, effort));
 done:
-    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    pthread_mutex_unlock((pthread_mutex_t *)&g->writer);
     free(vertices);
     free(t.bounds);
     free(t.wanted);

@@ -2,8 +2,8 @@
  *
  * A removed vertex stays as a stepping stone until consolidation: then every vertex that links to removed ones chooses
  * anew among its other links and those of the removed ones (as FreshDiskANN, Singh et al., 2021), and their places are
- * free for new vectors. One writer works at a time; it holds the lock only while it changes links that searches read, a
- * short while per batch. */
+ * free for new vectors. One writer works at a time. Whatever takes long it works out beside what searches read, and
+ * holds the lock only while it puts a few rows or a pointer in place. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "index/graph.h"
@@ -27,7 +27,7 @@ static lk_status refuse_mapped(const lk_graph_index *g)
 }
 
 /* Vectors longer than any before: all additional coordinates grow. */
-static void grow_longest(lk_graph_index *g, size_t n, const float *vectors)
+static lk_status grow_longest(lk_graph_index *g, size_t n, const float *vectors)
 {
     double longest = g->longest, step = g->quantiser.step;
     for (size_t r = 0; r < n; r++) {
@@ -35,13 +35,20 @@ static void grow_longest(lk_graph_index *g, size_t n, const float *vectors)
         for (size_t i = 0; i < g->dim; i++) squares += (double)vectors[r * g->dim + i] * vectors[r * g->dim + i];
         if (squares > longest) longest = squares;
     }
-    if (longest <= (double)g->longest) return;
+    if (longest <= (double)g->longest) return LK_OK;
     longest *= 1.1; /* the next one may be a little longer still */
-    for (size_t v = 0; v < g->count; v++) {
-        double extra = g->extra[v] * step;
-        g->extra[v] = (float)(sqrt(extra * extra + longest - (double)g->longest) / step);
+    float *extra = lk_alloc_aligned(g->capacity, sizeof *extra), *old = g->extra;
+    if (!extra) return lk_fail_memory("graph index");
+    for (size_t v = 0; v < g->capacity; v++) {
+        double had = old[v] * step;
+        extra[v] = v < g->count ? (float)(sqrt(had * had + longest - (double)g->longest) / step) : 0;
     }
+    pthread_rwlock_wrlock(&g->lock);
+    g->extra = extra;
     g->longest = (float)longest;
+    pthread_rwlock_unlock(&g->lock);
+    free(old);
+    return LK_OK;
 }
 
 /* Vertices for n new vectors: free places first, then new ones. */
@@ -55,15 +62,10 @@ static lk_status take_places(lk_graph_index *g, size_t n, uint32_t *vertices)
     return LK_OK;
 }
 
-static void forget_ids(lk_graph_index *g, const uint32_t *vertices, size_t n)
-{
-    for (size_t i = 0; i < n; i++) lk_id_map_remove(&g->places, g->ids[vertices[i]]);
-}
-
 /* After a failure in the middle of linking: what is not live gives up its id; its place is free. */
 static void drop_unlinked(lk_graph_index *g, const uint32_t *vertices, size_t n, size_t linked, size_t reused)
 {
-    forget_ids(g, vertices + linked, n - linked);
+    lk_graph_index_forget_ids(g, vertices + linked, n - linked);
     size_t freed = linked < reused ? linked : reused;
     g->free_count -= freed;
 }
@@ -112,18 +114,12 @@ lk_status lk_graph_index_add(lk_graph_index *g, lk_context *context, size_t n, c
     pthread_mutex_lock(&g->writer);
     if (g->dead_count > 64 && g->dead_count > g->count / DEAD_PART) LK_TRY(lk_graph_index_repair(g, context));
     size_t reused = n < g->free_count ? n : g->free_count, live = g->live;
-    pthread_rwlock_wrlock(&g->lock);
-    s = take_places(g, n, vertices);
-    if (s == LK_OK && g->extra) grow_longest(g, n, vectors);
-    pthread_rwlock_unlock(&g->lock);
-    if (s != LK_OK) goto done;
+    LK_TRY(take_places(g, n, vertices));
+    if (g->extra) LK_TRY(grow_longest(g, n, vectors));
     LK_TRY(lk_graph_index_encode(g, lk_context_pool(context), n, vectors, ids, NULL, vertices));
     LK_TRY(give_up_misfit(g, vertices, n));
-    pthread_rwlock_wrlock(&g->lock);
-    s = lk_graph_index_place_ids(g, vertices, n);
-    pthread_rwlock_unlock(&g->lock);
-    if (s != LK_OK) goto done;
-    s = lk_graph_index_link(g, context, vertices, n);
+    LK_TRY(lk_graph_index_place_ids(g, vertices, n));
+    s = lk_graph_index_link(g, context, vertices, n, false);
     if (s == LK_OK)
         g->free_count -= reused;
     else
@@ -233,6 +229,21 @@ done:
     return status;
 }
 
+/* Puts the new links of a chunk of n vertices in place. */
+static void publish(const repair *r, size_t n)
+{
+    lk_graph_index *g = r->g;
+    size_t written = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!r->changed[i]) continue;
+        if (written % LK_GRAPH_SLICE == 0) pthread_rwlock_wrlock(&g->lock);
+        memcpy(lk_graph_index_links(g, (uint32_t)(r->first + i)), r->links + i * g->link_stride,
+               g->link_stride * sizeof *r->links);
+        if (++written % LK_GRAPH_SLICE == 0) pthread_rwlock_unlock(&g->lock);
+    }
+    if (written % LK_GRAPH_SLICE != 0) pthread_rwlock_unlock(&g->lock);
+}
+
 static lk_status repair_all(repair *r, lk_context *context)
 {
     lk_graph_index *g = r->g;
@@ -241,12 +252,7 @@ static lk_status repair_all(repair *r, lk_context *context)
         if (context && lk_context_cancelled(context)) return lk_fail(LK_CANCELLED, "graph repair was cancelled");
         lk_status s = lk_parallel_for(lk_context_pool(context), n, 64, repair_some, r);
         if (s != LK_OK) return s;
-        pthread_rwlock_wrlock(&g->lock);
-        for (size_t i = 0; i < n; i++)
-            if (r->changed[i])
-                memcpy(lk_graph_index_links(g, (uint32_t)(r->first + i)), r->links + i * g->link_stride,
-                       g->link_stride * sizeof *r->links);
-        pthread_rwlock_unlock(&g->lock);
+        publish(r, n);
     }
     return LK_OK;
 }
@@ -254,19 +260,17 @@ static lk_status repair_all(repair *r, lk_context *context)
 /* Every removed vertex is out of all links: its place is free. */
 static lk_status free_dead(lk_graph_index *g)
 {
-    lk_status s = LK_OK;
     if (!lk_grow((void **)&g->free_places, &g->free_capacity, g->free_count + g->dead_count, sizeof *g->free_places))
         return lk_fail_memory("graph repair");
+    lk_status s = lk_graph_index_choose_entries(g);
+    if (s != LK_OK) return s;
+    g->free_count = 0;
+    for (uint32_t v = (uint32_t)g->count; v-- > 0;)
+        if (lk_graph_index_is_dead(g, v)) g->free_places[g->free_count++] = v;
     pthread_rwlock_wrlock(&g->lock);
-    s = lk_graph_index_choose_entries(g);
-    if (s == LK_OK) {
-        g->free_count = 0;
-        for (uint32_t v = (uint32_t)g->count; v-- > 0;)
-            if (lk_graph_index_is_dead(g, v)) g->free_places[g->free_count++] = v;
-        g->dead_count = 0;
-    }
+    g->dead_count = 0;
     pthread_rwlock_unlock(&g->lock);
-    return s;
+    return LK_OK;
 }
 
 lk_status lk_graph_index_repair(lk_graph_index *g, lk_context *context)

@@ -22,17 +22,26 @@ static size_t find(const lk_id_map *map, uint64_t id)
     return i;
 }
 
-bool lk_id_map_reserve(lk_id_map *map, size_t more)
+bool lk_id_map_bigger(const lk_id_map *map, size_t more, lk_id_map *out)
 {
+    *out = (lk_id_map){0};
     if (more > SIZE_MAX / 4 - map->count) return false;
     size_t need = map->count + more, capacity = map->capacity ? map->capacity : 64;
     while (capacity / 4 * 3 < need) capacity *= 2;
     if (capacity == map->capacity) return true;
-    lk_id_map bigger = {.slots = lk_alloc(capacity, sizeof *bigger.slots), .capacity = capacity};
-    if (!bigger.slots) return false;
-    for (size_t i = 0; i < capacity; i++) bigger.slots[i].place = LK_NO_PLACE;
+    *out = (lk_id_map){.slots = lk_alloc(capacity, sizeof *out->slots), .capacity = capacity};
+    if (!out->slots) return false;
+    for (size_t i = 0; i < capacity; i++) out->slots[i].place = LK_NO_PLACE;
     for (size_t i = 0; i < map->capacity; i++)
-        if (map->slots[i].place != LK_NO_PLACE) lk_id_map_put(&bigger, map->slots[i].id, map->slots[i].place);
+        if (map->slots[i].place != LK_NO_PLACE) lk_id_map_put(out, map->slots[i].id, map->slots[i].place);
+    return true;
+}
+
+bool lk_id_map_reserve(lk_id_map *map, size_t more)
+{
+    lk_id_map bigger;
+    if (!lk_id_map_bigger(map, more, &bigger)) return false;
+    if (!bigger.slots) return true;
     free(map->slots);
     *map = bigger;
     return true;

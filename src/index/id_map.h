@@ -15,6 +15,9 @@ typedef struct lk_id_map {
 
 /* Room for `more` further ids; false when out of memory. */
 bool lk_id_map_reserve(lk_id_map *map, size_t more);
+/* The same in a copy, so that others may go on reading the map: *out takes its place, or stays empty where the map has
+ * the room. false when out of memory. */
+bool lk_id_map_bigger(const lk_id_map *map, size_t more, lk_id_map *out);
 /* Puts id at place, over an earlier place. Precondition: reserved. */
 void lk_id_map_put(lk_id_map *map, uint64_t id, uint64_t place);
 /* LK_NO_PLACE when it is not there. */

@@ -1,6 +1,7 @@
 #include "models/build.h"
 
 #include "base/error.h"
+#include "base/file.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@ lk_node lk_build_fail(lk_builder *b, lk_status status, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    text[lk_utf8_fit(text, sizeof text - 1)] = 0;
     b->status = lk_fail(status, "%s: config.json: %s", b->folder, text);
     return LK_NO_NODE;
 }
@@ -84,7 +86,7 @@ lk_activation lk_build_activation(lk_builder *b, const json_t *from, const char 
     if (!name) return otherwise;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].name, name) == 0) return known[i].kind;
-    lk_build_fail(b, LK_UNSUPPORTED, "the activation %.32s is not known", name);
+    lk_build_fail(b, LK_UNSUPPORTED, "the activation %.*s is not known", lk_utf8_fit(name, 32), name);
     return otherwise;
 }
 

@@ -1,6 +1,7 @@
 #include "models/cleaning.h"
 
 #include "base/error.h"
+#include "base/file.h"
 
 #include <glib.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@ typedef struct lk_cleaning_step step;
 
 static lk_status not_known(const char *name, const char *what)
 {
-    return lk_fail(LK_UNSUPPORTED, "%s: cleans texts in a way that is not known here (%.64s)", name, what);
+    return lk_fail(LK_UNSUPPORTED, "%s: cleans texts in a way that is not known here (%.*s)", name,
+                   lk_utf8_fit(what, 64), what);
 }
 
 /* The characters of a class "[...]" of a regular expression that lists ASCII: escapes and ranges, no negation. *pattern
@@ -134,8 +136,8 @@ static lk_status read_prefix(lk_cleaning *c, const json_t *pre, const char *name
                *with = json_string_value(json_object_get(pre, "replacement")),
                *scheme = json_string_value(json_object_get(pre, "prepend_scheme"));
     if (!type || strcmp(type, "Metaspace") != 0 || !with || strcmp(with, SPACE) != 0)
-        return lk_fail(LK_UNSUPPORTED, "%s: splits texts otherwise than at U+2581 (%.32s)", name,
-                       type ? type : "no pre_tokenizer");
+        return lk_fail(LK_UNSUPPORTED, "%s: splits texts otherwise than at U+2581 (%.*s)", name,
+                       type ? lk_utf8_fit(type, 32) : 32, type ? type : "no pre_tokenizer");
     const json_t *older = json_object_get(pre, "add_prefix_space");
     if (!scheme) scheme = json_is_false(older) ? "never" : "always";
     c->prefix = strcmp(scheme, "never") == 0   ? LK_PREFIX_NEVER

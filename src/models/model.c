@@ -280,13 +280,12 @@ static lk_status open_model(const char *directory, lk_model_part part, uint32_t 
     const lk_registry_row *row = lk_registry_find(config);
     const char *name = lk_registry_name(config);
     if (!row) {
-        s = name
-                ? lk_fail(
-                      LK_UNSUPPORTED,
-                      "%s/config.json: the architecture %.64s is not known; `likeness model list` shows those that are",
-                      directory, name)
-                : lk_fail(LK_UNSUPPORTED, "%s/config.json: names no architecture (architecture, or model_type)",
-                          directory);
+        s = name ? lk_fail(
+                       LK_UNSUPPORTED,
+                       "%s/config.json: the architecture %.*s is not known; `likeness model list` shows those that are",
+                       directory, lk_utf8_fit(name, 64), name)
+                 : lk_fail(LK_UNSUPPORTED, "%s/config.json: names no architecture (architecture, or model_type)",
+                           directory);
         goto done;
     }
     if (part == LK_MODEL_TEXT && !row->text) {
@@ -350,8 +349,8 @@ lk_status lk_model_new(const char *architecture, int64_t height, int64_t width, 
     LK_TRY(make_config(architecture, &config));
     const lk_registry_row *row = lk_registry_find(config);
     if (!row) {
-        s = lk_fail(LK_UNSUPPORTED, "the architecture %.64s is not known; `likeness model list` shows those that are",
-                    architecture);
+        s = lk_fail(LK_UNSUPPORTED, "the architecture %.*s is not known; `likeness model list` shows those that are",
+                    lk_utf8_fit(architecture, 64), architecture);
         goto done;
     }
     snprintf(m->architecture, sizeof m->architecture, "%s", row->about.name);

@@ -1,6 +1,7 @@
 #include "models/preprocess.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -151,7 +152,8 @@ static lk_status read_timm_size(const json_t *config, const char *name, lk_prepr
     else if (strcmp(mode, "border") == 0)
         out->fit = LK_FIT_INSIDE;
     else
-        return lk_fail(LK_UNSUPPORTED, "%s: config.json: the crop_mode %.32s is not known", name, mode);
+        return lk_fail(LK_UNSUPPORTED, "%s: config.json: the crop_mode %.*s is not known", name, lk_utf8_fit(mode, 32),
+                       mode);
     return LK_OK;
 }
 
@@ -165,7 +167,8 @@ static lk_status read_timm(const json_t *config, const char *name, lk_preprocess
     for (int i = 0; filter && i < 5; i++)
         if (strcmp(names[i], filter) == 0) found = i;
     if (found < 0)
-        return lk_fail(LK_UNSUPPORTED, "%s: config.json: the interpolation %.32s is not known", name, filter);
+        return lk_fail(LK_UNSUPPORTED, "%s: config.json: the interpolation %.*s is not known", name,
+                       lk_utf8_fit(filter, 32), filter);
     out->filter = (lk_filter)found;
     out->scale = 1.0f / 255;
     s = read_triple(json_object_get(config, "mean"), name, "mean", out->mean);

@@ -23,9 +23,9 @@ static void byte_characters(uint32_t out[256])
 static lk_status token_id(const json_t *vocabulary, const char *token, const char *name, int32_t *id)
 {
     const json_t *value = json_object_get(vocabulary, token);
-    if (!value) return lk_fail(LK_CORRUPT, "%s: the token %.64s is missing", name, token);
+    if (!value) return lk_fail(LK_CORRUPT, "%s: the token %.*s is missing", name, lk_utf8_fit(token, 64), token);
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= MAX_TOKENS)
-        return lk_fail(LK_CORRUPT, "%s: the id of the token %.64s is not one", name, token);
+        return lk_fail(LK_CORRUPT, "%s: the id of the token %.*s is not one", name, lk_utf8_fit(token, 64), token);
     *id = (int32_t)json_integer_value(value);
     return LK_OK;
 }
@@ -144,8 +144,8 @@ static lk_status check_kind(const json_t *root, const char *name)
     if (!type) return lk_fail(LK_CORRUPT, "%s: has no model", name);
     if (strcmp(type, "BPE") != 0 || !suffix || strcmp(suffix, "</w>") != 0)
         return lk_fail(LK_UNSUPPORTED,
-                       "%s: is a %.32s tokenizer of another kind than CLIP's; texts cannot be embedded with it", name,
-                       type);
+                       "%s: is a %.*s tokenizer of another kind than CLIP's; texts cannot be embedded with it", name,
+                       lk_utf8_fit(type, 32), type);
     if (!has_type(normalizer, "normalizers", "NFC") || !has_type(normalizer, "normalizers", "Lowercase") ||
         !has_type(pre, "pretokenizers", "Split") || !has_type(pre, "pretokenizers", "ByteLevel"))
         return lk_fail(LK_UNSUPPORTED, "%s: cleans or splits texts otherwise than CLIP does", name);
@@ -171,7 +171,8 @@ static lk_status read_added(lk_tokenizer *t, const json_t *list, const char *nam
         a->strip_left = json_is_true(json_object_get(item, "lstrip"));
         a->strip_right = json_is_true(json_object_get(item, "rstrip"));
         if (a->normalized)
-            return lk_fail(LK_UNSUPPORTED, "%s: the added token %.64s is looked for in cleaned texts", name, text);
+            return lk_fail(LK_UNSUPPORTED, "%s: the added token %.*s is looked for in cleaned texts", name,
+                           lk_utf8_fit(text, 64), text);
     }
     return LK_OK;
 }
@@ -330,7 +331,7 @@ static const char *token_text(const json_t *config, const char *key, const char 
 static lk_status add_token(lk_tokenizer *t, const char *name, const char *text, bool strip, int32_t *id)
 {
     int32_t found = lk_unigram_find(lk_sentencepiece_pieces(t->model), text, strlen(text));
-    if (found < 0) return lk_fail(LK_CORRUPT, "%s: the token %.64s is missing", name, text);
+    if (found < 0) return lk_fail(LK_CORRUPT, "%s: the token %.*s is missing", name, lk_utf8_fit(text, 64), text);
     if (id) *id = found;
     for (size_t i = 0; i < t->n_added; i++)
         if (strcmp(t->added[i].text, text) == 0) return LK_OK;

@@ -2,6 +2,8 @@
  * names of timm and of transformers. */
 #include "models/build.h"
 
+#include "base/file.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -126,7 +128,7 @@ void lk_build_vit(lk_builder *b, const void *variant)
     if (!pool) pool = json_string_value(json_object_get(b->config, "global_pool"));
     bool average = pool && strcmp(pool, "avg") == 0;
     if (pool && !average && strcmp(pool, "token") != 0) {
-        lk_build_fail(b, LK_UNSUPPORTED, "the global_pool %.32s is not known", pool);
+        lk_build_fail(b, LK_UNSUPPORTED, "the global_pool %.*s is not known", lk_utf8_fit(pool, 32), pool);
         return;
     }
     if (!average && !v.class_token) {

@@ -133,6 +133,7 @@ lk_node lk_graph_mistake(lk_graph *graph, lk_status status, const char *format, 
     va_start(args, format);
     vsnprintf(graph->message, sizeof graph->message, format, args);
     va_end(args);
+    graph->message[lk_utf8_fit(graph->message, sizeof graph->message - 1)] = 0;
     graph->status = status;
     return LK_NO_NODE;
 }

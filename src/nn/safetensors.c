@@ -78,7 +78,8 @@ static lk_status read_tensor(const lk_safetensors *file, size_t data_begin, cons
     for (int i = 0; i < LK_ST_DTYPES; i++)
         if (strcmp(types[i].name, dtype) == 0) t->dtype = (lk_st_dtype)i;
     if (t->dtype == LK_ST_DTYPES)
-        return lk_fail(LK_UNSUPPORTED, "%s: tensor %s: elements of type %.32s are not known", file->path, name, dtype);
+        return lk_fail(LK_UNSUPPORTED, "%s: tensor %s: elements of type %.*s are not known", file->path, name,
+                       lk_utf8_fit(dtype, 32), dtype);
     lk_status s = read_shape(file, json_object_get(value, "shape"), t);
     if (s != LK_OK) return s;
     const json_t *offsets = json_object_get(value, "data_offsets");

@@ -113,6 +113,14 @@ static void drop_other_files(lk_collection *c, uint64_t number)
     free(folder);
 }
 
+lk_status lk_ann_drop_orphans(lk_collection *c)
+{
+    lk_ann_row row;
+    lk_status s = lk_ann_row_read(&c->catalog, &row);
+    if (s == LK_OK) drop_other_files(c, row.number);
+    return s;
+}
+
 /* ---- building ---- */
 
 /* The live rows of a flat index as one array. ids are row numbers counted over all parts, dead rows too. */
@@ -183,8 +191,8 @@ static lk_status build_kind(lk_context *context, lk_collection *c, const lk_ann_
                           .memory_limit = options->memory_limit,
                           .seed = options->seed};
     LK_TRY(lk_fail_in(type->build(context, &input, &index), "%s: its %s index", c->path, type->name));
-    LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, options->recall > 0 ? options->recall : DEFAULT_RECALL,
-                       0, &row->effort, &row->recall));
+    LK_TRY(lk_ann_tune(context, type, index, &input, TUNING_K, LK_ANN_ASKED * TUNING_K,
+                       options->recall > 0 ? options->recall : DEFAULT_RECALL, 0, &row->effort, &row->recall));
     LK_TRY(type->save(index, path));
     LK_TRY(lk_folder_sync(c->path)); /* the folder of indexes may be new */
     snprintf(row->kind, sizeof row->kind, "%s", type->name);
@@ -238,6 +246,7 @@ lk_status lk_collection_build_index(lk_context *context, lk_collection *c, const
     if (!automatic && !exact && !type)
         return lk_fail(LK_INVALID, "there is no kind of index named %s: auto, flat, graph or partitioned", kind);
     if (c->in_batch) s = lk_collection_commit(c);
+    if (s == LK_OK) lk_collection_table_blocks(c, 1);
     lk_snapshot *snapshot = NULL;
     lk_segment_row *segments = NULL;
     size_t count = 0;

@@ -20,10 +20,16 @@ typedef struct lk_ann_row {
     char why[128]; /* it is of this kind; "" when somebody wanted that */
 } lk_ann_row;
 
+/* The index is asked for so many times the results that are wanted: the best by exact scores are among them where its
+ * own copies of vectors are too coarse to rank them. */
+enum { LK_ANN_ASKED = 2 };
+
 /* LK_OK also when there is none. */
 lk_status lk_ann_row_read(lk_catalog *catalog, lk_ann_row *out);
 /* Whether the segments still begin with the rows it was built over. */
 bool lk_ann_row_fits(const lk_ann_row *row, const lk_segment_row *segments, size_t count);
+/* A writer deletes the files in index/ that the catalog does not know. */
+lk_status lk_ann_drop_orphans(lk_collection *collection);
 /* malloc'ed path of index/NNNN.ann. */
 char *lk_ann_path(const char *collection_path, uint64_t number);
 /* Opens the file of a row whose number is not 0; freed by the type's free. Damaged tables are not noticed (the type's

@@ -17,6 +17,11 @@
     "  segment_rows INTEGER NOT NULL, vectors INTEGER NOT NULL, effort INTEGER NOT NULL, recall REAL NOT NULL,"        \
     "  why TEXT NOT NULL DEFAULT '');"
 
+/* Labels that read like numbers, for predicates such as label = 7. Older versions live with it without knowing it. */
+#define NUMBER_INDEX                                                                                                   \
+    "CREATE INDEX IF NOT EXISTS images_number ON images(CAST(label AS REAL))"                                          \
+    "  WHERE label GLOB '*[0-9]*' AND label NOT GLOB '*[^-+.eE0-9]*';"
+
 static const char schema[] =
     "CREATE TABLE images("
     "  id INTEGER PRIMARY KEY AUTOINCREMENT," /* AUTOINCREMENT: an id is never used again, even after a removal */
@@ -24,7 +29,7 @@ static const char schema[] =
     "  width INTEGER NOT NULL, height INTEGER NOT NULL, labels TEXT NOT NULL, label TEXT,"
     "  state INTEGER NOT NULL, error TEXT, segment INTEGER, row INTEGER);"
     "CREATE INDEX images_hash ON images(hash);"
-    "CREATE INDEX images_label ON images(label);"
+    "CREATE INDEX images_label ON images(label);" NUMBER_INDEX
     "CREATE TABLE segments(number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, rows INTEGER NOT NULL);"
     /* Rows of segments that nothing refers to any more. A snapshot reads these instead of every picture. */
     "CREATE TABLE dead(segment INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(segment, row)) WITHOUT "
@@ -67,6 +72,10 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_ANN_2] = "SELECT number, kind, rows, segment, segment_rows, vectors, effort, recall FROM ann",
     [LK_SQL_ANN_PUT] = "INSERT INTO ann VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
     [LK_SQL_FORGET_ANN] = "DELETE FROM ann",
+    /* Of a file that is as large and as old as this one nothing is known: it is read anew. */
+    [LK_SQL_LOSE] = "UPDATE images SET state=1, error=?2, size=0, mtime_ns=0, segment=NULL, row=NULL"
+                    " WHERE id=?1",
+    [LK_SQL_DEAD_BEYOND] = "DELETE FROM dead WHERE segment=?1 AND row>=?2",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
 };
 
@@ -158,11 +167,12 @@ static int open_database(lk_catalog *catalog, lk_access access)
 /* Brings the catalog of an older version up to date. Readers leave it as it is. */
 static lk_status upgrade(lk_catalog *catalog)
 {
-    if (catalog->schema >= SCHEMA_VERSION) return LK_OK;
-    lk_status s = execute(catalog, catalog->schema < 2
-                                       ? "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=3; COMMIT;"
-                                       : "BEGIN IMMEDIATE; ALTER TABLE ann ADD COLUMN why TEXT NOT NULL DEFAULT '';"
-                                         "PRAGMA user_version=3; COMMIT;");
+    lk_status s = execute(catalog, NUMBER_INDEX);
+    if (s != LK_OK || catalog->schema >= SCHEMA_VERSION) return s;
+    s = execute(catalog, catalog->schema < 2
+                             ? "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=3; COMMIT;"
+                             : "BEGIN IMMEDIATE; ALTER TABLE ann ADD COLUMN why TEXT NOT NULL DEFAULT '';"
+                               "PRAGMA user_version=3; COMMIT;");
     if (s == LK_OK) catalog->schema = SCHEMA_VERSION;
     return s;
 }

@@ -36,6 +36,8 @@ enum {
     LK_SQL_ANN_PUT,
     LK_SQL_FORGET_ANN,
     LK_SQL_PLACES,
+    LK_SQL_LOSE,
+    LK_SQL_DEAD_BEYOND,
     LK_SQL_STATEMENTS
 };
 

@@ -4,9 +4,12 @@
  * in blocks, and are on disk before the transaction commits: the commit is the one moment at which the batch becomes
  * real. A crash before it leaves bytes beyond the committed length, which nobody reads and the next writer cuts off. */
 #include "store/collection.h"
+#include "store/blocks.h"
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/workplace.h"
+#include "store/ann.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +23,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Blocks that are not in their table before it is written anew, which takes two flushes of a disk. */
+enum { UNTABLED_MOST = 64 };
 
 char *lk_collection_segment_path(const lk_collection *c, uint64_t number)
 {
@@ -73,12 +79,12 @@ static lk_status furnish(const char *folder, const lk_collection_config *config)
     lk_manifest manifest = {.config = *config, .created = created};
     LK_TRY(make_folder(folder, "vectors"));
     LK_TRY(lk_catalog_create(catalog));
+    LK_TRY(lk_manifest_write(manifest_path, &manifest));
     if (config->model_dir && rename(config->model_dir, model) != 0) {
         s = lk_fail_errno(errno, "%s: cannot be moved to %s", config->model_dir, model);
         goto done;
     }
-    LK_TRY(lk_manifest_write(manifest_path, &manifest));
-    LK_TRY(lk_folder_sync(folder));
+    s = lk_folder_sync(folder);
 done:
     free(manifest_path);
     free(catalog);
@@ -86,15 +92,14 @@ done:
     return s;
 }
 
-static void remove_half_made(const char *folder)
+/* The model is not ours to delete. */
+static void give_model_back(const char *folder, const lk_collection_config *config)
 {
-    static const char *const parts[] = {"MANIFEST", "catalog.db", "catalog.db-wal", "catalog.db-shm", "vectors"};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        char *path = lk_path_join(folder, parts[i]);
-        if (path) remove(path);
-        free(path);
+    char *model = lk_path_join(folder, "model");
+    if (model && config->model_dir && rename(model, config->model_dir) != 0) {
+        /* It had not been moved in yet, or the collection is in its place. */
     }
-    rmdir(folder); /* stays when a model was moved in: that is not ours to delete */
+    free(model);
 }
 
 lk_status lk_collection_create(const char *path, const lk_collection_config *config, lk_collection **out)
@@ -103,32 +108,18 @@ lk_status lk_collection_create(const char *path, const lk_collection_config *con
     if (config->dim == 0 || config->dim > 65536 || !config->embedder_id || !config->embedder_name)
         return lk_fail(LK_INVALID, "%s: a collection needs a width from 1 to 65536 and the name of its embedder", path);
     if (lk_path_exists(path)) return lk_fail(LK_CONFLICT, "%s: exists already", path);
-    char *absolute = NULL, *temporary = NULL;
-    lk_status s = lk_path_absolute(path, &absolute);
-    if (s != LK_OK) return s;
-    char *slash = strrchr(absolute, '/');
-    *slash = 0; /* absolute is the parent now */
-    /* Made whole beside its place and then renamed: nobody ever sees half a collection. */
-    if (asprintf(&temporary, "%s/.%s.%ld.new", absolute, slash + 1, (long)getpid()) < 0) {
-        temporary = NULL;
-        s = lk_fail_memory(path);
-        goto done;
-    }
-    remove_half_made(temporary);
-    if (mkdir(temporary, 0777) != 0) {
-        s = lk_fail_errno(errno, "%s: cannot be created", path);
-        goto done;
-    }
-    s = furnish(temporary, config);
-    if (s == LK_OK && rename(temporary, path) != 0) s = lk_fail_errno(errno, "%s: cannot be created", path);
-    if (s != LK_OK) {
-        remove_half_made(temporary);
-        goto done;
-    }
-    LK_TRY(lk_folder_sync(*absolute ? absolute : "/"));
+    /* Made whole beside its place and then moved there: nobody ever sees half a collection. */
+    lk_workplace workplace = {0};
+    char *absolute = NULL; /* without a slash at its end: it is the folder above that is flushed */
+    lk_status s;
+    LK_TRY(lk_path_absolute(path, &absolute));
+    LK_TRY(lk_workplace_open(path, &workplace));
+    LK_TRY(furnish(workplace.path, config));
+    LK_TRY(lk_file_move(workplace.path, absolute));
     s = lk_collection_open(path, LK_WRITE, out);
 done:
-    free(temporary);
+    if (s != LK_OK && workplace.path) give_model_back(workplace.path, config);
+    lk_workplace_close(&workplace);
     free(absolute);
     return s;
 }
@@ -178,9 +169,11 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
     for (struct dirent *e; dir && (e = readdir(dir));) {
         unsigned long long number = 0;
         int end = 0;
-        if (e->d_name[0] == '.' || sscanf(e->d_name, "%llu.seg%n", &number, &end) != 1 || end == 0) continue;
-        bool wanted = false;
-        for (size_t i = 0; i < count; i++) wanted |= known[i].number == number && e->d_name[end] == 0;
+        if (e->d_name[0] == '.' || sscanf(e->d_name, "%llu.%n", &number, &end) != 1 || end == 0) continue;
+        const char *kind = e->d_name + end;
+        if (strncmp(kind, "seg", 3) != 0 && strncmp(kind, "blocks", 6) != 0) continue;
+        bool wanted = false, whole = strcmp(kind, "seg") == 0 || strcmp(kind, "blocks") == 0;
+        for (size_t i = 0; whole && i < count; i++) wanted |= known[i].number == number;
         if (!wanted)
             unlinkat(dirfd(dir), e->d_name, 0); /* a leftover of a killed writer: it does no harm if it stays */
     }
@@ -190,8 +183,28 @@ lk_status lk_collection_drop_orphans(lk_collection *c)
     return LK_OK;
 }
 
+static void table_blocks(lk_collection *c, size_t least, size_t segments)
+{
+    lk_segment_row *rows = NULL;
+    size_t count = 0;
+    if (lk_catalog_segments(&c->catalog, &rows, &count) != LK_OK) return;
+    for (size_t i = count > segments ? count - segments : 0; i < count; i++) {
+        char *path = lk_collection_segment_path(c, rows[i].number);
+        if (path)
+            lk_block_table_update(path, rows[i].number, rows[i].bytes, c->manifest.config.dim, c->manifest.config.dtype,
+                                  least, &c->untabled);
+        free(path);
+    }
+    free(rows);
+}
+
+void lk_collection_table_blocks(lk_collection *c, size_t least)
+{
+    table_blocks(c, least, SIZE_MAX);
+}
+
 /* Cuts off what a killed writer left, and finds where to go on. */
-static lk_status recover(lk_collection *c)
+static lk_status recover(lk_collection *c, bool damaged)
 {
     lk_segment_row *rows = NULL;
     size_t count = 0;
@@ -204,9 +217,13 @@ static lk_status recover(lk_collection *c)
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));
     LK_TRY(lk_collection_drop_orphans(c));
+    LK_TRY(lk_ann_drop_orphans(c));
+    lk_atomic_sweep(c->path, "MANIFEST");
+    lk_atomic_sweep(c->path, "neighbours.knn");
+    lk_workplace_sweep(c->path);
     LK_TRY(lk_catalog_segments(&c->catalog, &rows, &count));
     c->current = count ? rows[count - 1] : (lk_segment_row){0};
-    if (count) {
+    if (count && !damaged) {
         struct stat st;
         path = lk_collection_segment_path(c, c->current.number);
         if (!path) {
@@ -214,14 +231,16 @@ static lk_status recover(lk_collection *c)
             goto done;
         }
         if (stat(path, &st) != 0) {
-            s = lk_fail_errno(errno, "%s: is missing; `verify` says what is lost", path);
+            s = lk_fail_errno(errno, "%s: is missing; `verify` says what is lost, `verify --repair` goes on without it",
+                              path);
             goto done;
         }
         if ((uint64_t)st.st_size < c->current.bytes) {
-            s = lk_fail(
-                LK_CORRUPT,
-                "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is lost", path,
-                (long long)st.st_size, (unsigned long long)c->current.bytes);
+            s = lk_fail(LK_CORRUPT,
+                        "%s: has %lld bytes where %llu were written: the file was cut short; `verify` says what is "
+                        "lost, `verify "
+                        "--repair` goes on without it",
+                        path, (long long)st.st_size, (unsigned long long)c->current.bytes);
             goto done;
         }
         if ((uint64_t)st.st_size > c->current.bytes && truncate(path, (off_t)c->current.bytes) != 0)
@@ -237,7 +256,7 @@ done:
     return s;
 }
 
-lk_status lk_collection_open(const char *path, lk_access access, lk_collection **out)
+static lk_status open_collection(const char *path, lk_access access, bool damaged, lk_collection **out)
 {
     *out = NULL;
     lk_collection *c = lk_alloc_zero(1, sizeof *c);
@@ -265,13 +284,31 @@ lk_status lk_collection_open(const char *path, lk_access access, lk_collection *
     if (access == LK_WRITE) LK_TRY(take_lock(c));
     LK_TRY(lk_manifest_read(c->manifest_path, &c->manifest));
     LK_TRY(lk_catalog_open(catalog, access, &c->catalog));
-    if (access == LK_WRITE) LK_TRY(recover(c));
+    if (access == LK_WRITE && !damaged) {
+        LK_TRY(recover(c, false));
+        lk_collection_table_blocks(c, UNTABLED_MOST); /* of a collection that an older version wrote */
+    }
     *out = c;
     c = NULL;
 done:
     free(catalog);
     lk_collection_close(c);
     return s;
+}
+
+lk_status lk_collection_open(const char *path, lk_access access, lk_collection **out)
+{
+    return open_collection(path, access, false, out);
+}
+
+lk_status lk_collection_recover(lk_collection *c)
+{
+    return recover(c, true);
+}
+
+lk_status lk_collection_open_damaged(const char *path, lk_collection **out)
+{
+    return open_collection(path, LK_WRITE, true, out);
 }
 
 void lk_collection_close(lk_collection *c)
@@ -343,6 +380,7 @@ static lk_status flush(lk_collection *c)
     if (s != LK_OK) return s;
     c->current.bytes = end;
     c->current.rows += p->rows;
+    c->untabled++;
     p->rows = 0;
     sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_SEGMENT_PUT);
     if (!st) return LK_IO;
@@ -560,6 +598,7 @@ lk_status lk_collection_commit(lk_collection *c)
         c->current_is_new = false;
         s = lk_collection_write_manifest(c); /* the batch is real already: this is for the next reader of MANIFEST */
     }
+    if (s == LK_OK && c->untabled >= UNTABLED_MOST) table_blocks(c, UNTABLED_MOST, 2);
     return s;
 done : {
     char message[LK_ERROR_SIZE]; /* what failed matters, not how well the clean-up went */

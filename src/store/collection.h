@@ -22,6 +22,7 @@ struct lk_collection {
     bool in_batch;          /* a transaction is open */
     lk_segment_row current; /* the segment that grows: bytes and rows on disk, committed or not; number 0 = none yet */
     bool current_is_new;    /* begun in this batch: the manifest does not name it yet */
+    size_t untabled;        /* blocks of it that were written since its table of blocks was */
     lk_pending pending;
 };
 
@@ -33,6 +34,14 @@ char *lk_collection_segment_path(const lk_collection *collection, uint64_t numbe
 lk_status lk_collection_write_manifest(lk_collection *collection);
 /* Only a writer may go on: LK_INVALID otherwise. */
 lk_status lk_collection_for_writing(lk_collection *collection);
+/* Brings the tables of blocks of all segments up to date where at least `least` blocks are missing, as they are
+ * committed. They are a convenience: what cannot be written is left for the next time. The caller is the writer,
+ * outside of a batch. */
+void lk_collection_table_blocks(lk_collection *collection, size_t least);
+/* As a writer, but without a look at anything: what other openings do then is done by lk_collection_recover, which
+ * takes segments that are missing or cut short. */
+lk_status lk_collection_open_damaged(const char *path, lk_collection **out);
+lk_status lk_collection_recover(lk_collection *collection);
 /* Deletes files in vectors/ that the catalog does not know. */
 lk_status lk_collection_drop_orphans(lk_collection *collection);
 

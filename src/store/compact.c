@@ -92,9 +92,14 @@ static lk_status copy_segment(rewriter *w, const lk_segment_row *segment)
     lk_block block = {0};
     for (uint64_t offset = LK_SEGMENT_HEADER; offset < segment->bytes;) {
         LK_TRY(lk_segment_next(&map, path, segment->bytes, config->dim, config->dtype, &offset, &block));
+        bool wanted = false;
+        for (size_t i = 0; i < block.rows; i++)
+            wanted |= block.first_row + i < segment->rows && !dead[block.first_row + i];
+        if (!wanted) continue;          /* whole or not */
         if (!lk_block_intact(&block)) { /* copying it would give damaged vectors a fresh checksum */
             s = lk_fail(LK_CORRUPT,
-                        "%s: a block does not match its checksum: `verify` says which pictures to index anew", path);
+                        "%s: a block does not match its checksum: `verify --repair` says which pictures to index anew",
+                        path);
             goto done;
         }
         for (size_t i = 0; i < block.rows; i++) {
@@ -165,6 +170,7 @@ lk_status lk_collection_compact(lk_collection *c)
     c->current = w.count ? w.done[w.count - 1] : (lk_segment_row){0};
     s = lk_collection_write_manifest(c);
     lk_collection_drop_orphans(c);
+    if (s == LK_OK) lk_collection_table_blocks(c, 1);
     if (s == LK_OK) lk_features_prune(c->path); /* what it cannot drop costs room alone; `verify` says what is wrong */
 done:
     if (begun && !switched) {

@@ -4,11 +4,13 @@
 #include "base/file.h"
 #include "base/memory.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define APPLICATION_ID 0x4c4b4654 /* "LKFT" */
 #define TABLES                                                                                                         \
@@ -21,11 +23,12 @@
     "DELETE FROM features WHERE number IN (SELECT number FROM features ORDER BY number "                               \
     "LIMIT (SELECT 1 + count(*) / 16 FROM features))"
 
-enum { GET, HAS, PUT, OLDEST, STATEMENTS };
+enum { GET, HAS, PUT, REMOVE, OLDEST, STATEMENTS };
 static const char *const sql[STATEMENTS] = {
     [GET] = "SELECT checksum, bytes FROM features WHERE id=?1 AND hash=?2",
     [HAS] = "SELECT 1 FROM features WHERE id=?1 AND hash=?2",
     [PUT] = "INSERT OR REPLACE INTO features(id, hash, checksum, bytes) VALUES(?1,?2,?3,?4)",
+    [REMOVE] = "DELETE FROM features WHERE id=?1 AND hash=?2",
     [OLDEST] = REMOVE_OLDEST,
 };
 
@@ -163,15 +166,6 @@ void lk_features_close(lk_features *f)
     free(f);
 }
 
-lk_status lk_features_set_limit(lk_features *f, uint64_t bytes)
-{
-    char text[64];
-    snprintf(text, sizeof text, "UPDATE settings SET bytes_limit=%" PRIu64, bytes > INT64_MAX ? INT64_MAX : bytes);
-    lk_status s = execute(f, text);
-    if (s == LK_OK) f->limit = bytes ? bytes : LK_FEATURES_LIMIT;
-    return s;
-}
-
 uint64_t lk_features_limit(const lk_features *f)
 {
     return f->limit;
@@ -182,6 +176,12 @@ uint64_t lk_features_size(lk_features *f)
     int64_t pages = number_of(f, "PRAGMA page_count"), unused = number_of(f, "PRAGMA freelist_count"),
             width = number_of(f, "PRAGMA page_size");
     return pages > 0 && unused >= 0 && width > 0 ? (uint64_t)((pages - unused) * width) : 0;
+}
+
+uint64_t lk_features_count(lk_features *f)
+{
+    int64_t count = number_of(f, "SELECT count(*) FROM features");
+    return count > 0 ? (uint64_t)count : 0;
 }
 
 /* A reset statement, with the picture bound. NULL with the error set. */
@@ -244,34 +244,85 @@ static lk_status run(lk_features *f, sqlite3_stmt *st)
     return code == SQLITE_DONE ? LK_OK : st ? failure(f, code) : LK_IO;
 }
 
-lk_status lk_features_put(lk_features *f, const lk_features_row *rows, size_t n)
+static lk_status put_row(lk_features *f, const lk_features_row *row)
 {
-    lk_status s;
-    if (n == 0 || f->fixed) return LK_OK;
-    LK_TRY(execute(f, "BEGIN IMMEDIATE"));
-    for (size_t i = 0; i < n; i++) {
-        sqlite3_stmt *st = statement(f, PUT, rows[i].id, rows[i].hash);
-        if (st) {
-            sqlite3_bind_int64(st, 3, (int64_t)lk_hash(rows[i].bytes, rows[i].size).low);
-            sqlite3_bind_blob64(st, 4, rows[i].bytes, rows[i].size, SQLITE_STATIC);
-        }
-        LK_TRY(run(f, st));
+    sqlite3_stmt *st = statement(f, PUT, row->id, row->hash);
+    if (st) {
+        sqlite3_bind_int64(st, 3, (int64_t)lk_hash(row->bytes, row->size).low);
+        sqlite3_bind_blob64(st, 4, row->bytes, row->size, SQLITE_STATIC);
     }
-    while (lk_features_size(f) > f->limit && number_of(f, "SELECT number FROM features LIMIT 1") >= 0)
-        LK_TRY(run(f, statement(f, OLDEST, 0, NULL)));
-    LK_TRY(execute(f, "COMMIT"));
-done:
+    return run(f, st);
+}
+
+/* The oldest go until the rest is within the limit. */
+static lk_status shrink(lk_features *f)
+{
+    lk_status s = LK_OK;
+    while (s == LK_OK && lk_features_size(f) > f->limit && number_of(f, "SELECT number FROM features LIMIT 1") >= 0)
+        s = run(f, statement(f, OLDEST, 0, NULL));
+    return s;
+}
+
+static lk_status finish(lk_features *f, lk_status s)
+{
+    if (s == LK_OK) s = execute(f, "COMMIT");
     if (s != LK_OK && sqlite3_get_autocommit(f->db) == 0) sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
     return s;
 }
 
-/* Opens what is there already; *out stays NULL when there is nothing. */
+lk_status lk_features_set_limit(lk_features *f, uint64_t bytes)
+{
+    char text[64];
+    uint64_t before = f->limit;
+    snprintf(text, sizeof text, "UPDATE settings SET bytes_limit=%" PRIu64, bytes > INT64_MAX ? INT64_MAX : bytes);
+    lk_status s = execute(f, "BEGIN IMMEDIATE");
+    if (s == LK_OK) s = execute(f, text);
+    f->limit = bytes ? bytes : LK_FEATURES_LIMIT;
+    if (s == LK_OK) s = shrink(f);
+    s = finish(f, s);
+    if (s != LK_OK) f->limit = before;
+    return s;
+}
+
+lk_status lk_features_put(lk_features *f, const lk_features_row *rows, size_t n)
+{
+    if (n == 0 || f->fixed) return LK_OK;
+    lk_status s = execute(f, "BEGIN IMMEDIATE");
+    for (size_t i = 0; s == LK_OK && i < n; i++) s = put_row(f, &rows[i]);
+    if (s == LK_OK) s = shrink(f);
+    return finish(f, s);
+}
+
+lk_status lk_features_add(lk_features *f, const lk_features_row *rows, size_t n, size_t *added)
+{
+    *added = 0;
+    if (n == 0) return LK_OK;
+    lk_status s = execute(f, "BEGIN IMMEDIATE");
+    for (bool full = false; s == LK_OK && !full && *added < n;) {
+        s = put_row(f, &rows[*added]);
+        if (s != LK_OK) break;
+        full = lk_features_size(f) > f->limit;
+        if (full)
+            s = run(f, statement(f, REMOVE, rows[*added].id, rows[*added].hash));
+        else
+            ++*added;
+    }
+    s = finish(f, s);
+    if (s != LK_OK) *added = 0;
+    return s;
+}
+
+/* Opens what is there already; *out stays NULL when there is nothing, or only what a process left that was killed
+ * before it had made the tables. */
 static lk_status open_present(const char *path, lk_features **out)
 {
+    int64_t version;
     *out = NULL;
     lk_features *f = allocate(path);
     if (!f) return LK_NO_MEMORY;
     lk_status s = lk_path_exists(f->path) ? open_file(f, false) : LK_NOT_FOUND;
+    if (s == LK_OK) s = check_version(f, LK_FEATURES_NEWEST, &version);
+    if (s == LK_OK && version == 0) s = LK_NOT_FOUND;
     if (s == LK_OK)
         *out = f;
     else
@@ -349,18 +400,45 @@ static void check_rows(lk_features *f, lk_report_fn report, void *user, uint64_t
     sqlite3_finalize(st);
 }
 
-lk_status lk_features_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems)
+/* What opening says is left for the caller to judge. */
+static lk_status check_all(const char *path, lk_report_fn report, void *user, uint64_t *problems)
 {
     lk_features *f;
     uint64_t before = *problems;
     lk_status s = open_present(path, &f);
-    if (s == LK_CORRUPT || s == LK_IO) {
-        tell(report, user, problems, path, lk_error_message());
-        return LK_OK;
-    }
     if (!f) return s;
     check(f, "PRAGMA quick_check", report, user, problems);
     if (*problems == before) check_rows(f, report, user, problems);
     lk_features_close(f);
     return LK_OK;
+}
+
+lk_status lk_features_verify(const char *path, lk_report_fn report, void *user, uint64_t *problems)
+{
+    lk_status s = check_all(path, report, user, problems);
+    if (s != LK_CORRUPT && s != LK_IO && s != LK_UNSUPPORTED) return s;
+    ++*problems;
+    if (report) report(user, lk_error_message());
+    return LK_OK;
+}
+
+lk_status lk_features_damaged(const char *path, bool *damaged)
+{
+    uint64_t problems = 0;
+    lk_status s = check_all(path, NULL, NULL, &problems);
+    *damaged = problems || s == LK_CORRUPT;
+    return s == LK_CORRUPT || s == LK_UNSUPPORTED ? LK_OK : s;
+}
+
+lk_status lk_features_remove(const char *path)
+{
+    static const char *const ends[] = {"-wal", "-shm", ""};
+    lk_status s = LK_OK;
+    for (size_t i = 0; s == LK_OK && i < sizeof ends / sizeof *ends; i++) {
+        char *file;
+        if (asprintf(&file, "%s/" LK_FEATURES_FILE "%s", path, ends[i]) < 0) return lk_fail_memory(path);
+        if (unlink(file) != 0 && errno != ENOENT) s = lk_fail_errno(errno, "%s: cannot be removed", file);
+        free(file);
+    }
+    return s;
 }

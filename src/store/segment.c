@@ -46,12 +46,18 @@ static size_t payload_bytes(size_t rows, size_t dim, lk_dtype dtype)
            padded(rows * lk_dtype_bytes(dtype, dim));
 }
 
-lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+static segment_header make_header(uint64_t number, size_t dim, lk_dtype dtype)
 {
     segment_header h = {
         .version = VERSION, .endian = ENDIAN_MARK, .number = number, .dim = (uint32_t)dim, .dtype = dtype};
     memcpy(h.magic, segment_magic, sizeof h.magic);
     h.sum = lk_hash(&h, 56).low;
+    return h;
+}
+
+lk_status lk_segment_create(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+{
+    segment_header h = make_header(number, dim, dtype);
     return lk_file_write_atomic(path, &h, sizeof h);
 }
 
@@ -102,6 +108,25 @@ done:
     return s;
 }
 
+lk_status lk_segment_mend_header(const char *path, uint64_t number, size_t dim, lk_dtype dtype)
+{
+    segment_header h = make_header(number, dim, dtype);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return lk_fail_errno(errno, "%s: cannot be opened for writing", path);
+    lk_status s = write_at(fd, path, &h, sizeof h, 0);
+    if (s == LK_OK && fdatasync(fd) != 0) s = lk_fail_errno(errno, "%s: cannot be written", path);
+    close(fd);
+    return s;
+}
+
+bool lk_segment_header_intact(const lk_map *map)
+{
+    segment_header h;
+    if (map->size < sizeof h) return false;
+    memcpy(&h, map->bytes, sizeof h);
+    return memcmp(h.magic, segment_magic, sizeof h.magic) == 0 && h.sum == lk_hash(&h, 56).low;
+}
+
 lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype)
 {
     segment_header h;
@@ -120,11 +145,39 @@ lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number,
     return LK_OK;
 }
 
+uint64_t lk_segment_block_bytes(uint64_t rows, size_t dim, lk_dtype dtype)
+{
+    return rows == 0 || rows > MOST_ROWS ? 0 : sizeof(block_header) + payload_bytes(rows, dim, dtype);
+}
+
+void lk_segment_skip(const lk_map *map, size_t rows, size_t dim, lk_dtype dtype, uint64_t *offset, lk_block *block)
+{
+    const uint8_t *p = map->bytes + *offset + sizeof(block_header);
+    *block = (lk_block){.first_row = block->first_row + block->rows,
+                        .rows = rows,
+                        .payload = p,
+                        .payload_bytes = payload_bytes(rows, dim, dtype)};
+    block->ids = (const uint64_t *)(const void *)p;
+    p += padded(rows * sizeof(uint64_t));
+    if (dtype == LK_I8) {
+        block->scales = (const float *)(const void *)p;
+        p += padded(rows * sizeof(float));
+    }
+    block->codes = p;
+    *offset += sizeof(block_header) + block->payload_bytes;
+}
+
+uint64_t lk_segment_block_sum(const lk_map *map, uint64_t offset)
+{
+    block_header h;
+    memcpy(&h, map->bytes + offset, sizeof h);
+    return h.header;
+}
+
 lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committed, size_t dim, lk_dtype dtype,
                           uint64_t *offset, lk_block *block)
 {
     block_header h;
-    size_t first = block->first_row + block->rows;
     if (committed > map->size)
         return lk_fail(LK_CORRUPT, "%s: is cut short: %zu bytes, where %llu were written", path, map->size,
                        (unsigned long long)committed);
@@ -134,17 +187,8 @@ lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committe
         h.rows > MOST_ROWS || h.payload != payload_bytes(h.rows, dim, dtype) ||
         h.payload > committed - *offset - sizeof h)
         return lk_fail(LK_CORRUPT, "%s: the block at byte %llu is damaged", path, (unsigned long long)*offset);
-    const uint8_t *p = map->bytes + *offset + sizeof h;
-    *block = (lk_block){.first_row = first, .rows = h.rows, .payload = p, .payload_bytes = h.payload};
+    lk_segment_skip(map, h.rows, dim, dtype, offset, block);
     memcpy(block->sum, h.sum, sizeof h.sum);
-    block->ids = (const uint64_t *)(const void *)p;
-    p += padded(h.rows * sizeof(uint64_t));
-    if (dtype == LK_I8) {
-        block->scales = (const float *)(const void *)p;
-        p += padded(h.rows * sizeof(float));
-    }
-    block->codes = p;
-    *offset += sizeof h + h.payload;
     return LK_OK;
 }
 

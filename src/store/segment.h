@@ -33,11 +33,24 @@ lk_status lk_segment_append(const char *path, uint64_t offset, size_t dim, lk_dt
 /* Checks the header of a mapped segment. LK_CORRUPT, LK_UNSUPPORTED. */
 lk_status lk_segment_check(const lk_map *map, const char *path, uint64_t number, size_t dim, lk_dtype dtype);
 
+/* Whether a mapped segment has a header that is as it was written, whatever it says. */
+bool lk_segment_header_intact(const lk_map *map);
+/* Writes the header of a file anew, in place. LK_IO. */
+lk_status lk_segment_mend_header(const char *path, uint64_t number, size_t dim, lk_dtype dtype);
+
 /* Reads the block at *offset (start with LK_SEGMENT_HEADER) of the first `committed` bytes and moves *offset behind it;
  * first_row counts on from the block before (start with a zeroed block). Only the block's header is checked.
  * LK_CORRUPT. */
 lk_status lk_segment_next(const lk_map *map, const char *path, uint64_t committed, size_t dim, lk_dtype dtype,
                           uint64_t *offset, lk_block *block);
+
+/* What a block of so many rows takes, its header included; 0 when there is no such block. */
+uint64_t lk_segment_block_bytes(uint64_t rows, size_t dim, lk_dtype dtype);
+/* As lk_segment_next where the number of rows is known and the block lies within the mapping: nothing of it is read, so
+ * that its sum is not there. */
+void lk_segment_skip(const lk_map *map, size_t rows, size_t dim, lk_dtype dtype, uint64_t *offset, lk_block *block);
+/* The checksum in the header of the block at offset, which is not checked. */
+uint64_t lk_segment_block_sum(const lk_map *map, uint64_t offset);
 
 /* Whether the block's bytes are those that were written. */
 bool lk_block_intact(const lk_block *block);

@@ -1,4 +1,4 @@
-/* Walking through a set of ids. */
+/* Walking through a set of ids, and making one without looking at every picture. */
 #ifndef LK_STORE_SELECT_H
 #define LK_STORE_SELECT_H
 
@@ -6,5 +6,11 @@
 
 /* Moves *id to the first member at or after it; false when there is none. */
 bool lk_id_set_next(const lk_id_set *set, uint64_t *id);
+
+/* lk_collection_select that gives up after a few milliseconds: *out is then NULL. */
+lk_status lk_collection_select_quickly(lk_collection *collection, const char *predicate, lk_id_set **out);
+/* lk_collection_select among the pictures of these hits. */
+lk_status lk_collection_select_among(lk_collection *collection, const char *predicate, size_t n, const lk_hit *hits,
+                                     lk_id_set **out);
 
 #endif

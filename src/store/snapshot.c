@@ -1,6 +1,7 @@
 /* An exact index over the mapped segments of one commit, with the approximate one over its first rows if there is one.
  */
 #include "store/snapshot.h"
+#include "store/blocks.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -76,10 +77,18 @@ static void cut_bits(const uint8_t *live, size_t first, size_t rows, uint8_t *ou
         if (live[(first + i) / 8] >> ((first + i) % 8) & 1) out[i / 8] |= (uint8_t)(1u << (i % 8));
 }
 
+static lk_status attach_block(lk_flat *flat, const lk_block *block, const uint8_t *bits, const lk_block_entry *known)
+{
+    lk_status s = lk_flat_attach(flat, block->rows, block->ids, block->codes, block->scales, bits);
+    if (s == LK_OK && known) lk_flat_bound_ids(flat, known->least, known->most);
+    return s;
+}
+
 static lk_status attach_segment(lk_collection *c, lk_snapshot *snapshot, const lk_segment_row *segment)
 {
     const lk_collection_config *config = &c->manifest.config;
     uint8_t *live = NULL, *bits = NULL;
+    lk_block_table table = {0};
     lk_map *map = &snapshot->maps[snapshot->count];
     char *path = lk_collection_segment_path(c, segment->number);
     if (!path) return lk_fail_memory("snapshot");
@@ -92,19 +101,28 @@ static lk_status attach_segment(lk_collection *c, lk_snapshot *snapshot, const l
         s = lk_fail_memory("snapshot");
         goto done;
     }
+    /* A table that is missing or damaged costs time and no results; `verify` says what is wrong with it. */
+    if (lk_block_table_read(path, map, segment->number, segment->bytes, config->dim, config->dtype, &table) != LK_OK)
+        table = (lk_block_table){0};
     lk_block block = {0};
-    for (uint64_t offset = LK_SEGMENT_HEADER; offset < segment->bytes;) {
-        LK_TRY(lk_segment_next(map, path, segment->bytes, config->dim, config->dtype, &offset, &block));
+    uint64_t offset = LK_SEGMENT_HEADER;
+    for (size_t i = 0; offset < segment->bytes; i++) {
+        const lk_block_entry *known = i < table.count ? &table.entries[i] : NULL;
+        if (known)
+            lk_segment_skip(map, (size_t)known->rows, config->dim, config->dtype, &offset, &block);
+        else
+            LK_TRY(lk_segment_next(map, path, segment->bytes, config->dim, config->dtype, &offset, &block));
         if (block.first_row + block.rows > segment->rows) {
             s = lk_fail(LK_CORRUPT, "%s: holds more vectors than the catalog says", path);
             goto done;
         }
         if (bits) cut_bits(live, block.first_row, block.rows, bits);
         if (snapshot->tail && snapshot->index->rows >= snapshot->covered)
-            LK_TRY(lk_flat_attach(snapshot->tail, block.rows, block.ids, block.codes, block.scales, bits));
-        LK_TRY(lk_flat_attach(snapshot->index, block.rows, block.ids, block.codes, block.scales, bits));
+            LK_TRY(attach_block(snapshot->tail, &block, bits, known));
+        LK_TRY(attach_block(snapshot->index, &block, bits, known));
     }
 done:
+    lk_block_table_free(&table);
     free(live);
     free(bits);
     free(path);

@@ -80,12 +80,10 @@ static lk_status offer_rows(const lk_snapshot *snapshot, const float *query, siz
     return s;
 }
 
-/* Of a filtered walk's candidates only so many can be found: it needs more of them for the same recall. */
-static size_t effort_for(const lk_snapshot *snapshot, size_t k, const lk_id_set *set)
+/* The effort was measured for ten results; many more need a longer list. */
+static size_t effort_for(const lk_snapshot *snapshot, size_t k)
 {
-    /* The effort was measured for ten results; many more need a longer list. */
-    size_t effort = snapshot->effort > 2 * k ? snapshot->effort : 2 * k;
-    return set ? (size_t)((double)effort * (double)snapshot->index->live / (double)lk_id_set_count(set)) : effort;
+    return snapshot->effort > 2 * k ? snapshot->effort : 2 * k;
 }
 
 /* What the approximate index finds. */
@@ -94,12 +92,11 @@ static lk_status search_ann(const lk_snapshot *snapshot, lk_context *context, co
 {
     passing filter = {snapshot, set};
     bool filtered = set || snapshot->covered_dead;
-    size_t count = 0;
-    if (k > snapshot->covered) k = snapshot->covered;
-    lk_hit *hits = lk_alloc(k, sizeof *hits);
+    size_t count = 0, asked = LK_ANN_ASKED * k < snapshot->covered ? LK_ANN_ASKED * k : snapshot->covered;
+    lk_hit *hits = lk_alloc(asked, sizeof *hits);
     lk_status s = hits ? LK_OK : lk_fail_memory("results");
     if (s == LK_OK)
-        s = snapshot->type->search(snapshot->ann, context, (unsigned)effort_for(snapshot, k, set), 1, query, k,
+        s = snapshot->type->search(snapshot->ann, context, (unsigned)effort_for(snapshot, k), 1, query, asked,
                                    filtered ? row_passes : NULL, &filter, hits, &count);
     if (s == LK_OK) s = offer_rows(snapshot, query, count, hits, best);
     free(hits);
@@ -201,7 +198,7 @@ static lk_status range_ann(const range *r, lk_hit *hits, lk_topk *best)
     size_t count = 0;
     /* Its scores are those of codes: what lies a little outside of the bound by them may lie within. */
     float slack = snapshot->index->metric == LK_L2 ? -0.02f * r->bound : 0.01f * fmaxf(1, fabsf(r->bound));
-    lk_status s = snapshot->type->range(snapshot->ann, r->context, (unsigned)effort_for(snapshot, 1, NULL), 1, r->query,
+    lk_status s = snapshot->type->range(snapshot->ann, r->context, (unsigned)effort_for(snapshot, 1), 1, r->query,
                                         r->bound - slack, r->most, r->set || snapshot->covered_dead ? row_passes : NULL,
                                         &filter, hits, &count);
     if (s == LK_OK) s = offer_rows(snapshot, r->query, count, hits, best);

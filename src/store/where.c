@@ -2,6 +2,7 @@
 #include "store/where.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <ctype.h>
@@ -22,14 +23,22 @@ typedef struct parser {
     int depth;
 } parser;
 
-/* Columns of the table itself; any other name is a label. */
-static const char *const columns[][2] = {{"id", "id"},       {"path", "path"},     {"bytes", "size"},
-                                         {"width", "width"}, {"height", "height"}, {"label", "label"}};
+typedef enum column_kind { VALUE, NUMBER, TEXT } column_kind; /* of a label: any; columns have one type */
+
+/* Columns of the table itself; any other name is a label. They are compared as they are, so that SQLite can look into
+ * its indexes instead of at every row. */
+static const struct {
+    const char *name, *column;
+    column_kind kind;
+} columns[] = {{"id", "id", NUMBER},       {"path", "path", TEXT},       {"bytes", "size", NUMBER},
+               {"width", "width", NUMBER}, {"height", "height", NUMBER}, {"label", "label", TEXT}};
 
 static lk_status bad(const parser *p, const char *wanted)
 {
-    if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%s\" ends where %s is wanted", p->text, wanted);
-    return lk_fail(LK_INVALID, "the filter \"%s\": at \"%.20s\" %s is wanted", p->text, p->at, wanted);
+    int most = lk_utf8_fit(p->text, 400); /* of a long filter too the message says where and what */
+    if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%.*s\" ends where %s is wanted", most, p->text, wanted);
+    return lk_fail(LK_INVALID, "the filter \"%.*s\": at \"%.*s\" %s is wanted", most, p->text, lk_utf8_fit(p->at, 20),
+                   p->at, wanted);
 }
 
 static void skip_blanks(parser *p)
@@ -116,13 +125,17 @@ static bool is_number(const char *text)
 
 /* "v <op> ?" for one value. Numbers are compared as numbers with what is one or reads like one (labels from a CSV are
  * texts); texts as texts. A bare number also equals the same text, so that label=007 finds "007". */
-static void write_is_number(parser *p, const char *column)
+static void write_is_number(parser *p, const char *column, column_kind kind)
 {
+    if (kind == TEXT) { /* word for word as the catalog's index of such labels has it */
+        fprintf(p->sql, "(%s GLOB '*[0-9]*' AND %s NOT GLOB '*[^-+.eE0-9]*')", column, column);
+        return;
+    }
     fprintf(p->sql, "(typeof(%s) IN ('integer','real') OR (%s GLOB '*[0-9]*' AND %s NOT GLOB '*[^-+.eE0-9]*'))", column,
             column, column);
 }
 
-static lk_status write_value(parser *p, const char *column, const char *op)
+static lk_status write_value(parser *p, const char *column, column_kind kind, const char *op)
 {
     char *value;
     bool quoted;
@@ -130,6 +143,10 @@ static lk_status write_value(parser *p, const char *column, const char *op)
     if (s != LK_OK) return s;
     bool number = !quoted && is_number(value) && strcmp(op, "LIKE") != 0;
     bool equal = strcmp(op, "=") == 0 || strcmp(op, "<>") == 0;
+    if (number && kind == NUMBER) {
+        fprintf(p->sql, "%s %s CAST(? AS NUMERIC)", column, op);
+        return bind_value(p, value);
+    }
     if (number) {
         char *again = equal ? strdup(value) : NULL;
         if (equal && !again) {
@@ -138,9 +155,9 @@ static lk_status write_value(parser *p, const char *column, const char *op)
         }
         if (strcmp(op, "<>") == 0) fputs("NOT ", p->sql);
         fputs("((", p->sql);
-        write_is_number(p, column);
+        write_is_number(p, column, kind);
         fprintf(p->sql, " AND CAST(%s AS REAL) %s CAST(? AS REAL))", column, equal ? "=" : op);
-        if (equal) fprintf(p->sql, " OR CAST(%s AS TEXT) = ?", column);
+        if (equal) fprintf(p->sql, kind == TEXT ? " OR %s = ?" : " OR CAST(%s AS TEXT) = ?", column);
         fputs(")", p->sql);
         s = bind_value(p, value);
         if (s == LK_OK && equal)
@@ -149,64 +166,82 @@ static lk_status write_value(parser *p, const char *column, const char *op)
             free(again);
         return s;
     }
-    fprintf(p->sql, "CAST(%s AS TEXT) %s ?", column, op);
+    fprintf(p->sql, kind == TEXT ? "%s %s ?" : "CAST(%s AS TEXT) %s ?", column, op);
     return bind_value(p, value);
 }
 
-/* (v, v, ...): what "= v or = v ..." would say, as lists of SQL, because a chain of many ors is too deep for it. */
-static lk_status write_list(parser *p, const char *column)
+/* ?, ?, ... for all values, or as numbers for those that are; hands them over. */
+static lk_status write_members(parser *p, const char *placeholder, size_t count, char **values, const bool *chosen)
 {
-    char **numbers = NULL;
-    size_t count = 0, capacity = 0, bound = 0;
-    if (!take_sign(p, "(")) return bad(p, "(");
-    fprintf(p->sql, "(CAST(%s AS TEXT) IN (", column);
+    size_t written = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (chosen && !chosen[i]) continue;
+        char *copy = strdup(values[i]);
+        if (!copy) return lk_fail_memory("filter");
+        lk_status s = bind_value(p, copy);
+        if (s != LK_OK) return s;
+        fprintf(p->sql, "%s%s", written++ ? "," : "", placeholder);
+    }
+    return LK_OK;
+}
+
+/* (v, v, ...): what "= v or = v ..." would say, as lists of SQL, because a chain of many ors is too deep for it. */
+static lk_status write_list(parser *p, const char *column, column_kind kind)
+{
+    char **values = NULL;
+    bool *numbers = NULL;
+    size_t count = 0, number_count = 0, capacity = 0, flags = 0;
     lk_status s;
+    if (!take_sign(p, "(")) return bad(p, "(");
     do {
-        char *value, *again = NULL;
+        char *value;
         bool quoted;
         LK_TRY(take_text(p, "a value", &value, &quoted));
-        bool number = !quoted && is_number(value);
-        if (number &&
-            (!lk_grow((void **)&numbers, &capacity, count + 1, sizeof *numbers) || !(again = strdup(value)))) {
+        if (!lk_grow((void **)&values, &capacity, count + 1, sizeof *values) ||
+            !lk_grow((void **)&numbers, &flags, count + 1, sizeof *numbers)) {
             free(value);
             s = lk_fail_memory("filter");
             goto done;
         }
-        if (number) numbers[count++] = again;
-        LK_TRY(bind_value(p, value));
-        fputs(bound++ ? ",?" : "?", p->sql);
+        numbers[count] = !quoted && is_number(value);
+        number_count += numbers[count];
+        values[count++] = value;
     } while (take_sign(p, ","));
     if (!take_sign(p, ")")) {
         s = bad(p, ", or )");
         goto done;
     }
-    fputs(")", p->sql);
-    if (count) {
-        fputs(" OR (", p->sql);
-        write_is_number(p, column);
+    if (kind == NUMBER && number_count == count) {
+        fprintf(p->sql, "%s IN (", column);
+        LK_TRY(write_members(p, "CAST(? AS NUMERIC)", count, values, NULL));
+        fputs(")", p->sql);
+        goto done;
+    }
+    fprintf(p->sql, kind == TEXT ? "(%s IN (" : "(CAST(%s AS TEXT) IN (", column);
+    LK_TRY(write_members(p, "?", count, values, NULL));
+    if (number_count) {
+        fputs(") OR (", p->sql);
+        write_is_number(p, column, kind);
         fprintf(p->sql, " AND CAST(%s AS REAL) IN (", column);
+        LK_TRY(write_members(p, "CAST(? AS REAL)", count, values, numbers));
+        fputs(")", p->sql);
     }
-    for (size_t i = 0; i < count; i++) {
-        char *value = numbers[i];
-        numbers[i] = NULL;
-        LK_TRY(bind_value(p, value));
-        fputs(i ? ",CAST(? AS REAL)" : "CAST(? AS REAL)", p->sql);
-    }
-    fputs(count ? ")))" : ")", p->sql);
+    fputs("))", p->sql);
 done:
-    for (size_t i = 0; i < count; i++) free(numbers[i]);
+    for (size_t i = 0; i < count; i++) free(values[i]);
+    free(values);
     free(numbers);
     return s;
 }
 
-static lk_status write_test(parser *p, const char *column)
+static lk_status write_test(parser *p, const char *column, column_kind kind)
 {
     static const char *const signs[][2] = {{"==", "="},  {"!=", "<>"}, {"<>", "<>"}, {"<=", "<="},
                                            {">=", ">="}, {"=", "="},   {"<", "<"},   {">", ">"}};
-    if (take_word(p, "in")) return write_list(p, column);
-    if (take_word(p, "like")) return write_value(p, column, "LIKE");
+    if (take_word(p, "in")) return write_list(p, column, kind);
+    if (take_word(p, "like")) return write_value(p, column, kind, "LIKE");
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
-        if (take_sign(p, signs[i][0])) return write_value(p, column, signs[i][1]);
+        if (take_sign(p, signs[i][0])) return write_value(p, column, kind, signs[i][1]);
     return bad(p, "=, !=, <, <=, >, >=, in, like or exists");
 }
 
@@ -219,8 +254,12 @@ static lk_status comparison(parser *p)
     lk_status s = take_text(p, "the name of a label", &name, &quoted);
     if (s != LK_OK) return s;
     const char *column = NULL;
-    for (size_t i = 0; !quoted && i < sizeof columns / sizeof *columns; i++)
-        if (strcmp(columns[i][0], name) == 0) column = columns[i][1];
+    column_kind kind = VALUE;
+    for (size_t i = 0; !quoted && i < sizeof columns / sizeof *columns; i++) {
+        if (strcmp(columns[i].name, name) != 0) continue;
+        column = columns[i].column;
+        kind = columns[i].kind;
+    }
     bool exists = take_word(p, "exists");
     if (column) {
         free(name);
@@ -228,12 +267,12 @@ static lk_status comparison(parser *p)
             fprintf(p->sql, "%s IS NOT NULL", column);
             return LK_OK;
         }
-        fputs("ifnull(", p->sql);
         const char *before = p->at;
         bool differs = take_sign(p, "!=") || take_sign(p, "<>");
         p->at = before;
-        s = write_test(p, column);
-        fprintf(p->sql, ", %d)", differs);
+        fprintf(p->sql, differs ? "(%s IS NULL OR " : "(%s IS NOT NULL AND ", column);
+        s = write_test(p, column, kind);
+        fputs(")", p->sql);
         return s;
     }
     if (strpbrk(name, "\"\\") || asprintf(&path, "$.\"%s\"", name) < 0) {
@@ -248,7 +287,7 @@ static lk_status comparison(parser *p)
     s = bind_value(p, path);
     if (s == LK_OK && !exists) {
         fputs(" AND ", p->sql);
-        s = differs ? write_value(p, "each.value", "=") : write_test(p, "each.value");
+        s = differs ? write_value(p, "each.value", VALUE, "=") : write_test(p, "each.value", VALUE);
     }
     fputs(")", p->sql);
     return s;

@@ -157,7 +157,8 @@ static lk_status each_label(const lk_train_data *data, const char *text, lk_stat
         const char *begin = text + strspn(text, " ");
         keep = n - (size_t)(begin - text < (ptrdiff_t)n ? begin - text : (ptrdiff_t)n);
         while (keep && begin[keep - 1] == ' ') keep--;
-        if (keep >= sizeof label) return lk_fail(LK_LIMIT, "the label %.40s... is longer than 255 bytes", begin);
+        if (keep >= sizeof label)
+            return lk_fail(LK_LIMIT, "the label %.*s... is longer than 255 bytes", lk_utf8_fit(begin, 40), begin);
         memcpy(label, begin, keep);
         label[keep] = 0;
         if (keep) s = fn(user, label);

@@ -60,7 +60,9 @@ class Killing(Case):
                               run_json("search", c, pictures / name, "-k", PICTURES)["results"]]
             ours, theirs = rank(killed), rank(whole)
             self.assertEqual(sorted(ours), sorted(theirs))
-        leftovers = [p for p in (killed / "vectors").iterdir() if p.suffix != ".seg"]
+        leftovers = [p for p in (killed / "vectors").iterdir() if p.suffix not in (".seg", ".blocks")]
+        leftovers += [p for folder in (killed, self.folder) for p in folder.iterdir()
+                      if p.suffix == ".tmp" or p.name.startswith(".killed.lk")]
         self.assertEqual(leftovers, [])
 
     def ids(self, collection):

@@ -96,8 +96,8 @@ static void a_tuned_effort_comes_near_its_recall_on_other_queries(void **state)
         double reached, low;
         void *index;
         assert_int_equal(type->build(NULL, &input, &index), LK_OK);
-        assert_int_equal(lk_ann_tune(NULL, type, index, &input, K, 0.5, 0, &least, &low), LK_OK);
-        assert_int_equal(lk_ann_tune(NULL, type, index, &input, K, 0.95, 0, &effort, &reached), LK_OK);
+        assert_int_equal(lk_ann_tune(NULL, type, index, &input, K, K, 0.5, 0, &least, &low), LK_OK);
+        assert_int_equal(lk_ann_tune(NULL, type, index, &input, K, K, 0.95, 0, &effort, &reached), LK_OK);
         assert_true(reached >= 0.95 && low >= 0.5);
         assert_true(effort >= least);
         assert_true(recall(type, index, flat, effort) >= 0.9);

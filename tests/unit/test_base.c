@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "base/workplace.h"
 
 #include "unit.h"
 
@@ -17,8 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +47,37 @@ static void overlong_message_is_cut_not_overrun(void **state)
     assert_int_equal(strlen(lk_error_message()), LK_ERROR_SIZE - 1);
     lk_fail_in(LK_IO, "%s", text);
     assert_int_equal(strlen(lk_error_message()), LK_ERROR_SIZE - 1);
+}
+
+static void a_message_that_is_cut_ends_with_a_whole_character(void **state)
+{
+    (void)state;
+    static const char *const characters[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\xa6\x81"};
+    for (size_t c = 0; c < 4; c++)
+        for (size_t before = 0; before < 4; before++) {
+            char text[4000] = "xxx";
+            text[before] = 0;
+            while (strlen(text) + 4 < sizeof text) strcat(text, characters[c]);
+            lk_fail(LK_IO, "%s", text);
+            assert_in_range(strlen(lk_error_message()), LK_ERROR_SIZE - 4, LK_ERROR_SIZE - 1);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            lk_fail_errno(ENAMETOOLONG, "%s: cannot be opened", text);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            assert_non_null(strstr(lk_error_message(), "File name too long")); /* the reason has room of its own */
+            lk_fail(LK_IO, "%s", text);
+            lk_fail_in(LK_IO, "%s", text);
+            assert_true(lk_utf8_valid(lk_error_message()));
+            assert_int_equal(lk_utf8_fit(text, strlen(text)), strlen(text));
+            for (size_t most = 0; most < 20; most++) {
+                char fitting[32];
+                int n = lk_utf8_fit(text, most);
+                assert_in_range(n, most < 4 ? 0 : most - 3, most);
+                snprintf(fitting, sizeof fitting, "%.*s", n, text);
+                assert_true(lk_utf8_valid(fitting));
+            }
+        }
+    assert_int_equal(lk_utf8_fit("\x80\x80\x80\x80\x80", 4), 4); /* not UTF-8: as it is */
+    assert_int_equal(lk_utf8_fit("short", 64), 5);
 }
 
 static void arena_allocations_do_not_overlap(void **state)
@@ -298,6 +332,79 @@ static void absolute_paths_are_normalised(void **state)
     assert_int_equal(lk_path_absolute("", &out), LK_INVALID);
 }
 
+/* The number of a process that is gone. */
+static long gone(void)
+{
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    return child;
+}
+
+static char *named(char *out, void **state, const char *format, long process)
+{
+    int n = snprintf(out, 200, "%s/", (char *)*state);
+    snprintf(out + n, 200 - (size_t)n, format, process);
+    return out;
+}
+
+static void what_killed_processes_leave_goes_and_what_is_in_use_stays(void **state)
+{
+    char place[200], path[200], inner[300];
+    long dead = gone();
+    lk_workplace mine, second;
+    named(place, state, "c.lk", 0);
+    lk_status s = lk_workplace_open(place, &mine);
+    assert_int_equal(s, LK_OK);
+    const char *const abandoned[] = {".c.lk.%ld.new", ".c.lk.%ld-12.new"};
+    const char *const kept[] = {".d.lk.%ld.new", ".c.lk.%ld.old", ".c.lk.%ldx.new", ".c.lk.x%ld.new", "c.lk.%ld.new"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(inner, sizeof inner, "%s/model/deep", named(path, state, abandoned[i], dead));
+        assert_int_equal(lk_make_dirs(inner), LK_OK);
+        strcat(inner, "/weights");
+        assert_int_equal(lk_file_write_atomic(inner, "x", 1), LK_OK);
+        assert_int_equal(symlink("/tmp", strcat(inner, ".link")), 0); /* is not followed */
+    }
+    for (size_t i = 0; i < 5; i++) assert_int_equal(mkdir(named(path, state, kept[i], dead), 0777), 0);
+    assert_int_equal(mkdir(named(path, state, ".c.lk.%ld-7.new", getpid()), 0777), 0);
+    assert_int_equal(mkdir(named(path, state, ".c.lk.%ld-9.new", dead), 0777), 0);
+    int lock = open(path, O_RDONLY | O_DIRECTORY); /* of a process that cannot be seen from here */
+    assert_int_equal(flock(lock, LOCK_EX), 0);
+    assert_int_equal(lk_workplace_sweep(place), 2);
+    assert_true(lk_path_exists(mine.path));
+    assert_true(lk_path_exists(path));
+    assert_int_equal(unit_count_files(*state), 5 + 1 + 1 + 1);
+    close(lock);
+    assert_int_equal(lk_workplace_open(place, &second), LK_OK); /* whoever begins one sweeps */
+    assert_false(lk_path_exists(path));
+    assert_string_not_equal(mine.path, second.path);
+    snprintf(inner, sizeof inner, "%s/part", mine.path);
+    assert_int_equal(lk_file_write_atomic(inner, "x", 1), LK_OK);
+    assert_int_equal(rename(second.path, place), 0); /* done: nothing of it is left to remove */
+    lk_workplace_close(&second);
+    lk_workplace_close(&mine);
+    lk_workplace_close(&mine);
+    assert_true(lk_path_exists(place));
+    assert_int_equal(unit_count_files(*state), 5 + 1 + 1);
+}
+
+static void files_that_killed_processes_began_go(void **state)
+{
+    char path[200];
+    long dead = gone();
+    lk_atomic_file *file;
+    assert_int_equal(lk_atomic_open(named(path, state, "MANIFEST", 0), &file), LK_OK);
+    const char *const names[] = {"MANIFEST.%ld-0.tmp", "MANIFEST.%ld-13.tmp", "MANIFEST.%ld.bak", "other.%ld-0.tmp"};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(lk_file_write_atomic(named(path, state, names[i], dead), "x", 1), LK_OK);
+    assert_int_equal(lk_atomic_sweep(*state, "MANIFEST"), 2);
+    assert_int_equal(unit_count_files(*state), 3);
+    assert_int_equal(lk_atomic_write(file, "y", 1), LK_OK);
+    assert_int_equal(lk_atomic_commit(file), LK_OK);
+    assert_int_equal(unit_count_files(*state), 3);
+}
+
 static void utf8_is_told_from_other_bytes(void **state)
 {
     (void)state;
@@ -383,6 +490,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(message_keeps_context_and_cause),
         cmocka_unit_test(overlong_message_is_cut_not_overrun),
+        cmocka_unit_test(a_message_that_is_cut_ends_with_a_whole_character),
         cmocka_unit_test(arena_allocations_do_not_overlap),
         cmocka_unit_test(every_index_runs_exactly_once),
         cmocka_unit_test(first_failure_comes_back_with_its_message),
@@ -394,6 +502,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(blob_tells_every_flipped_byte_and_every_cut, unit_folder, unit_folder_remove),
         cmocka_unit_test(hash_is_published_xxh3_128),
         cmocka_unit_test(absolute_paths_are_normalised),
+        cmocka_unit_test_setup_teardown(what_killed_processes_leave_goes_and_what_is_in_use_stays, unit_folder,
+                                        unit_folder_remove),
+        cmocka_unit_test_setup_teardown(files_that_killed_processes_began_go, unit_folder, unit_folder_remove),
         cmocka_unit_test(utf8_is_told_from_other_bytes),
         cmocka_unit_test(random_numbers_are_uniform_and_repeatable),
         cmocka_unit_test(cpu_features_can_be_lowered),

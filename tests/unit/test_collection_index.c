@@ -212,13 +212,15 @@ static void filters_keep_their_recall_at_every_selectivity(void **state)
     world w = begin(*state, LK_COSINE, 12000);
     for (int k = 0; k < 2; k++) {
         build(&w, kinds[k], false);
-        double all = recall(&w, NULL), least = k ? all - 0.02 : 0.95; /* tuning aims at 0.99 on queries of its own */
-        assert_true(all >= 0.9);
+        double all = recall(&w, NULL); /* tuning aims at 0.99, on queries of its own */
+        print_message("%s: recall %.3f\n", kinds[k], all);
+        assert_true(all >= 0.975);
         for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
             lk_id_set *set;
             assert_int_equal(lk_collection_select(w.collection, filters[i], &set), LK_OK);
             double r = recall(&w, set);
-            if (r < least) fail_msg("%s, %s: recall %.3f, without a filter %.3f", kinds[k], filters[i], r, all);
+            print_message("%s, %s: recall %.3f\n", kinds[k], filters[i], r);
+            if (r < 0.97) fail_msg("%s, %s: recall %.3f, without a filter %.3f", kinds[k], filters[i], r, all);
             lk_id_set_free(set);
         }
     }

@@ -283,6 +283,9 @@ static void files_that_do_not_fit_are_refused(void **state)
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_INVALID);
     files.labels = write_text(state, "none.csv", "name\na\n");
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_CORRUPT);
+    files.labels = write_text(state, "latin.csv", "label,id\na,1\nb,2\na,3\nb,4\n\xe9,5\na,6\n");
+    assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_CORRUPT);
+    assert_non_null(strstr(lk_error_message(), "line 6"));
     files.labels = NULL;
     assert_int_equal(lk_evaluate_vectors(NULL, &files, NULL, &e), LK_INVALID);
     static const float one[] = {1};

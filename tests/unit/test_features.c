@@ -491,6 +491,85 @@ static void features_are_built_at_once_and_go_with_their_pictures(void **state)
     lk_embedder_free(embedder);
 }
 
+static void keep_warning(void *user, lk_log_level level, const char *text)
+{
+    if (level == LK_LOG_WARN) snprintf(user, 512, "%s", text);
+}
+
+static void building_ends_where_the_limit_is_and_says_what_is_left(void **state)
+{
+    lk_embedder *embedder;
+    lk_collection *c = make_collection(state, &embedder);
+    char warning[512] = "";
+    lk_context_options with = {.log_level = LK_LOG_WARN, .log = keep_warning, .log_user = warning};
+    lk_context *context;
+    lk_searcher *searcher;
+    uint64_t pictures, again;
+    OK(lk_context_new(&with, &context));
+    OK(lk_searcher_open(context, at(state, "c.lk"), &searcher));
+    OK(lk_searcher_build_local_features(searcher, 60000, &pictures));
+    lk_features *f;
+    OK(lk_features_open(at(state, "c.lk"), LK_LOCAL_VERSION, &f));
+    assert_in_range(pictures, 1, THICKETS - 1);
+    assert_int_equal(pictures, lk_features_count(f));
+    assert_true(lk_features_size(f) <= 60000);
+    size_t left, all;
+    unsigned long long limit, wanted;
+    if (sscanf(warning,
+               "local features: those of %zu of %zu pictures are not kept, because %llu MiB are the limit, and are "
+               "computed when they are asked for; about %llu MiB would hold all",
+               &left, &all, &limit, &wanted) != 4)
+        fail_msg("%s", warning);
+    assert_int_equal(left, THICKETS - pictures);
+    assert_int_equal(all, THICKETS);
+    OK(lk_searcher_build_local_features(searcher, 0, &again)); /* nothing goes for what would go next */
+    assert_int_equal(again, pictures);
+    warning[0] = 0;
+    OK(lk_searcher_build_local_features(searcher, wanted << 20, &again));
+    assert_int_equal(again, THICKETS);
+    assert_string_equal(warning, "");
+    OK(lk_searcher_build_local_features(searcher, 60000, &again)); /* a lower limit: the oldest go */
+    assert_int_equal(again, lk_features_count(f));
+    assert_in_range(again, 1, THICKETS - 1);
+    assert_true(lk_features_size(f) <= 60000);
+    lk_features_close(f);
+    lk_searcher_free(searcher);
+    lk_context_free(context);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
+static void a_store_whose_maker_was_killed_is_none(void **state)
+{
+    lk_embedder *embedder;
+    lk_collection *c = make_collection(state, &embedder);
+    lk_searcher *searcher;
+    uint64_t pictures, problems;
+    sqlite3 *db;
+    for (int made = 0; made < 2; made++) { /* an empty file, and a database without tables */
+        remove(at(state, "c.lk/" LK_FEATURES_FILE));
+        assert_int_equal(sqlite3_open(at(state, "c.lk/" LK_FEATURES_FILE), &db), SQLITE_OK);
+        const char *begun = made ? "PRAGMA journal_mode=WAL" : "BEGIN IMMEDIATE";
+        assert_int_equal(sqlite3_exec(db, begun, NULL, NULL, NULL), SQLITE_OK);
+        sqlite3_close(db);
+        OK(lk_features_prune(at(state, "c.lk")));
+        OK(lk_collection_verify(c, NULL, NULL, &problems));
+        assert_int_equal(problems, 0);
+        OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+        OK(lk_searcher_build_local_features(searcher, 0, &pictures));
+        assert_int_equal(pictures, THICKETS);
+        lk_searcher_free(searcher);
+    }
+    lk_features *f; /* of a later program: nothing of it is touched, and it is not called whole */
+    OK(lk_features_open(at(state, "c.lk"), LK_FEATURES_NEWEST + 1, &f));
+    lk_features_close(f);
+    assert_int_equal(lk_features_prune(at(state, "c.lk")), LK_UNSUPPORTED);
+    OK(lk_collection_verify(c, NULL, NULL, &problems));
+    assert_int_equal(problems, 1);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void a_searcher_without_a_usable_store_searches_all_the_same(void **state)
 {
     lk_embedder *embedder;
@@ -563,6 +642,8 @@ int main(void)
         IN_FOLDER(a_search_keeps_the_features_that_it_computed),
         IN_FOLDER(a_changed_picture_is_compared_as_it_is_now),
         IN_FOLDER(features_are_built_at_once_and_go_with_their_pictures),
+        IN_FOLDER(building_ends_where_the_limit_is_and_says_what_is_left),
+        IN_FOLDER(a_store_whose_maker_was_killed_is_none),
         IN_FOLDER(a_searcher_without_a_usable_store_searches_all_the_same),
         cmocka_unit_test(parameters_of_rerankers_are_read),
     };

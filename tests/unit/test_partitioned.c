@@ -197,6 +197,60 @@ static void a_filter_lets_only_its_ids_through_and_enough_of_them(void **state)
     lk_flat_free(flat);
 }
 
+/* Recall among those that pass is that among all at the same effort, which visits a fraction of the cells. */
+static void a_filter_keeps_the_recall_at_every_share(void **state)
+{
+    (void)state;
+    enum { MANY = 30000, WIDE = 24, ASKED = 100 };
+    static const uint64_t shares[] = {1, 2, 10, 100, 1000}; /* one in so many passes */
+    lk_random random;
+    lk_flat *flat;
+    lk_partitioned *index;
+    lk_random_seed(&random, 12);
+    float *many = test_malloc((MANY + ASKED) * WIDE * sizeof *many), *asked = many + MANY * WIDE, centres[60 * WIDE];
+    uint64_t *numbers = test_malloc(MANY * sizeof *numbers);
+    for (int i = 0; i < 60 * WIDE; i++) centres[i] = (float)lk_random_normal(&random);
+    for (int i = 0; i < MANY + ASKED; i++) {
+        uint64_t cluster = lk_random_below(&random, 60);
+        for (int c = 0; c < WIDE; c++)
+            many[i * WIDE + c] = centres[cluster * WIDE + (uint64_t)c] + (float)lk_random_normal(&random) * 0.6f;
+    }
+    for (size_t i = 0; i < MANY; i++) numbers[i] = i * 7;
+    assert_int_equal(lk_flat_new(WIDE, LK_L2, LK_F32, &flat), LK_OK);
+    assert_int_equal(lk_flat_add(flat, MANY, numbers, many), LK_OK);
+    lk_partitioned_options options = {.refine = LK_REFINE_F16};
+    assert_int_equal(lk_partitioned_build_memory(NULL, MANY, WIDE, many, numbers, LK_L2, &options, &index), LK_OK);
+    lk_partitioned_effort effort = {.probes = 4};
+    assert_true(effort.probes * 20 < lk_partitioned_partitions(index));
+    double all = 0;
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
+        uint64_t share = shares[i];
+        static lk_hit found[ASKED * K], truth[ASKED * K];
+        size_t counts[ASKED], expected[ASKED], same = 0, wanted = 0;
+        assert_int_equal(lk_partitioned_search(index, NULL, effort, ASKED, asked, K, share > 1 ? one_in : NULL, &share,
+                                               found, counts),
+                         LK_OK);
+        assert_int_equal(
+            lk_flat_search(flat, NULL, ASKED, asked, K, share > 1 ? one_in : NULL, &share, truth, expected), LK_OK);
+        for (size_t q = 0; q < ASKED; q++) {
+            wanted += expected[q];
+            for (size_t a = 0; a < counts[q]; a++)
+                for (size_t b = 0; b < expected[q]; b++) same += found[q * K + a].id == truth[q * K + b].id;
+        }
+        double recall = (double)same / (double)wanted;
+        print_message("one in %d: recall %.3f\n", (int)share, recall);
+        if (share == 1)
+            all = recall;
+        else
+            assert_true(recall >= all - 0.01);
+        assert_true(share > 1 || (recall > 0.7 && recall < 0.97)); /* not where every effort is enough */
+    }
+    lk_partitioned_free(index);
+    lk_flat_free(flat);
+    test_free(many);
+    test_free(numbers);
+}
+
 static void a_batch_on_many_threads_finds_what_single_queries_find(void **state)
 {
     (void)state;
@@ -399,6 +453,7 @@ int main(void)
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(a_ceiling_shrinks_the_sample_or_refuses, unit_folder, unit_folder_remove),
         cmocka_unit_test(a_filter_lets_only_its_ids_through_and_enough_of_them),
+        cmocka_unit_test(a_filter_keeps_the_recall_at_every_share),
         cmocka_unit_test(a_batch_on_many_threads_finds_what_single_queries_find),
         cmocka_unit_test(ids_of_every_width_come_back),
         cmocka_unit_test(bytes_are_refined_without_loss),

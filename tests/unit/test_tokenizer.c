@@ -1,10 +1,6 @@
 /* Against transformers' CLIPTokenizer: tests/fixtures/tokenizer, or the folder LIKENESS_TOKENIZER_CASES for the full
  * vocabulary (tools/reference/tokenizer.py makes both). Ids must be equal. */
-#include "unit.h"
-
-#include "models/tokenizer.h"
-
-#include <jansson.h>
+#include "tokenizer_fixture.h"
 
 static const char *folder(void)
 {
@@ -12,43 +8,12 @@ static const char *folder(void)
     return other ? other : UNIT_FIXTURES "/tokenizer";
 }
 
-static void compare_all(const lk_tokenizer *tokenizer)
-{
-    char path[512];
-    size_t i, wrong = 0;
-    json_t *item;
-    snprintf(path, sizeof path, "%s/cases.json", folder());
-    json_t *cases = json_load_file(path, 0, NULL);
-    assert_true(json_array_size(cases) > 200);
-    json_array_foreach(cases, i, item)
-    {
-        int32_t ids[77];
-        size_t count;
-        const char *text = json_string_value(json_object_get(item, "text"));
-        const json_t *wanted = json_object_get(item, "ids");
-        assert_int_equal(lk_tokenizer_encode(tokenizer, text, 77, ids, &count), LK_OK);
-        bool same = count == json_array_size(wanted);
-        for (size_t j = 0; same && j < count; j++) same = ids[j] == json_integer_value(json_array_get(wanted, j));
-        if (!same) {
-            char *form = json_dumps(item, JSON_ENSURE_ASCII);
-            printf("%s\n  gave", form);
-            for (size_t j = 0; j < count; j++) printf(" %d", ids[j]);
-            printf("\n");
-            free(form);
-            wrong++;
-        }
-    }
-    printf("%zu texts compared\n", json_array_size(cases));
-    json_decref(cases);
-    assert_int_equal(wrong, 0);
-}
-
 static void ids_equal_those_of_transformers(void **state)
 {
     (void)state;
     lk_tokenizer *tokenizer;
     assert_int_equal(lk_tokenizer_open(folder(), &tokenizer), LK_OK);
-    compare_all(tokenizer);
+    compare_cases(tokenizer, folder(), 77, "ids");
     lk_tokenizer_free(tokenizer);
 }
 
@@ -59,7 +24,7 @@ static void the_pair_of_older_files_gives_the_same(void **state)
     snprintf(command, sizeof command, "cp '%s/vocab.json' '%s/merges.txt' '%s/'", folder(), folder(), (char *)*state);
     assert_int_equal(system(command), 0);
     assert_int_equal(lk_tokenizer_open(*state, &tokenizer), LK_OK);
-    compare_all(tokenizer);
+    compare_cases(tokenizer, folder(), 77, "ids");
     lk_tokenizer_free(tokenizer);
 }
 

@@ -1,12 +1,10 @@
 /* Against transformers' SiglipTokenizer and the tokenizers library: tests/fixtures/siglip, or the folder
  * LIKENESS_SIGLIP_CASES for more (tools/reference/tokenizer_siglip.py makes both). Ids must be equal. */
-#include "unit.h"
+#include "tokenizer_fixture.h"
 
 #include "base/file.h"
 #include "models/sentencepiece.h"
-#include "models/tokenizer.h"
 
-#include <jansson.h>
 #include <math.h>
 
 enum { LENGTH = 64 };
@@ -17,38 +15,6 @@ static const char *folder(void)
     return other ? other : UNIT_FIXTURES "/siglip";
 }
 
-static void compare_all(const lk_tokenizer *tokenizer, const char *key)
-{
-    char path[512];
-    size_t i, wrong = 0;
-    json_t *item;
-    snprintf(path, sizeof path, "%s/cases.json", folder());
-    json_t *cases = json_load_file(path, 0, NULL);
-    assert_true(json_array_size(cases) > 200);
-    json_array_foreach(cases, i, item)
-    {
-        int32_t ids[LENGTH];
-        size_t count;
-        const char *text = json_string_value(json_object_get(item, "text"));
-        const json_t *wanted = json_object_get(item, key);
-        if (!wanted) wanted = json_object_get(item, "ids");
-        assert_int_equal(lk_tokenizer_encode(tokenizer, text, LENGTH, ids, &count), LK_OK);
-        bool same = count == json_array_size(wanted);
-        for (size_t j = 0; same && j < count; j++) same = ids[j] == json_integer_value(json_array_get(wanted, j));
-        if (!same) {
-            char *form = json_dumps(item, JSON_ENSURE_ASCII);
-            printf("%s\n  gave", form);
-            for (size_t j = 0; j < count; j++) printf(" %d", ids[j]);
-            printf("\n");
-            free(form);
-            wrong++;
-        }
-    }
-    printf("%zu texts compared\n", json_array_size(cases));
-    json_decref(cases);
-    assert_int_equal(wrong, 0);
-}
-
 static void ids_equal_those_of_transformers(void **state)
 {
     (void)state;
@@ -56,7 +22,7 @@ static void ids_equal_those_of_transformers(void **state)
     assert_int_equal(lk_tokenizer_open(folder(), &tokenizer), LK_OK);
     assert_int_equal(lk_tokenizer_pad(tokenizer), 1); /* short rows are filled with the end token */
     assert_int_equal(lk_tokenizer_end(tokenizer), 1);
-    compare_all(tokenizer, "ids");
+    compare_cases(tokenizer, folder(), LENGTH, "ids");
     lk_tokenizer_free(tokenizer);
 }
 
@@ -67,7 +33,7 @@ static void a_unigram_tokenizer_json_gives_the_ids_of_tokenizers(void **state)
     snprintf(command, sizeof command, "cp '%s/tokenizer.json' '%s/'", folder(), (char *)*state);
     assert_int_equal(system(command), 0);
     assert_int_equal(lk_tokenizer_open(*state, &tokenizer), LK_OK);
-    compare_all(tokenizer, "fast");
+    compare_cases(tokenizer, folder(), LENGTH, "fast");
     lk_tokenizer_free(tokenizer);
 }
 

@@ -86,6 +86,20 @@ static void predicates_find_what_they_say(void **state)
         {"(label=coffee or label=tea) and year=2021", "2"},
         {"not (label exists)", "5"},
         {"NOT label exists OR tags = red", "1 2 5"},
+        {"id in (1, 5, x)", "1 5"},
+        {"id in ('5', 2)", "2 5"},
+        {"id = 2e0", "2"},
+        {"id != 2 and id < 4.5", "1 3 4"},
+        {"id = '2'", "2"},
+        {"id = x", ""},
+        {"bytes in (101, 103.0)", "2 4"},
+        {"label != 7", "1 2 3 5"},
+        {"label > 6", "4"},
+        {"label in (7)", "4"},
+        {"not label in (7)", "1 2 3 5"},
+        {"not (label != coffee)", "1"},
+        {"path in ('/pictures/2.png')", "2"},
+        {"path < '/pictures/3'", "1 2"},
         {"nothing = 1", ""},
         {"nothing != 1", "1 2 3 4 5"},
     };
@@ -139,6 +153,7 @@ static void senseless_predicates_are_refused_with_the_place(void **state)
         {"label = 'a", "quote is not closed"},
         {"label = a b", "at \"b\""},
         {"'a\"b' = 1", "cannot be called"},
+        {"label = a xéééééééééééé", "at \"xééééééééé\" "}, /* not cut within a character */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *message = found(c, cases[i][0]);

@@ -154,6 +154,25 @@ static lk_partitioned_effort complete(const lk_partitioned *index, lk_partitione
     return effort;
 }
 
+/* The k best that pass a filter lie farther away than the k best, so more cells hold them: as many times more as the
+ * square root of one in how many passes, measured (docs/partitioned.md). The share is that of a sample, which ends when
+ * enough of it pass; where hardly any do, too few are left for passing any over, and all cells are visited. */
+static lk_partitioned_effort among(const lk_partitioned *index, lk_partitioned_effort effort, lk_id_filter filter,
+                                   void *user)
+{
+    enum { SAMPLE = 2048, ENOUGH = 32 };
+    uint64_t n = index->header->n, sample = n < SAMPLE ? n : SAMPLE, asked = 0, passed = 0;
+    if (!filter) return effort;
+    for (; asked < sample && passed < ENOUGH; asked++) {
+        uint64_t spread = (asked * 0x9e3779b97f4a7c15u) >> 32; /* the fractions of multiples of the golden ratio */
+        passed += filter(user, lk_partitioned_id(index, spread * n >> 32)) != 0;
+    }
+    double share = ((double)passed + 0.5) / ((double)asked + 1), cells = index->header->partitions;
+    double probes = ceil((double)effort.probes / sqrt(share < 1 ? share : 1));
+    effort.probes = probes < cells && share * (double)n > 4.0 * (double)effort.refined ? (size_t)probes : (size_t)cells;
+    return effort;
+}
+
 typedef struct search {
     const lk_partitioned *index;
     const float *queries;
@@ -339,7 +358,7 @@ lk_status lk_partitioned_search(const lk_partitioned *index, lk_context *context
     search s = {.index = index,
                 .queries = queries,
                 .k = k,
-                .effort = complete(index, effort, k),
+                .effort = among(index, complete(index, effort, k), filter, filter_user),
                 .filter = filter,
                 .user = filter_user,
                 .hits = hits,
@@ -356,7 +375,7 @@ lk_status lk_partitioned_range(const lk_partitioned *index, lk_context *context,
     search s = {.index = index,
                 .queries = queries,
                 .k = most,
-                .effort = complete(index, effort, 1),
+                .effort = among(index, complete(index, effort, 1), filter, filter_user),
                 .filter = filter,
                 .user = filter_user,
                 .hits = hits,
@@ -387,7 +406,7 @@ static lk_status raw_search(const void *with, size_t n, const float *queries, si
     search s = {.index = raw->index,
                 .queries = queries,
                 .k = k,
-                .effort = complete(raw->index, raw->effort, k),
+                .effort = among(raw->index, complete(raw->index, raw->effort, k), raw->filter, raw->user),
                 .filter = raw->filter,
                 .user = raw->user,
                 .hits = hits,
