@@ -114,7 +114,7 @@ static void add_extra(const lk_graph_index *g, const lk_graph_index_scratch *s, 
     if (!g->extra) return;
     for (size_t i = 0; i < n; i++) {
         float difference = g->extra[rows[i]] - s->extra, sum = (float)out[i] + scale * difference * difference;
-        out[i] = sum < 4.2e9f ? (uint32_t)sum : 4200000000u;
+        out[i] = sum >= 0 && sum < 4.2e9f ? (uint32_t)sum : 4200000000u; /* a damaged scale may be anything */
     }
 }
 
