@@ -35,7 +35,7 @@ typedef struct run {
     uint32_t *rows;   /* [batches][drawn] of the epoch */
     uint32_t *placed; /* [batch] rows of one batch, both views */
     float *input[2];
-    int32_t *classes, *sets;
+    int32_t *classes, *sets, *finest; /* finest: for the classifier beside CGD */
     uint32_t *set_at;
     double started;
     lk_train_report *report;
@@ -65,6 +65,25 @@ static lk_status check_options(const lk_train_options *o)
     if ((unsigned)o->head.pool >= LK_HEAD_POOLS || o->head.levels > 8 || !(o->head.drop_block >= 0) ||
         o->head.drop_block >= 1)
         return lk_fail(LK_INVALID, "the pooling, the levels of R-MAC or the dropped share makes no sense");
+    if (o->whiten_dim > 8192 || (unsigned)o->whiten > LK_WHITEN_LEARNT || (o->whiten_dim && !o->whiten))
+        return lk_fail(LK_INVALID, "the whitening makes no sense");
+    if (!(o->auxiliary.weight >= 0 && o->auxiliary.temperature >= 0 && o->auxiliary.smoothing < 1))
+        return lk_fail(LK_INVALID, "the weight, temperature or smoothing of the classifier makes no sense");
+    if (o->auxiliary.weight > 0 && o->head.pool != LK_HEAD_CGD)
+        return lk_fail(LK_INVALID, "the classifier beside the descriptors belongs to the pooling cgd");
+    return LK_OK;
+}
+
+/* What asks for one class a picture. */
+static lk_status check_labels(const run *r)
+{
+    const lk_train_options *o = &r->options;
+    const lk_label_summary *l = &r->data->info.labels;
+    bool single = r->data->labelled && !r->data->multi;
+    if (o->auxiliary.weight > 0 && !single)
+        return lk_fail(LK_INVALID, "the classifier beside the descriptors wants one label a picture");
+    if (o->whiten == LK_WHITEN_LEARNT && (!single || l->singletons == l->classes))
+        return lk_fail(LK_INVALID, "a learnt whitening wants classes of two pictures: without them take pca");
     return LK_OK;
 }
 
@@ -194,7 +213,7 @@ static void print_loss(FILE *out, const lk_loss_options *l, const lk_miner_optio
             m->nonzero_cutoff);
 }
 
-/* What must not change between a run and its resumption, nor between processes. */
+/* What must not change between a run and its resumption, nor between processes. Epochs may be added. */
 static lk_status fingerprint(run *r)
 {
     const lk_train_options *o = &r->options;
@@ -206,9 +225,11 @@ static lk_status fingerprint(run *r)
     fprintf(out, "%s %d %a %d %d %u %d%d%d %zu %d %a ", o->backbone ? o->backbone : "", (int)h->pool, (double)h->p,
             (int)h->fixed_p, (int)h->p_per_channel, h->levels, h->descriptors[0], h->descriptors[1], h->descriptors[2],
             h->dim, (int)h->neck, (double)h->drop_block);
+    fprintf(out, "%d %a %a %a ", (int)h->whiten_regions, o->auxiliary.weight, o->auxiliary.temperature,
+            o->auxiliary.smoothing);
     print_loss(out, &r->advice.loss, &o->miner);
-    fprintf(out, "%d %zu %u %d %d %u %zu %zu %u %d ", (int)r->advice.sampler, r->advice.per_class,
-            lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->epochs, o->batch, o->batches, o->accumulate,
+    fprintf(out, "%d %zu %u %d %d %zu %zu %u %d ", (int)r->advice.sampler, r->advice.per_class,
+            lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->batch, o->batches, o->accumulate,
             (int)o->bf16);
     fprintf(out, "%d %a %a %d %a %a %a %a ", (int)o->optimiser.kind, o->optimiser.rate, o->optimiser.momentum,
             (int)o->optimiser.nesterov, o->optimiser.beta1, o->optimiser.beta2, o->optimiser.eps,
@@ -263,11 +284,13 @@ static lk_status make_room(run *r)
     r->rows = lk_alloc(r->batches * r->drawn, sizeof *r->rows);
     r->placed = lk_alloc(batch, sizeof *r->placed);
     r->classes = lk_alloc(batch, (levels ? levels : 1) * sizeof *r->classes);
+    r->finest = r->options.auxiliary.weight > 0 ? lk_alloc(batch, sizeof *r->finest) : NULL;
     r->set_at = lk_alloc(batch + 1, sizeof *r->set_at);
     r->sets = lk_alloc(batch * most + 1, sizeof *r->sets);
     r->history = lk_alloc_zero(r->options.epochs, sizeof *r->history);
     for (int i = 0; i < 2; i++) r->input[i] = lk_alloc_aligned(r->own * 3 * side * side, sizeof(float));
     bool ok = r->rows && r->placed && r->classes && r->set_at && r->sets && r->history && r->input[0] && r->input[1];
+    ok = ok && (r->finest || !(r->options.auxiliary.weight > 0));
     return ok ? LK_OK : lk_fail_memory("batches");
 }
 
@@ -291,6 +314,10 @@ static void fill_defaults(lk_train_options *o)
     if (o->batch == 0) o->batch = DEFAULT_BATCH;
     if (o->accumulate == 0) o->accumulate = 1;
     if (o->layer_decay == 0) o->layer_decay = 1;
+    if (o->auxiliary.temperature == 0) o->auxiliary.temperature = 0.5;
+    o->auxiliary.smoothing = o->auxiliary.smoothing < 0    ? 0
+                             : o->auxiliary.smoothing == 0 ? 0.1
+                                                           : o->auxiliary.smoothing;
     if (o->optimiser.rate == 0) o->optimiser.rate = default_rate(o->optimiser.kind);
 }
 
@@ -304,10 +331,14 @@ static lk_status open_own(run *r)
 {
     lk_status s;
     fill_defaults(&r->options);
+    LK_TRY(check_labels(r));
     LK_TRY(choose(r));
     LK_TRY(fit_batch(r));
     if (writes(r)) lk_log(r->context, LK_LOG_INFO, "%s", r->report->reason);
-    LK_TRY(lk_network_open(&r->options, &r->advice.loss, lk_context_threads(r->context), &r->net));
+    LK_TRY(lk_network_open(&r->options, &r->advice.loss, r->data->training.class_count, lk_context_threads(r->context),
+                           &r->net));
+    if (r->options.whiten_dim > r->net.dim)
+        LK_TRY(lk_fail(LK_INVALID, "a whitening keeps at most the %zu dimensions there are", r->net.dim));
     set_frame(r);
     LK_TRY(lk_network_add_optimiser(&r->net, &r->options));
     LK_TRY(open_pictures(r));
@@ -333,12 +364,39 @@ done:
 /* All processes must be about to do the same. */
 static lk_status compare_processes(const run *r)
 {
-    char first[sizeof r->fingerprint];
-    memcpy(first, r->fingerprint, sizeof first);
+    char own[64] = "", first[64];
+    snprintf(own, sizeof own, "%s %u", r->fingerprint, r->options.epochs);
+    memcpy(first, own, sizeof first);
     lk_status s = lk_processes_share(r->options.processes, first, sizeof first);
-    if (s == LK_OK && strcmp(first, r->fingerprint) != 0)
+    if (s == LK_OK && strcmp(first, own) != 0)
         s = lk_fail(LK_CONFLICT, "it has other options or other pictures than the first process");
     return s;
+}
+
+static bool holds(const char *directory, const char *name)
+{
+    char *path = lk_path_join(directory, name);
+    bool yes = path && lk_path_exists(path);
+    free(path);
+    return yes;
+}
+
+/* A model is hours of work: it gives way only where that is asked for. */
+static lk_status look_before_writing(const run *r)
+{
+    bool model = holds(r->directory, "model.safetensors") || holds(r->directory, "config.json");
+    bool checkpoint = holds(r->directory, "checkpoint/last.safetensors");
+    if (r->options.overwrite || (!model && !checkpoint) || (r->options.resume && checkpoint)) return LK_OK;
+    if (r->options.resume)
+        return lk_fail(
+            LK_CONFLICT,
+            "%s: holds a model, but no checkpoint to go on from: give --overwrite to train anew in its place, "
+            "or another directory (--backbone starts from its weights)",
+            r->directory);
+    return lk_fail(LK_CONFLICT,
+                   "%s: holds %s: give --resume to go on with it, --overwrite to train anew in its place, or another "
+                   "directory",
+                   r->directory, model ? "a trained model" : "a training that was stopped in its first epoch");
 }
 
 static lk_status open_run(run *r)
@@ -346,16 +404,22 @@ static lk_status open_run(run *r)
     lk_processes *all = r->options.processes;
     bool there = false;
     lk_status s;
+    LK_TRY(lk_processes_agree(all, writes(r) ? look_before_writing(r) : LK_OK));
     LK_TRY(lk_processes_agree(all, open_own(r)));
     LK_TRY(lk_processes_agree(all, compare_processes(r)));
     if (writes(r)) s = lk_make_dirs(r->directory);
     if (s == LK_OK && writes(r) && r->options.resume)
         s = lk_checkpoint_read(r->directory, &r->net, &r->state, r->fingerprint, &there);
+    if (s == LK_OK && there && r->state.epoch > r->options.epochs)
+        s = lk_fail(LK_CONFLICT, "%s: has had %u epochs already: give --epochs %u to leave it so, or more to go on",
+                    r->directory, r->state.epoch, r->state.epoch);
     if (s == LK_OK && there) s = lk_history_read(r->directory, r->history, r->state.epoch);
     LK_TRY(lk_processes_agree(all, s));
     LK_TRY(lk_processes_share(all, &r->state, sizeof r->state));
     LK_TRY(lk_network_share(&r->net));
-    if (there)
+    if (there && r->state.epoch == r->options.epochs)
+        lk_log(r->context, LK_LOG_INFO, "all %u epochs are done; a larger --epochs goes on", r->state.epoch);
+    else if (there)
         lk_log(r->context, LK_LOG_INFO, "going on from epoch %u, batch %llu", r->state.epoch + 1,
                (unsigned long long)r->state.batch);
 done:
@@ -371,6 +435,7 @@ static void close_run(run *r)
     free(r->rows);
     free(r->placed);
     free(r->classes);
+    free(r->finest);
     free(r->set_at);
     free(r->sets);
     free(r->history);
@@ -418,6 +483,15 @@ static lk_labels labels_of(run *r, size_t batch)
     return (lk_labels){.kind = LK_LABELS_SINGLE, .classes = r->classes};
 }
 
+/* Classes of a batch for the classifier beside CGD; NULL without it. */
+static const int32_t *finest_of(run *r, size_t batch)
+{
+    if (!r->finest) return NULL;
+    for (size_t i = 0; i < r->options.batch; i++)
+        r->finest[i] = r->data->training.classes[r->rows[batch * r->drawn + i]];
+    return r->finest;
+}
+
 /* What a batch weighs in its step: the last step of an epoch may have fewer batches than the others. */
 static float share_of(const run *r, size_t batch)
 {
@@ -430,6 +504,7 @@ static lk_status train_batch(run *r, size_t batch)
     const lk_train_options *o = &r->options;
     const lk_labels labels = labels_of(r, batch);
     const lk_net_lesson lesson = {.labels = &labels,
+                                  .classes = finest_of(r, batch),
                                   .miner = &o->miner,
                                   .seed = o->seed ^ (r->state.epoch * r->batches + batch + 1) * 0x9e3779b97f4a7c15u,
                                   .share = share_of(r, batch)};
@@ -581,7 +656,10 @@ static lk_status write_history(const run *r)
 
 static lk_status finish_epoch(run *r, lk_train_epoch *epoch, lk_train_epoch_fn fn, void *user)
 {
-    lk_status s = judge_epoch(r, epoch);
+    lk_status s;
+    /* From the first model on there is a checkpoint beside it, wherever the run is killed. */
+    if (r->state.best_epoch == 0) LK_TRY(checkpoint(r));
+    s = judge_epoch(r, epoch);
     /* A resumed run has no batch of this epoch left to do and validates at once. */
     if (s == LK_CANCELLED && checkpoint(r) == LK_OK)
         s = lk_fail(LK_CANCELLED, "stopped while validating epoch %u; the same command with --resume goes on",
@@ -636,6 +714,10 @@ lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_trai
     lk_status s = lk_processes_same(r.options.processes, check_options(&r.options));
     if (s == LK_OK) s = open_run(&r);
     if (s == LK_OK) s = all_epochs(&r, epoch, user);
+    if (s == LK_OK && r.options.whiten) {
+        if (writes(&r)) s = lk_train_whiten(context, data, &r.options, directory);
+        s = lk_processes_agree(r.options.processes, s);
+    }
     if (r.pictures) r.report->unreadable = lk_pictures_unreadable(r.pictures);
     r.report->epochs = r.state.epoch;
     r.report->best_epoch = r.state.best_epoch;

@@ -16,7 +16,7 @@ class Train(Case):
         backbone = self.folder / "backbone.json"
         backbone.write_text(json.dumps(BACKBONE))
         return run("train", source, "--backbone", backbone, "--size", "32", "--dim", "16", "--epochs", "1", "--batches", "2",
-                   "--into", self.folder / "model", *options, status=status)
+                   "--into", self.folder / "model", "--overwrite", *options, status=status)
 
     def test_twenty_classes_in_folders_without_any_option(self):
         for c in range(20):
