@@ -87,6 +87,10 @@ typedef struct lk_train_data_info {
  * LK_NOT_FOUND (nothing there; no file of the list
  * exists), LK_CORRUPT (CSV), LK_INVALID (nothing to train on). */
 LK_API lk_status lk_train_data_open(lk_context *context, const char *path, const char *levels, lk_train_data **out);
+/* Leaves out the training pictures of classes with fewer than `least` of them, for losses with class weights, which
+ * learn one for each class from its own pictures alone. LK_INVALID when labels are not one class a picture or fewer
+ * than two classes are left; then nothing changed. */
+LK_API lk_status lk_train_data_thin(lk_train_data *data, size_t least);
 LK_API void lk_train_data_free(lk_train_data *data);
 LK_API lk_train_data_info lk_train_data_info_of(const lk_train_data *data);
 
@@ -143,7 +147,7 @@ typedef struct lk_train_options {
     lk_augment_kind augment;
     uint32_t epochs;     /* 0 = 30 */
     size_t batch;        /* of each process; 0 = 64; lowered where the data has less */
-    size_t batches;      /* per epoch; 0 = about every picture once */
+    size_t batches;      /* per epoch; 0 = about every picture once, 10 at least */
     uint32_t accumulate; /* batches per step of the optimiser; 0 = 1 */
     bool bf16;
     lk_optimiser_options optimiser; /* rate 0 = the kind's default */

@@ -21,7 +21,8 @@ typedef struct typed {
     const char *levels, *pairs, *dropblock, *auxiliary, *whiten;
     lk_processes *processes;
     const char *rate, *decay, *clip, *ema, *warmup, *margin, *scale, *loss_rate, *layer_decay, *freeze, *temperature;
-    uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm;
+    uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm,
+        least;
     bool no_neck, resume, overwrite, half, json, validates, headed;
 } typed;
 
@@ -133,7 +134,7 @@ static void print_epoch(void *user, const lk_train_epoch *e)
 {
     typed *in = user;
     if (in->common.quiet || in->json) return;
-    if (!in->headed) printf("epoch       loss      rate  images/s     mAP  recall@1  recall@10  nDCG@10\n");
+    if (!in->headed) printf("epoch       loss      rate  images/s     mAP     hit@1     hit@10  nDCG@10\n");
     printf("%5u  %9.4f  %8.2e  %8.1f  ", e->epoch, e->loss, e->rate, e->images_per_second);
     if (in->validates)
         printf("%6.4f  %8.4f  %9.4f  %7.4f%s\n", e->map, e->hit1, e->hit10, e->ndcg10, e->best ? "  best" : "");
@@ -165,7 +166,10 @@ static int finish(const typed *in, const lk_train_report *r, lk_status s)
 static void print_data(const lk_train_data_info *i)
 {
     printf("%zu pictures", i->training);
-    if (i->classes) printf(" of %zu classes", i->classes);
+    if (i->labels.kind == LK_LABELS_MULTI)
+        printf(" with %zu different labels", i->labels.classes);
+    else if (i->classes)
+        printf(" of %zu classes", i->classes);
     if (i->labels.kind == LK_LABELS_HIERARCHY) printf(" in %zu levels", i->labels.levels);
     printf(" to train on, ");
     if (i->validation)
@@ -191,6 +195,7 @@ static int train(typed *in, const char *path)
     lk_context *context = cli_context(&in->common);
     if (!context) return EXIT_FAILED;
     lk_status s = lk_train_data_open(context, path, in->levels, &data);
+    if (s == LK_OK && in->least) s = lk_fail_in(lk_train_data_thin(data, (size_t)in->least), "--least-per-class");
     if (s == LK_OK) {
         lk_train_data_info i = lk_train_data_info_of(data);
         in->validates = i.validation > 1;
@@ -258,13 +263,14 @@ static int run(int argc, char **argv)
         WHOLE("--memory-bank", "cross-batch memory of so many embeddings", xbm, 0, 10000000),
         TEXT("--miner", "NAME", "batch-hard, semi-hard:margin=0.1, NAME:KEY=X,... (default: advised)", miner),
         TEXT("--sampler", "NAME", "plain, pk, balanced or hard-class (default: advised)", sampler),
+        WHOLE("--least-per-class", "leave out classes of fewer pictures to train on", least, 1, 1000000),
         WHOLE("--per-class", "pictures of a class in a batch", per_class, 1, 1024),
         WHOLE("--size", "side of the pictures, pixels (default 128)", size, 16, 1024),
         TEXT("--frame", "F", "trim, border or squash (default: trim for drawings, else squash)", frame),
         TEXT("--augment", "A", "logo, photo or none (default: logo for drawings, else photo)", augment),
         WHOLE("--epochs", "(default 30)", epochs, 1, 100000),
         WHOLE("--batch", "pictures a batch (default 64)", batch, 2, 4096),
-        WHOLE("--batches", "batches an epoch (default: about every picture once)", batches, 1, 1000000000),
+        WHOLE("--batches", "batches an epoch (default: about every picture once, 10 at least)", batches, 1, 1000000000),
         WHOLE("--accumulate", "batches per step (default 1)", accumulate, 1, 1024),
         TEXT("--precision", "F", "f32 (default) or bf16", precision),
         TEXT("--optimiser", "NAME", "adamw (default), sgd or lamb", optimiser),

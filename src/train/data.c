@@ -376,6 +376,23 @@ static void check_validation(lk_context *context, table *t)
                t->split ? "" : " (too few of two classes to hold any out)");
 }
 
+static lk_status summarise(lk_train_data *data)
+{
+    const lk_labels labels = {.kind = data->multi    ? LK_LABELS_MULTI
+                                      : data->levels ? LK_LABELS_HIERARCHY
+                                                     : LK_LABELS_SINGLE,
+                              .classes = data->levels ? data->training.levels : data->training.classes,
+                              .levels = data->levels,
+                              .set_at = data->training.set_at,
+                              .sets = data->training.sets};
+    lk_train_data_info *info = &data->info;
+    info->training = data->training.count;
+    info->validation = data->validation.count;
+    info->classes = data->training.class_count;
+    info->left_out = data->count - info->training - info->validation;
+    return lk_labels_summary(data->labelled ? &labels : NULL, info->training, &info->labels);
+}
+
 static lk_status finish(lk_context *context, table *t, const char *path)
 {
     lk_train_data *data = t->data;
@@ -391,23 +408,42 @@ static lk_status finish(lk_context *context, table *t, const char *path)
     LK_TRY(make_part(t, PART_VALIDATION, &data->validation));
     check_validation(context, t);
     lk_train_data_info *info = &data->info;
-    info->training = data->training.count;
-    info->validation = data->validation.count;
-    info->classes = data->training.class_count;
-    info->left_out = data->count - info->training - info->validation;
+    LK_TRY(summarise(data));
     if (t->split) info->held_out = data->validation.class_count;
     if (info->training < 2)
         LK_TRY(lk_fail(LK_INVALID, "%s: %zu pictures to train on%s: at least two are needed", path, info->training,
                        t->split ? " (rows whose split is train)" : ""));
-    const lk_labels labels = {.kind = data->multi    ? LK_LABELS_MULTI
-                                      : data->levels ? LK_LABELS_HIERARCHY
-                                                     : LK_LABELS_SINGLE,
-                              .classes = data->levels ? data->training.levels : data->training.classes,
-                              .levels = data->levels,
-                              .set_at = data->training.set_at,
-                              .sets = data->training.sets};
-    s = lk_labels_summary(data->labelled ? &labels : NULL, info->training, &info->labels);
 done:
+    return s;
+}
+
+lk_status lk_train_data_thin(lk_train_data *data, size_t least)
+{
+    lk_train_part *part = &data->training;
+    size_t *sizes = lk_alloc_zero(part->class_count + 1, sizeof *sizes), kept = 0, classes = 0;
+    if (!sizes) return lk_fail_memory("labels");
+    lk_status s = LK_OK;
+    if (!data->labelled || data->multi)
+        LK_TRY(lk_fail(LK_INVALID, "classes can be left out by their size only where each picture has one label"));
+    for (size_t i = 0; i < part->count; i++) sizes[part->classes[i]]++;
+    for (size_t c = 0; c < part->class_count; c++) classes += sizes[c] >= least;
+    if (classes < 2)
+        LK_TRY(
+            lk_fail(LK_INVALID, "%zu classes have %zu pictures to train on: at least two are needed", classes, least));
+    classes = 0;
+    for (size_t c = 0; c < part->class_count; c++) sizes[c] = sizes[c] >= least ? classes++ : SIZE_MAX;
+    for (size_t i = 0; i < part->count; i++) {
+        size_t number = sizes[part->classes[i]], levels = data->levels;
+        if (number == SIZE_MAX) continue;
+        part->pictures[kept] = part->pictures[i];
+        if (levels) memmove(part->levels + kept * levels, part->levels + i * levels, levels * sizeof *part->levels);
+        part->classes[kept++] = (int32_t)number;
+    }
+    part->count = kept;
+    part->class_count = classes;
+    s = summarise(data);
+done:
+    free(sizes);
     return s;
 }
 

@@ -11,7 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_EPOCHS = 30, DEFAULT_BATCH = 64, DEFAULT_DIM = 128, CONFUSABLE = 16, MOST_BATCH = 4096 };
+enum {
+    DEFAULT_EPOCHS = 30,
+    DEFAULT_BATCH = 64,
+    DEFAULT_DIM = 128,
+    CONFUSABLE = 16,
+    MOST_BATCH = 4096,
+    LEAST_BATCHES = 10
+};
 static const uint64_t DEFAULT_MEMORY = 1ull << 30;
 
 typedef struct run {
@@ -103,7 +110,6 @@ static lk_status choose_pairs(run *r)
     const lk_train_options *o = &r->options;
     lk_advice *a = &r->advice;
     const lk_loss_traits *traits = lk_loss_traits_of(a->loss.kind);
-    if (!traits) return lk_fail(LK_INVALID, "no kind of loss has number %d", a->loss.kind);
     bool one_class = traits->weights || a->loss.beta_per_class || a->loss.memory > 0 || a->loss.kind == LK_LOSS_N_PAIRS;
     if (r->data->multi && one_class)
         return lk_fail(LK_INVALID,
@@ -121,6 +127,20 @@ static lk_status choose_pairs(run *r)
     return LK_OK;
 }
 
+/* A loss with class weights learns each from the pictures of its own class alone. */
+static void warn_of_few(run *r)
+{
+    const lk_label_summary *l = &r->data->info.labels;
+    size_t said = strlen(r->report->reason);
+    if (!lk_loss_traits_of(r->advice.loss.kind)->weights || !l->labelled || !lk_few_per_class(l)) return;
+    snprintf(r->report->reason + said, sizeof r->report->reason - said,
+             " It learns a weight vector for each of %zu classes, which have %.1f pictures on average (%zu have one): "
+             "too few to learn them from in a few epochs. Losses of pairs (supcon, multi-similarity, n-tuple) learn "
+             "from such classes; else leave small ones out (--least-per-class 4) and lower the scale and the margin "
+             "(--loss arcface:scale=16,margin=0.2).",
+             l->classes, (double)l->pictures / (double)l->classes, l->singletons);
+}
+
 /* Loss, miner, sampler: the advice, with what was given in its place. */
 static lk_status choose(run *r)
 {
@@ -128,6 +148,8 @@ static lk_status choose(run *r)
     lk_status s = lk_advise(&r->data->info.labels, o->batch, &r->advice);
     if (s != LK_OK) return s;
     lk_advice *a = &r->advice;
+    if (o->loss_given && !lk_loss_traits_of(o->loss.kind))
+        return lk_fail(LK_INVALID, "no kind of loss has number %d", o->loss.kind);
     snprintf(r->report->reason, sizeof r->report->reason, "%s", a->reason);
     if (o->loss_given) {
         bool unlabelled = a->two_views;
@@ -135,6 +157,7 @@ static lk_status choose(run *r)
         a->miner = LK_MINER_ALL;
         if (unlabelled && r->data->info.labels.labelled) a->two_views = false;
         snprintf(r->report->reason, sizeof r->report->reason, "The loss %s was asked for.", lk_loss_name(a->loss.kind));
+        warn_of_few(r);
         /* Pairs within a batch need classes that come several at a time. */
         bool pairs = a->loss.kind < LK_LOSS_NORMALISED_SOFTMAX || a->loss.kind > LK_LOSS_PROXY_ANCHOR;
         if (pairs && !r->data->multi && !a->two_views) a->sampler = LK_SAMPLER_PK;
@@ -187,10 +210,13 @@ static size_t confusable_count(const run *r)
 static lk_status make_sampler(run *r, const uint32_t *confusable)
 {
     const lk_train_part *part = &r->data->training;
+    /* Of few pictures an epoch takes several passes: the running statistics of norms need the steps. */
+    size_t batches = r->options.batches;
+    if (!batches && part->count / r->drawn < LEAST_BATCHES) batches = LEAST_BATCHES;
     const lk_sampler_options options = {.kind = r->advice.two_views ? LK_SAMPLER_PLAIN : r->advice.sampler,
                                         .batch = r->drawn,
                                         .per_class = r->advice.per_class,
-                                        .batches = r->options.batches,
+                                        .batches = batches,
                                         .confusable = confusable,
                                         .confusable_count = confusable ? confusable_count(r) : 0,
                                         .seed = r->options.seed};

@@ -443,6 +443,37 @@ static void validation_has_two_classes_or_there_is_none(void **state)
     }
 }
 
+static void small_classes_are_left_out_on_request(void **state)
+{
+    const char *csv = make_data(*state, "0-8.png,pair,train\n0-9.png,pair,train\n0-10.png,alone,train\n");
+    lk_train_data *data;
+    assert_int_equal(lk_train_data_open(NULL, csv, NULL, &data), LK_OK);
+    assert_int_equal(lk_train_data_thin(data, 2), LK_OK);
+    assert_int_equal(lk_train_data_info_of(data).classes, CLASSES + 1);
+    assert_int_equal(lk_train_data_thin(data, 3), LK_OK);
+    lk_train_data_info info = lk_train_data_info_of(data);
+    assert_int_equal(info.classes, CLASSES);
+    assert_int_equal(info.training, CLASSES * TRAINING);
+    assert_int_equal(info.left_out, 3);
+    assert_int_equal(info.labels.smallest, TRAINING);
+    assert_int_equal(lk_train_data_thin(data, TRAINING + 1), LK_INVALID);
+    assert_int_equal(lk_train_data_info_of(data).classes, CLASSES);
+    lk_train_options o = small_options(*state); /* the classes that are left are numbered anew */
+    lk_train_report report;
+    lk_context *context;
+    o.loss = lk_loss_defaults(LK_LOSS_ARCFACE);
+    o.epochs = 1;
+    assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
+    assert_int_equal(lk_train(context, data, &o, in(*state, "model"), NULL, NULL, &report), LK_OK);
+    lk_train_data_free(data);
+    lk_context_free(context);
+    /* eight pictures a class are few for class weights, and it is said; pairs are another matter */
+    assert_non_null(strstr(report.reason, "weight vector for each of 6 classes"));
+    o.loss = lk_loss_defaults(LK_LOSS_SUPCON);
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, &report), LK_OK);
+    assert_null(strstr(report.reason, "weight vector"));
+}
+
 /* Of one class every order is right: the first epoch would stay the best. */
 static void validation_that_tells_nothing_is_left_out(void **state)
 {
@@ -505,6 +536,7 @@ int main(int argc, char **argv)
         TEST(model_that_is_there_is_not_replaced_unasked),
         TEST(validation_has_two_classes_or_there_is_none),
         TEST(validation_that_tells_nothing_is_left_out),
+        TEST(small_classes_are_left_out_on_request),
         TEST(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
