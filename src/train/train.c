@@ -726,6 +726,15 @@ done:
     return s;
 }
 
+/* What was written before the disk was full, or a file lost, is not lost. */
+static lk_status say_what_is_left(const run *r, lk_status s)
+{
+    char why[LK_ERROR_SIZE];
+    if (s != LK_IO || r->options.resume || !holds(r->directory, "checkpoint/last.safetensors")) return s;
+    snprintf(why, sizeof why, "%s", lk_error_message());
+    return lk_fail(s, "%s; --resume goes on from the last checkpoint", why);
+}
+
 lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_train_options *options,
                    const char *directory, lk_train_epoch_fn epoch, void *user, lk_train_report *report)
 {
@@ -744,6 +753,7 @@ lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_trai
         if (writes(&r)) s = lk_train_whiten(context, data, &r.options, directory);
         s = lk_processes_agree(r.options.processes, s);
     }
+    s = say_what_is_left(&r, s);
     if (r.pictures) r.report->unreadable = lk_pictures_unreadable(r.pictures);
     r.report->epochs = r.state.epoch;
     r.report->best_epoch = r.state.best_epoch;

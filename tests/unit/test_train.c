@@ -278,7 +278,6 @@ static void full_disk_leaves_the_last_checkpoint_to_go_on_from(void **state)
     struct rlimit old;
     o.epochs = 3;
     o.checkpoint_every = 2; /* the first thing that is written after the first epoch */
-    o.resume = true;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
@@ -287,6 +286,8 @@ static void full_disk_leaves_the_last_checkpoint_to_go_on_from(void **state)
     setrlimit(RLIMIT_FSIZE, &old);
     assert_int_equal(s, LK_IO);
     assert_non_null(strstr(lk_error_message(), "last.safetensors"));
+    assert_non_null(strstr(lk_error_message(), "--resume goes on"));
+    o.resume = true;
     lk_train_data_free(data);
     lk_context_free(context);
     char full[512], whole[512];
