@@ -514,7 +514,7 @@ static const int32_t *finest_of(run *r, size_t batch)
 {
     if (!r->finest) return NULL;
     for (size_t i = 0; i < r->options.batch; i++)
-        r->finest[i] = r->data->training.classes[r->rows[batch * r->drawn + i]];
+        r->finest[i] = r->data->training.classes[r->rows[batch * r->drawn + i % r->drawn]]; /* both views */
     return r->finest;
 }
 
