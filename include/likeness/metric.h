@@ -203,6 +203,15 @@ LK_API lk_status lk_loss_forward_backward(lk_loss *loss, const float *embeddings
                                           const lk_labels *labels, const lk_tuples *tuples, double *value,
                                           float *grad_embeddings, float *grad_parameters);
 
+/* Softmax cross-entropy of a classifier, with temperature and smoothed labels (Szegedy et al., 2016).
+ * logits      [n][classes]
+ * labels      [n], 0 .. classes-1
+ * temperature > 0, divides the logits; smoothing in [0, 1): this share of the target is spread over all classes evenly
+ * value       written: the mean over the rows
+ * grad_logits [n][classes] written; NULL = not wanted. LK_INVALID. */
+LK_API lk_status lk_cross_entropy(const float *logits, size_t n, size_t classes, const int32_t *labels,
+                                  double temperature, double smoothing, double *value, float *grad_logits);
+
 /* What a loss remembers between batches apart from its parameters (memory, curriculum): bytes to keep in a checkpoint
  * so that a resumed run goes on bit for bit. lk_loss_state_size is 0 when there is nothing. Restoring into a loss with
  * other options is LK_CONFLICT. */

@@ -26,10 +26,12 @@ extern "C" {
 
 typedef struct lk_head_options {
     lk_head_pool pool;
-    float p;                        /* GeM, alone or within CGD: the exponent it starts with; 0 = 3 */
-    bool fixed_p;                   /* GeM: do not learn it (CGD's is always fixed, as published) */
-    bool p_per_channel;             /* GeM: one for each channel */
-    unsigned levels;                /* R-MAC; 0 = 3 */
+    float p;             /* GeM, alone or within CGD: the exponent it starts with; 0 = 3 */
+    bool fixed_p;        /* GeM: do not learn it (CGD's is always fixed, as published) */
+    bool p_per_channel;  /* GeM: one for each channel */
+    unsigned levels;     /* R-MAC; 0 = 3 */
+    bool whiten_regions; /* R-MAC: a linear map of each region's unit vector is learnt with the rest (Gordo et
+                            al., 2016); it starts as the identity */
     bool descriptors[LK_CGD_KINDS]; /* CGD: which ones, in the order of lk_cgd_kind; none = all */
     size_t dim; /* of the projection; 0 = none, the embedding is what is pooled. CGD: of all descriptors together; 0 =
                    as many as channels */
@@ -38,6 +40,22 @@ typedef struct lk_head_options {
                          less a strip of this share of their height, pools the maximum, and learns by a loss of its own;
                          0 = none, 0.33 as published */
 } lk_head_options;
+
+/* The classifier that CGD is trained beside (Jun et al., 2019): softmax cross-entropy over classes on the first of its
+ * descriptors, in training alone. */
+typedef struct lk_auxiliary_options {
+    double weight;      /* of its loss beside the other; 0 = none, 1 as published */
+    double temperature; /* 0 = 0.5 */
+    double smoothing;   /* of labels, below 1; < 0 = none, 0 = 0.1 */
+} lk_auxiliary_options;
+
+/* What is done to embeddings last, learnt from the training pictures when the training is over and kept in the model:
+ * the vector is normalised, whitened, and normalised again. */
+typedef enum lk_whiten_kind {
+    LK_WHITEN_NONE,
+    LK_WHITEN_PCA,   /* principal components over the root of their variance (Jegou & Chum, 2012) */
+    LK_WHITEN_LEARNT /* from pairs of one class (Mikolajczyk & Matas, 2007; Radenovic et al., 2018, section 3.4) */
+} lk_whiten_kind;
 
 /* ---- Data -----------------------------------------------------------------------------------------------------------
  */
@@ -57,7 +75,9 @@ typedef struct lk_train_data_info {
 /* Reads a folder whose folders are classes, or a CSV with `path` and `label` (one class) or `labels` (several, parted
  * by ; or |), or neither (no labels). Column `split`: train, and validation (val, valid) for the held-out part; rows of
  * other splits are left out. Without it a fifth of the classes (two at least), chosen by the hash of their name,
- * validates; with fewer than five classes of two pictures a fifth of the pictures does.
+ * validates; with fewer than five classes of two pictures a fifth of the pictures does, where that leaves two classes
+ * of two pictures to validate with. Validation pictures of one class alone, or without two of any class, are left out:
+ * every network would do equally well.
  *
  * levels: labels of a hierarchy, the coarsest level first. Names of columns parted by commas; one column alone holds
  * all of them, parted by slashes (furniture/chair/office). "folders": each folder on the way to a picture is a level.
@@ -67,6 +87,10 @@ typedef struct lk_train_data_info {
  * LK_NOT_FOUND (nothing there; no file of the list
  * exists), LK_CORRUPT (CSV), LK_INVALID (nothing to train on). */
 LK_API lk_status lk_train_data_open(lk_context *context, const char *path, const char *levels, lk_train_data **out);
+/* Leaves out the training pictures of classes with fewer than `least` of them, for losses with class weights, which
+ * learn one for each class from its own pictures alone. LK_INVALID when labels are not one class a picture or fewer
+ * than two classes are left; then nothing changed. */
+LK_API lk_status lk_train_data_thin(lk_train_data *data, size_t least);
 LK_API void lk_train_data_free(lk_train_data *data);
 LK_API lk_train_data_info lk_train_data_info_of(const lk_train_data *data);
 
@@ -106,6 +130,9 @@ typedef struct lk_train_options {
     const char
         *backbone; /* an architecture's name, a config.json, or a model's directory to start from; NULL = resnet18 */
     lk_head_options head;
+    lk_auxiliary_options auxiliary; /* of CGD; one class a picture */
+    lk_whiten_kind whiten;
+    size_t whiten_dim; /* kept by the whitening; 0 = all */
     bool loss_given;
     lk_loss_options loss; /* classes are filled in */
     bool pairs_given;     /* how pairs between alike and unlike count: pairs; else soft where the loss understands it */
@@ -120,7 +147,7 @@ typedef struct lk_train_options {
     lk_augment_kind augment;
     uint32_t epochs;     /* 0 = 30 */
     size_t batch;        /* of each process; 0 = 64; lowered where the data has less */
-    size_t batches;      /* per epoch; 0 = about every picture once */
+    size_t batches;      /* per epoch; 0 = about every picture once, 10 at least */
     uint32_t accumulate; /* batches per step of the optimiser; 0 = 1 */
     bool bf16;
     lk_optimiser_options optimiser; /* rate 0 = the kind's default */
@@ -135,8 +162,10 @@ typedef struct lk_train_options {
     double seconds;            /* stop (as if cancelled) after so many; 0 = no limit */
     uint64_t memory;           /* bytes of decoded pictures kept; 0 = 1 GiB */
     uint64_t seed;
-    bool resume;             /* go on from the checkpoint in the directory, if there is one; options must be the same */
-    bool half;               /* write the model's weights as f16 */
+    bool resume; /* go on from the checkpoint in the directory, if there is one; options must be the same, but for the
+                    number of epochs */
+    bool overwrite; /* start anew in a directory that holds a model, whose files are replaced as new ones are made */
+    bool half;      /* write the model's weights as f16 */
     lk_processes *processes; /* borrowed; NULL = one alone */
 } lk_train_options;
 
@@ -167,9 +196,10 @@ typedef struct lk_train_report {
  * Each is replaced atomically. The same data, options, seed and number of threads give the same bytes.
  * With several processes every one calls it with the same data and options; `epoch` is called in the first alone, and a
  * failure of one is returned by all.
- * LK_INVALID (options), LK_CORRUPT (the loss is not finite: nothing after the last checkpoint is kept, and the message
- * says what to lower), LK_IO (disk full), LK_CANCELLED (a checkpoint was written), LK_CONFLICT (resume with other
- * options). */
+ * LK_CONFLICT (the directory holds a model and neither resume nor overwrite is set; resume with other options, or where
+ * there is a model without a checkpoint), LK_INVALID (options), LK_CORRUPT (the loss is not finite: nothing after the
+ * last checkpoint is kept, and the message says what to lower), LK_IO (disk full), LK_CANCELLED (a checkpoint was
+ * written). */
 LK_API lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_train_options *options,
                           const char *directory, lk_train_epoch_fn epoch, void *user, lk_train_report *report);
 

@@ -18,11 +18,12 @@ const cli_command cli_train = {
 typedef struct typed {
     cli_common common;
     const char *into, *backbone, *pool, *loss, *miner, *sampler, *optimiser, *schedule, *frame, *augment, *precision;
-    const char *levels, *pairs, *dropblock;
+    const char *levels, *pairs, *dropblock, *auxiliary, *whiten;
     lk_processes *processes;
     const char *rate, *decay, *clip, *ema, *warmup, *margin, *scale, *loss_rate, *layer_decay, *freeze, *temperature;
-    uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm;
-    bool no_neck, resume, half, json;
+    uint64_t dim, size, epochs, batch, batches, per_class, accumulate, seed, patience, checkpoint, minutes, memory, xbm,
+        least;
+    bool no_neck, resume, overwrite, half, json, validates, headed;
 } typed;
 
 static lk_status read_head(const typed *in, lk_train_options *o)
@@ -31,6 +32,8 @@ static lk_status read_head(const typed *in, lk_train_options *o)
     lk_status s = LK_OK;
     if (in->pool) LK_TRY(cli_read_pool(in->pool, &o->head));
     LK_TRY(cli_read_number("--dropblock", in->dropblock, 0, 0.9, &drop));
+    if (in->auxiliary) LK_TRY(cli_read_auxiliary(in->auxiliary, &o->auxiliary));
+    if (in->whiten) LK_TRY(cli_read_whiten(in->whiten, &o->whiten, &o->whiten_dim));
     o->head.drop_block = (float)drop;
     o->head.dim = (size_t)in->dim;
     o->head.neck = !in->no_neck;
@@ -119,6 +122,8 @@ static lk_status read_options(const typed *in, lk_train_options *o)
     o->seconds = 60.0 * (double)in->minutes;
     o->memory = in->memory << 20;
     o->resume = in->resume;
+    o->overwrite = in->overwrite;
+    if (o->resume && o->overwrite) s = lk_fail(LK_INVALID, "--resume goes on and --overwrite starts anew: give one");
     o->processes = in->processes;
     o->half = in->half;
 done:
@@ -127,11 +132,15 @@ done:
 
 static void print_epoch(void *user, const lk_train_epoch *e)
 {
-    const typed *in = user;
+    typed *in = user;
     if (in->common.quiet || in->json) return;
-    if (e->epoch == 1) printf("epoch       loss      rate  images/s     mAP  recall@1  recall@10  nDCG@10\n");
-    printf("%5u  %9.4f  %8.2e  %8.1f  %6.4f  %8.4f  %9.4f  %7.4f%s\n", e->epoch, e->loss, e->rate, e->images_per_second,
-           e->map, e->hit1, e->hit10, e->ndcg10, e->best ? "  best" : "");
+    if (!in->headed) printf("epoch       loss      rate  images/s     mAP     hit@1     hit@10  nDCG@10\n");
+    printf("%5u  %9.4f  %8.2e  %8.1f  ", e->epoch, e->loss, e->rate, e->images_per_second);
+    if (in->validates)
+        printf("%6.4f  %8.4f  %9.4f  %7.4f%s\n", e->map, e->hit1, e->hit10, e->ndcg10, e->best ? "  best" : "");
+    else
+        printf("%6s  %8s  %9s  %7s\n", "-", "-", "-", "-");
+    in->headed = true;
     fflush(stdout);
 }
 
@@ -144,18 +153,29 @@ static int finish(const typed *in, const lk_train_report *r, lk_status s)
                                         "best_epoch", (int)r->best_epoch, "mAP", r->best_map, "steps",
                                         (json_int_t)r->steps, "unreadable", (json_int_t)r->unreadable, "stopped_early",
                                         (int)r->stopped_early, "model", in->into, "reason", r->reason));
+    char map[32] = "";
+    if (in->validates) snprintf(map, sizeof map, ", mAP %.4f", r->best_map);
     if (!in->common.quiet && r->best_epoch)
-        printf("%s: the model of epoch %u, mAP %.4f%s; %s/report.html shows curves and confusions\n", in->into,
-               r->best_epoch, r->best_map, r->stopped_early ? " (no better one for long enough)" : "", in->into);
+        printf("%s: the model of epoch %u%s%s; %s/report.html shows curves%s\n", in->into, r->best_epoch, map,
+               r->stopped_early ? " (no better one for long enough)" : "", in->into,
+               in->validates ? " and confusions" : "");
     if (s == LK_CANCELLED) return EXIT_FAILED;
     return r->unreadable ? EXIT_SKIPPED : EXIT_DONE;
 }
 
 static void print_data(const lk_train_data_info *i)
 {
-    printf("%zu pictures of %zu classes", i->training, i->classes);
+    printf("%zu pictures", i->training);
+    if (i->labels.kind == LK_LABELS_MULTI)
+        printf(" with %zu different labels", i->labels.classes);
+    else if (i->classes)
+        printf(" of %zu classes", i->classes);
     if (i->labels.kind == LK_LABELS_HIERARCHY) printf(" in %zu levels", i->labels.levels);
-    printf(" to train on, %zu", i->validation);
+    printf(" to train on, ");
+    if (i->validation)
+        printf("%zu", i->validation);
+    else
+        printf("none");
     if (i->held_out) printf(" of %zu other classes", i->held_out);
     printf(" to validate with");
     if (i->labels.singletons) printf("; %zu classes have one picture only", i->labels.singletons);
@@ -175,8 +195,10 @@ static int train(typed *in, const char *path)
     lk_context *context = cli_context(&in->common);
     if (!context) return EXIT_FAILED;
     lk_status s = lk_train_data_open(context, path, in->levels, &data);
+    if (s == LK_OK && in->least) s = lk_fail_in(lk_train_data_thin(data, (size_t)in->least), "--least-per-class");
     if (s == LK_OK) {
         lk_train_data_info i = lk_train_data_info_of(data);
+        in->validates = i.validation > 1;
         if (!in->common.quiet && !in->json) print_data(&i);
         s = lk_train(context, data, &options, in->into, print_epoch, in, &report);
     }
@@ -226,10 +248,13 @@ static int run(int argc, char **argv)
         TEXT("--into", "DIR", "the model's directory (default: model)", into),
         TEXT("--backbone", "NAME", "an architecture, a config.json, or a model to start from (resnet18)", backbone),
         TEXT("--levels", "COLUMNS", "labels of a hierarchy: columns, coarsest first; or folders", levels),
-        TEXT("--pool", "P", "gem (gem:3 fixed, gem-channels), avg, max, rmac[:LEVELS], cgd[:avg+max+gem], cls", pool),
+        TEXT("--pool", "P", "gem (gem:3 fixed, gem-channels), avg, max, rmac[:LEVELS[,whiten]], cgd[:avg+max+gem], cls",
+             pool),
         WHOLE("--dim", "width of the embedding; 0 = what is pooled (default 128)", dim, 0, 8192),
         {.name = "--no-neck", .help = "no batch normalisation behind the projection", .flag = &in.no_neck},
         TEXT("--dropblock", "X", "train a second branch that misses this share of the height (0.33)", dropblock),
+        TEXT("--auxiliary", "X", "weight of a classifier beside cgd: 1, 1:temperature=0.5,smoothing=0.1", auxiliary),
+        TEXT("--whiten", "KIND", "whiten the embedding at the end: pca, learnt (from pairs), pca:64", whiten),
         TEXT("--loss", "NAME", "arcface, triplet:margin=0.2, NAME:KEY=X,... (default: what the labels advise)", loss),
         TEXT("--pairs", "RULE", "partly alike: soft, X (alike from there), X,Y (unlike up to Y)", pairs),
         TEXT("--margin", "X", "of the loss", margin),
@@ -238,13 +263,14 @@ static int run(int argc, char **argv)
         WHOLE("--memory-bank", "cross-batch memory of so many embeddings", xbm, 0, 10000000),
         TEXT("--miner", "NAME", "batch-hard, semi-hard:margin=0.1, NAME:KEY=X,... (default: advised)", miner),
         TEXT("--sampler", "NAME", "plain, pk, balanced or hard-class (default: advised)", sampler),
+        WHOLE("--least-per-class", "leave out classes of fewer pictures to train on", least, 1, 1000000),
         WHOLE("--per-class", "pictures of a class in a batch", per_class, 1, 1024),
         WHOLE("--size", "side of the pictures, pixels (default 128)", size, 16, 1024),
         TEXT("--frame", "F", "trim, border or squash (default: trim for drawings, else squash)", frame),
         TEXT("--augment", "A", "logo, photo or none (default: logo for drawings, else photo)", augment),
         WHOLE("--epochs", "(default 30)", epochs, 1, 100000),
         WHOLE("--batch", "pictures a batch (default 64)", batch, 2, 4096),
-        WHOLE("--batches", "batches an epoch (default: about every picture once)", batches, 1, 1000000000),
+        WHOLE("--batches", "batches an epoch (default: about every picture once, 10 at least)", batches, 1, 1000000000),
         WHOLE("--accumulate", "batches per step (default 1)", accumulate, 1, 1024),
         TEXT("--precision", "F", "f32 (default) or bf16", precision),
         TEXT("--optimiser", "NAME", "adamw (default), sgd or lamb", optimiser),
@@ -263,6 +289,7 @@ static int run(int argc, char **argv)
         WHOLE("--memory", "MiB of decoded pictures kept (default 1024)", memory, 1, 1 << 30),
         WHOLE("--seed", "of all chance", seed, 0, UINT64_MAX),
         {.name = "--resume", .help = "go on from the last checkpoint in the directory", .flag = &in.resume},
+        {.name = "--overwrite", .help = "train anew where a model is already", .flag = &in.overwrite},
         {.name = "--half", .help = "write the weights as f16", .flag = &in.half},
         {.name = "--json", .help = "print the result as JSON", .flag = &in.json},
         CLI_COMMON_OPTIONS(in.common),

@@ -90,6 +90,12 @@ static const key miner_keys[] = {
     {"raw", KEY_SWITCH, MINER(distance.raw)},
 };
 
+#define AUXILIARY(field) offsetof(lk_auxiliary_options, field)
+static const key auxiliary_keys[] = {
+    {"temperature", KEY_NUMBER, AUXILIARY(temperature), 1e-3, 100},
+    {"smoothing", KEY_NUMBER, AUXILIARY(smoothing), 0, 0.99},
+};
+
 static lk_status set_field(const key *k, const char *what, const char *value, void *options)
 {
     void *field = (char *)options + k->at;
@@ -185,6 +191,37 @@ done:
 
 /* ---- heads and pairs ---- */
 
+lk_status cli_read_auxiliary(const char *text, lk_auxiliary_options *out)
+{
+    char weight[32];
+    const char *rest;
+    lk_status s;
+    *out = (lk_auxiliary_options){.smoothing = 0.1};
+    LK_TRY(split("--auxiliary", text, weight, &rest));
+    LK_TRY(cli_read_number("--auxiliary", weight, 1e-6, 1e6, &out->weight));
+    LK_TRY(read_keys("--auxiliary", rest, auxiliary_keys, sizeof auxiliary_keys / sizeof *auxiliary_keys, out));
+    if (out->smoothing == 0) out->smoothing = -1; /* asked for, and not left out */
+done:
+    return s;
+}
+
+lk_status cli_read_whiten(const char *text, lk_whiten_kind *kind, size_t *dim)
+{
+    static const char *const words[] = {"none", "pca", "learnt"};
+    char name[32];
+    const char *rest;
+    double number = 0;
+    int word = 0;
+    lk_status s;
+    LK_TRY(split("--whiten", text, name, &rest));
+    LK_TRY(cli_read_word("--whiten", name, words, 3, &word));
+    if (*rest) LK_TRY(cli_read_number("--whiten", rest, 1, 8192, &number));
+    *kind = (lk_whiten_kind)word;
+    *dim = (size_t)number;
+done:
+    return s;
+}
+
 static lk_status read_descriptors(const char *text, lk_head_options *out)
 {
     static const char *const kinds[LK_CGD_KINDS] = {"avg", "max", "gem"};
@@ -198,6 +235,26 @@ static lk_status read_descriptors(const char *text, lk_head_options *out)
         if (s == LK_OK) out->descriptors[kind] = true;
         text += n + (text[n] == '+');
     }
+    return s;
+}
+
+/* "3", "whiten" or "3,whiten". */
+static lk_status read_regions(const char *text, lk_head_options *out)
+{
+    char levels[32];
+    size_t n = strcspn(text, ",");
+    double number = 0;
+    lk_status s = LK_OK;
+    if (strcmp(text, "whiten") != 0) {
+        snprintf(levels, sizeof levels, "%.*s", (int)(n < 31 ? n : 31), text);
+        LK_TRY(cli_read_number("--pool rmac", levels, 1, 8, &number));
+        out->levels = (unsigned)number;
+        text += n + (text[n] == ',');
+    }
+    out->whiten_regions = strcmp(text, "whiten") == 0;
+    if (*text && !out->whiten_regions)
+        s = lk_fail(LK_INVALID, "--pool rmac: %s follows the levels, and only whiten can", text);
+done:
     return s;
 }
 
@@ -220,10 +277,7 @@ lk_status cli_read_pool(const char *text, lk_head_options *out)
         out->p = (float)number;
         out->fixed_p = true;
         break;
-    case LK_HEAD_RMAC:
-        LK_TRY(cli_read_number("--pool rmac", rest, 1, 8, &number));
-        out->levels = (unsigned)number;
-        break;
+    case LK_HEAD_RMAC: LK_TRY(read_regions(rest, out)); break;
     case LK_HEAD_CGD: LK_TRY(read_descriptors(rest, out)); break;
     default: s = lk_fail(LK_INVALID, "--pool %s takes nothing after a colon", name);
     }

@@ -16,9 +16,9 @@ static const float EPS = 1e-6f;
 void lk_head_free(lk_head *head)
 {
     free(head->p);
-    free(head->cgd);
-    free(head->weight);
-    free(head->bias);
+    float *all[] = {head->cgd,  head->region_weight, head->region_bias, head->weight,
+                    head->bias, head->whiten_weight, head->whiten_bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     *head = (lk_head){0};
 }
 
@@ -40,10 +40,10 @@ static lk_status read_tensor(const lk_safetensors *file, const char *name, size_
     return LK_OK;
 }
 
-static lk_status read_weights(const char *directory, lk_head *head, bool projects)
+static lk_status read_weights(const char *directory, lk_head *head, bool projects, bool regions, bool whitens)
 {
     lk_safetensors *file = NULL;
-    size_t out = 0;
+    size_t out = 0, channels = head->map.channels;
     char *path = lk_path_join(directory, "model.safetensors");
     lk_status s = path ? lk_safetensors_open(path, &file) : lk_fail_memory(directory);
     if (s != LK_OK) goto done;
@@ -56,6 +56,15 @@ static lk_status read_weights(const char *directory, lk_head *head, bool project
     }
     for (size_t k = 0; k < head->pooling.branch_count; k++) out += head->pooling.branches[k].out;
     if (out) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "cgd.weight", out, head->map.channels, &head->cgd));
+    if (regions) {
+        LK_TRY(read_tensor(file, LK_HEAD_PREFIX "region.weight", channels, channels, &head->region_weight));
+        LK_TRY(read_tensor(file, LK_HEAD_PREFIX "region.bias", channels, 0, &head->region_bias));
+        head->pooling.whitening = (lk_whitening){head->region_weight, head->region_bias, channels};
+    }
+    if (whitens) {
+        LK_TRY(read_tensor(file, LK_HEAD_PREFIX "whiten.weight", head->out, head->dim, &head->whiten_weight));
+        LK_TRY(read_tensor(file, LK_HEAD_PREFIX "whiten.bias", head->out, 0, &head->whiten_bias));
+    }
     if (projects) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "weight", head->dim, head->width, &head->weight));
     if (projects) LK_TRY(read_tensor(file, LK_HEAD_PREFIX "bias", head->dim, 0, &head->bias));
 done:
@@ -100,12 +109,16 @@ lk_status lk_head_open(const char *directory, lk_model *model, lk_head *out, boo
     int kind = find_name(json_string_value(json_object_get(config, "pool")), lk_head_pool_names, LK_HEAD_POOLS);
     json_int_t dim = json_integer_value(json_object_get(config, "dim"));
     json_int_t levels = json_integer_value(json_object_get(config, "levels"));
+    json_int_t kept = json_integer_value(json_object_get(json_object_get(config, "whiten"), "dim"));
+    bool whitens = json_object_get(config, "whiten") != NULL;
+    bool regions = json_is_true(json_object_get(config, "whiten_regions"));
     float p = (float)json_number_value(json_object_get(config, "p"));
     bool powers = kind == LK_HEAD_GEM || kind == LK_HEAD_CGD;
     how->pool = (lk_head_pool)kind;
     how->levels = levels ? (unsigned)levels : LK_HEAD_LEVELS;
     how->p_count = json_is_true(json_object_get(config, "p_per_channel")) ? out->map.channels : 1;
     bool sane = kind >= 0 && dim >= 0 && dim <= 65536 && (!powers || (p > 0 && p < 1000)) && levels >= 0 && levels <= 8;
+    sane = sane && (!whitens || (kept > 0 && kept <= 65536)) && (!regions || kind == LK_HEAD_RMAC);
     sane = sane && (kind != LK_HEAD_CGD || read_branches(json_object_get(config, "descriptors"), p, how));
     if (!sane || lk_head_pool_check(how, &out->map) != LK_OK) {
         *out = (lk_head){0};
@@ -113,10 +126,12 @@ lk_status lk_head_open(const char *directory, lk_model *model, lk_head *out, boo
     }
     out->width = lk_head_pool_width(how, &out->map);
     out->dim = dim ? (size_t)dim : out->width;
+    out->out = whitens ? (size_t)kept : out->dim;
     out->p = lk_alloc(1, sizeof *out->p);
     lk_status s = out->p ? LK_OK : lk_fail_memory("head");
     if (s == LK_OK) *out->p = p;
-    if (s == LK_OK && (dim || how->p_count > 1 || how->branch_count)) s = read_weights(directory, out, dim > 0);
+    if (s == LK_OK && (dim || how->p_count > 1 || how->branch_count || regions || whitens))
+        s = read_weights(directory, out, dim > 0, regions, whitens);
     how->p = out->p;
     for (size_t k = 0, at = 0; k < how->branch_count; at += how->branches[k++].out)
         how->branches[k].weight = out->cgd ? out->cgd + at * out->map.channels : NULL;
@@ -124,11 +139,23 @@ lk_status lk_head_open(const char *directory, lk_model *model, lk_head *out, boo
     return s;
 }
 
-lk_status lk_head_apply(const lk_head *head, const float *features, float *pooled, float *out)
+size_t lk_head_scratch(const lk_head *head)
 {
-    lk_status s = lk_head_pool_forward(&head->pooling, &head->map, 1, features, head->weight ? pooled : out);
-    if (s != LK_OK || !head->weight) return s;
-    return lk_projection_forward(1, head->width, head->dim, pooled, head->weight, head->bias, out);
+    return head->width + (head->whiten_weight ? 2 * head->dim : 0);
+}
+
+lk_status lk_head_apply(const lk_head *head, const float *features, float *scratch, float *out)
+{
+    lk_status s;
+    float *vector = head->whiten_weight ? scratch + head->width : out, *unit = vector + head->dim;
+    LK_TRY(lk_head_pool_forward(&head->pooling, &head->map, 1, features, head->weight ? scratch : vector));
+    if (head->weight)
+        LK_TRY(lk_projection_forward(1, head->width, head->dim, scratch, head->weight, head->bias, vector));
+    if (!head->whiten_weight) goto done;
+    LK_TRY(lk_normalise_forward(1, head->dim, vector, 1e-12f, unit));
+    s = lk_projection_forward(1, head->dim, head->out, unit, head->whiten_weight, head->whiten_bias, out);
+done:
+    return s;
 }
 
 /* ---- pooling ---- */
@@ -183,7 +210,8 @@ static lk_status pool_places(const lk_head_pooling *how, const lk_head_map *map,
     case LK_HEAD_MAX: return lk_maximum_forward(shape, x, out);
     case LK_HEAD_GEM: return lk_gem_forward(shape, x, how->p, how->p_count, EPS, out);
     case LK_HEAD_RMAC:
-        return lk_rmac_forward(shape.batch, shape.channels, map->height, map->width, how->levels, NULL, x, out);
+        return lk_rmac_forward(shape.batch, shape.channels, map->height, map->width, how->levels, &how->whitening, x,
+                               out);
     case LK_HEAD_CGD: return lk_cgd_forward(shape, how->branches, how->branch_count, x, out);
     default: return lk_fail(LK_INVALID, "there is no such pooling");
     }
@@ -198,8 +226,8 @@ static lk_status pool_places_back(const lk_head_pooling *how, const lk_head_map 
     case LK_HEAD_MAX: return lk_maximum_backward(shape, x, g, gx);
     case LK_HEAD_GEM: return lk_gem_backward(shape, x, out, g, how->p, how->p_count, EPS, gx, grad_p);
     case LK_HEAD_RMAC:
-        return lk_rmac_backward(shape.batch, shape.channels, map->height, map->width, how->levels, NULL, x, g, gx, NULL,
-                                NULL);
+        return lk_rmac_backward(shape.batch, shape.channels, map->height, map->width, how->levels, &how->whitening, x,
+                                g, gx, grad_weights ? grad_weights[0] : NULL, grad_weights ? grad_weights[1] : NULL);
     case LK_HEAD_CGD: return lk_cgd_backward(shape, how->branches, how->branch_count, x, g, gx, grad_weights);
     default: return lk_fail(LK_INVALID, "there is no such pooling");
     }

@@ -124,7 +124,7 @@ lk_status lk_neural_open(const char *directory, const lk_neural_options *options
     if (e->has_head) own = false;
     e->output = own ? lk_model_embedding(e->model) : lk_model_features(e->model);
     e->base.dim = (size_t)(own ? info.dim : info.channels);
-    if (e->has_head) e->base.dim = e->head.dim;
+    if (e->has_head) e->base.dim = e->head.out;
     e->base.decoding = lk_model_image_options(e->model);
     lk_graph_output(lk_model_graph(e->model), e->output);
     identify(e);
@@ -227,7 +227,7 @@ static lk_status neural_embed(const lk_embedder *embedder, const lk_image *image
         return lk_fail(LK_INVALID, "%s: its int8 ranges were never measured (lk_neural_calibrate)", e->directory);
     LK_TRY(take(e, n, &run, &executor));
     size_t batch = (size_t)run->batch;
-    size_t pooled = e->has_head ? e->head.width : 0;
+    size_t pooled = e->has_head ? lk_head_scratch(&e->head) : 0;
     input = lk_alloc_aligned(batch * input_size(e) + pooled, sizeof *input);
     output = lk_alloc_aligned(batch * output_size(e), sizeof *output);
     if (!input || !output) {

@@ -1,8 +1,11 @@
 /* Which loss, miner and sampler suit a table of labels. The rules and what they rest on are in docs/losses.md. */
 #include "base/error.h"
+#include "metric/kinds.h"
 
 #include <likeness/metric.h>
 #include <stdio.h>
+
+enum { ENOUGH_PER_CLASS = 10 };
 
 static lk_status without_labels(const lk_label_summary *t, lk_advice *a)
 {
@@ -37,10 +40,15 @@ static void graded(const lk_label_summary *t, lk_advice *a)
             t->levels);
 }
 
+bool lk_few_per_class(const lk_label_summary *t)
+{
+    return t->classes && (double)t->pictures / (double)t->classes < ENOUGH_PER_CLASS;
+}
+
 static void single(const lk_label_summary *t, size_t batch, lk_advice *a)
 {
     double mean = (double)t->pictures / (double)t->classes, skew = (double)t->largest / (double)t->smallest;
-    if (mean < 10 || t->classes > 200000) {
+    if (lk_few_per_class(t) || t->classes > 200000) {
         a->loss = lk_loss_defaults(LK_LOSS_MULTI_SIMILARITY);
         a->miner = LK_MINER_MULTI_SIMILARITY;
         a->sampler = LK_SAMPLER_PK;
@@ -49,7 +57,7 @@ static void single(const lk_label_summary *t, size_t batch, lk_advice *a)
                  "with its "
                  "miner, batches of %zu classes with %zu pictures each%s.",
                  t->classes, mean,
-                 mean < 10 ? "too few to learn a weight vector for each" : "too many for a softmax over all",
+                 lk_few_per_class(t) ? "too few to learn a weight vector for each" : "too many for a softmax over all",
                  batch / a->per_class, a->per_class,
                  t->singletons ? "; classes of one picture serve as negatives" : "");
         return;

@@ -21,6 +21,9 @@ typedef struct lk_loss_traits {
 /* NULL for no kind. */
 const lk_loss_traits *lk_loss_traits_of(lk_loss_kind kind);
 
+/* Whether classes have too few pictures on average for a weight vector each (docs/losses.md). */
+bool lk_few_per_class(const lk_label_summary *summary);
+
 /* LK_INVALID with a message that names the option. */
 lk_status lk_loss_options_check(const lk_loss_options *options, size_t dim);
 

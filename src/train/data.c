@@ -262,17 +262,31 @@ static void hold_out_classes(table *t, const size_t *sizes, ranked *order, size_
     t->data->info.held_out = held;
 }
 
-/* A fifth of the pictures of each class (of all, without labels), those of the smallest hashes of their paths. */
+/* How many pictures of a class validate: a fifth, and two at least (one is to find the other) where the class has
+ * `least`. */
+static size_t held_of(size_t size, size_t least)
+{
+    return size / HOLD_OUT < 2 && size >= least ? 2 : size / HOLD_OUT;
+}
+
+/* A fifth of the pictures of each class (of all, without labels), those of the smallest hashes of their paths. None
+ * where they would be of one class. */
 static void hold_out_pictures(table *t, const size_t *sizes, ranked *order)
 {
     lk_train_data *data = t->data;
+    size_t least = 8, pairs = 0;
+    while (least > 4 && pairs < 2) {
+        least -= 2;
+        pairs = 0;
+        for (size_t c = 0; c < t->class_count; c++) pairs += held_of(sizes[c], least) > 1;
+    }
+    if (data->labelled && !data->multi && pairs < 2) return;
     for (int64_t c = t->class_count ? 0 : -1; c < (int64_t)t->class_count; c++) {
         size_t n = 0, size = c < 0 ? data->count : sizes[c];
         for (size_t i = 0; i < data->count; i++)
             if (t->label_of[i] == (int32_t)c) order[n++] = (ranked){name_hash(data->paths[i]), i};
         qsort(order, n, sizeof *order, compare_ranked);
-        size_t held = size / HOLD_OUT < 2 && size >= 6 ? 2 : size / HOLD_OUT;
-        for (size_t k = 0; k < held; k++) t->parts[order[k].what] = PART_VALIDATION;
+        for (size_t k = 0; k < held_of(size, least); k++) t->parts[order[k].what] = PART_VALIDATION;
     }
 }
 
@@ -335,7 +349,52 @@ static lk_status make_part(table *t, int which, lk_train_part *part)
     return LK_OK;
 }
 
-static lk_status finish(table *t, const char *path)
+/* Whether validation tells a good network from a bad one: a picture with another of its class, and one of another. Of
+ * one class every order is right, and the first epoch would stay the best. */
+static bool tells_apart(const lk_train_data *data)
+{
+    const lk_train_part *part = &data->validation;
+    size_t *sizes = lk_alloc_zero(part->class_count + 1, sizeof *sizes);
+    bool found = false;
+    for (size_t i = 0; sizes && i < part->count; i++) found |= ++sizes[part->classes[i]] > 1;
+    free(sizes);
+    return found && part->class_count > 1;
+}
+
+static void check_validation(lk_context *context, table *t)
+{
+    lk_train_data *data = t->data;
+    lk_train_part *part = &data->validation;
+    if (data->labelled && !data->multi && part->count && !tells_apart(data)) {
+        lk_log(context, LK_LOG_WARN,
+               "the %zu pictures to validate with are left out: %s. Two classes with two pictures each are needed",
+               part->count, part->class_count > 1 ? "no two are of one class" : "they are of one class alone");
+        part->count = part->class_count = 0;
+    }
+    if (!part->count)
+        lk_log(context, LK_LOG_INFO,
+               "no pictures to validate with%s: the model of the last epoch is kept, and nothing says how good it is",
+               t->split ? "" : " (too few of two classes to hold any out)");
+}
+
+static lk_status summarise(lk_train_data *data)
+{
+    const lk_labels labels = {.kind = data->multi    ? LK_LABELS_MULTI
+                                      : data->levels ? LK_LABELS_HIERARCHY
+                                                     : LK_LABELS_SINGLE,
+                              .classes = data->levels ? data->training.levels : data->training.classes,
+                              .levels = data->levels,
+                              .set_at = data->training.set_at,
+                              .sets = data->training.sets};
+    lk_train_data_info *info = &data->info;
+    info->training = data->training.count;
+    info->validation = data->validation.count;
+    info->classes = data->training.class_count;
+    info->left_out = data->count - info->training - info->validation;
+    return lk_labels_summary(data->labelled ? &labels : NULL, info->training, &info->labels);
+}
+
+static lk_status finish(lk_context *context, table *t, const char *path)
 {
     lk_train_data *data = t->data;
     lk_status s;
@@ -348,24 +407,44 @@ static lk_status finish(table *t, const char *path)
     if (!t->split) LK_TRY(hold_out(t));
     LK_TRY(make_part(t, PART_TRAINING, &data->training));
     LK_TRY(make_part(t, PART_VALIDATION, &data->validation));
+    check_validation(context, t);
     lk_train_data_info *info = &data->info;
-    info->training = data->training.count;
-    info->validation = data->validation.count;
-    info->classes = data->training.class_count;
-    info->left_out = data->count - info->training - info->validation;
+    LK_TRY(summarise(data));
     if (t->split) info->held_out = data->validation.class_count;
     if (info->training < 2)
         LK_TRY(lk_fail(LK_INVALID, "%s: %zu pictures to train on%s: at least two are needed", path, info->training,
                        t->split ? " (rows whose split is train)" : ""));
-    const lk_labels labels = {.kind = data->multi    ? LK_LABELS_MULTI
-                                      : data->levels ? LK_LABELS_HIERARCHY
-                                                     : LK_LABELS_SINGLE,
-                              .classes = data->levels ? data->training.levels : data->training.classes,
-                              .levels = data->levels,
-                              .set_at = data->training.set_at,
-                              .sets = data->training.sets};
-    s = lk_labels_summary(data->labelled ? &labels : NULL, info->training, &info->labels);
 done:
+    return s;
+}
+
+lk_status lk_train_data_thin(lk_train_data *data, size_t least)
+{
+    lk_train_part *part = &data->training;
+    size_t *sizes = lk_alloc_zero(part->class_count + 1, sizeof *sizes), kept = 0, classes = 0;
+    if (!sizes) return lk_fail_memory("labels");
+    lk_status s = LK_OK;
+    if (!data->labelled || data->multi)
+        LK_TRY(lk_fail(LK_INVALID, "classes can be left out by their size only where each picture has one label"));
+    for (size_t i = 0; i < part->count; i++) sizes[part->classes[i]]++;
+    for (size_t c = 0; c < part->class_count; c++) classes += sizes[c] >= least;
+    if (classes < 2)
+        LK_TRY(
+            lk_fail(LK_INVALID, "%zu classes have %zu pictures to train on: at least two are needed", classes, least));
+    classes = 0;
+    for (size_t c = 0; c < part->class_count; c++) sizes[c] = sizes[c] >= least ? classes++ : SIZE_MAX;
+    for (size_t i = 0; i < part->count; i++) {
+        size_t number = sizes[part->classes[i]], levels = data->levels;
+        if (number == SIZE_MAX) continue;
+        part->pictures[kept] = part->pictures[i];
+        if (levels) memmove(part->levels + kept * levels, part->levels + i * levels, levels * sizeof *part->levels);
+        part->classes[kept++] = (int32_t)number;
+    }
+    part->count = kept;
+    part->class_count = classes;
+    s = summarise(data);
+done:
+    free(sizes);
     return s;
 }
 
@@ -388,7 +467,7 @@ lk_status lk_train_data_open(lk_context *context, const char *path, const char *
     LK_TRY(folder ? lk_sources_add(list, root) : lk_sources_add_csv(list, root));
     LK_TRY(lk_fail_in(lk_levels_find(levels, folder, list, &t.source), "%s", path));
     LK_TRY(lk_fail_in(take_sources(context, &t, list, folder ? root : NULL), "%s", path));
-    LK_TRY(finish(&t, path));
+    LK_TRY(finish(context, &t, path));
     *out = t.data;
     t.data = NULL;
 done:

@@ -29,6 +29,7 @@ static json_t *describe_head(const lk_network *net)
     if (!head) return NULL;
     if (how->p_count > 1) json_object_set_new(head, "p_per_channel", json_true());
     if (how->pool == LK_HEAD_RMAC) json_object_set_new(head, "levels", json_integer(how->levels));
+    if (net->region) json_object_set_new(head, "whiten_regions", json_true());
     json_t *descriptors = cgd ? json_array() : NULL;
     for (size_t k = 0; k < how->branch_count; k++)
         json_array_append_new(descriptors, json_pack("{s:s, s:I}", "pool", lk_cgd_names[how->branches[k].kind], "dim",
@@ -101,7 +102,7 @@ static lk_status halve(lk_safetensor *t, uint16_t **owned)
 
 static lk_status write_weights(const char *directory, const lk_network *net, bool half)
 {
-    size_t n = 0, most = net->tensor_count + 4;
+    size_t n = 0, most = net->tensor_count + 6;
     float *weight = NULL, *bias = NULL;
     lk_safetensor *tensors = lk_alloc_zero(most, sizeof *tensors);
     uint16_t **halves = lk_alloc_zero(most, sizeof *halves);
@@ -118,6 +119,19 @@ static lk_status write_weights(const char *directory, const lk_network *net, boo
     if (net->pooling.p_count > 1)
         tensors[n++] = (lk_safetensor){
             .name = LK_HEAD_PREFIX "p", .dtype = LK_ST_F32, .rank = 1, .shape = {net->pooling.p_count}, .data = net->p};
+    if (net->region) {
+        size_t channels = net->map.channels;
+        tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "region.weight",
+                                       .dtype = LK_ST_F32,
+                                       .rank = 2,
+                                       .shape = {channels, channels},
+                                       .data = net->region};
+        tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "region.bias",
+                                       .dtype = LK_ST_F32,
+                                       .rank = 1,
+                                       .shape = {channels},
+                                       .data = net->region_bias};
+    }
     if (net->cgd)
         tensors[n++] = (lk_safetensor){.name = LK_HEAD_PREFIX "cgd.weight",
                                        .dtype = LK_ST_F32,

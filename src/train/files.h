@@ -24,6 +24,11 @@ lk_status lk_checkpoint_read(const char *directory, lk_network *net, lk_train_st
 /* config.json and model.safetensors: the head without what only training needs. */
 lk_status lk_train_export(const char *directory, const lk_network *net, bool half);
 
+/* Learns the whitening that is asked for, when the training is over, and puts it into the model; nothing is done where
+ * it is there already. */
+lk_status lk_train_whiten(lk_context *context, const lk_train_data *data, const lk_train_options *options,
+                          const char *directory);
+
 /* history.csv, one line an epoch. */
 lk_status lk_history_write(const char *directory, const lk_train_epoch *epochs, size_t count);
 /* The first `count` lines of it; fewer when the file has fewer. */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char heading[] = "epoch,loss,rate,seconds,images_per_second,mAP,recall@1,recall@10,nDCG@10,best\n";
+static const char heading[] = "epoch,loss,rate,seconds,images_per_second,mAP,hit@1,hit@10,nDCG@10,best\n";
 
 lk_status lk_history_write(const char *directory, const lk_train_epoch *epochs, size_t count)
 {

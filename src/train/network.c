@@ -70,6 +70,16 @@ static lk_status start_pooling(lk_network *net, const lk_head_options *head, uin
         for (size_t i = 0; i < how->p_count; i++) net->p[i] = p;
         how->p = net->p;
     }
+    if (head->pool == LK_HEAD_RMAC && head->whiten_regions) {
+        LK_TRY(lk_net_add(net, LK_HEAD_PREFIX, "region.weight", 2, channels, channels, &net->region,
+                          &net->region_gradient));
+        net->tensors[net->tensor_count - 1].parted = true;
+        LK_TRY(lk_net_add(net, LK_HEAD_PREFIX, "region.bias", 1, channels, 1, &net->region_bias,
+                          &net->region_bias_gradient));
+        net->tensors[net->tensor_count - 1].parted = true;
+        for (size_t c = 0; c < channels; c++) net->region[c * channels + c] = 1;
+        how->whitening = (lk_whitening){net->region, net->region_bias, channels};
+    }
     if (head->pool != LK_HEAD_CGD) goto done;
     size_t dim = head->dim ? head->dim : channels;
     bool all = true;
@@ -116,6 +126,10 @@ static lk_status take_head(lk_network *net, const char *directory, bool keep_p)
                head.pooling.branches[k].out == net->pooling.branches[k].out;
     for (size_t k = 0; same && !keep_p && k < net->pooling.branch_count; k++)
         net->pooling.branches[k].p = head.pooling.branches[k].p;
+    if (same && net->region && head.region_weight) {
+        memcpy(net->region, head.region_weight, net->map.channels * net->map.channels * sizeof(float));
+        memcpy(net->region_bias, head.region_bias, net->map.channels * sizeof(float));
+    }
     if (same && net->cgd) memcpy(net->cgd, head.cgd, head.width * net->map.channels * sizeof(float));
     if (head.weight && b->weight && head.dim == b->dim && head.width == b->width) {
         memcpy(b->weight, head.weight, b->dim * b->width * sizeof(float));
@@ -166,8 +180,9 @@ static lk_status make_room(lk_network *net)
     net->features = lk_alloc_aligned(map, sizeof(float));
     net->g_features = lk_alloc_zero(map, sizeof(float));
     net->spare_p = lk_alloc(net->pooling.p_count, sizeof(float));
-    net->spare_cgd = lk_alloc(net->cgd ? net->main.width * net->map.channels : 1, sizeof(float));
-    bool ok = net->features && net->g_features && net->spare_p && net->spare_cgd;
+    size_t pool = net->cgd ? net->main.width : net->region ? net->map.channels + 1 : 0;
+    net->spare_pool = lk_alloc(pool * net->map.channels + 1, sizeof(float));
+    bool ok = net->features && net->g_features && net->spare_p && net->spare_pool;
     if (net->drop.loss) {
         net->dropped = lk_alloc_zero(map, sizeof(float));
         net->g_dropped = lk_alloc_zero(map, sizeof(float));
@@ -194,7 +209,8 @@ static lk_status lay_out_places(lk_network *net)
     return LK_OK;
 }
 
-static lk_status open_head(lk_network *net, const lk_train_options *options, const lk_loss_options *loss)
+static lk_status open_head(lk_network *net, const lk_train_options *options, const lk_loss_options *loss,
+                           size_t classes)
 {
     const lk_head_options *head = &options->head;
     lk_status s;
@@ -203,6 +219,7 @@ static lk_status open_head(lk_network *net, const lk_train_options *options, con
     net->dim = head->pool == LK_HEAD_CGD ? width : head->dim ? head->dim : width;
     LK_TRY(lk_branch_open(net, &net->main, LK_HEAD_PREFIX, width, head->pool == LK_HEAD_CGD ? 0 : head->dim, head->neck,
                           loss, options->seed));
+    if (options->auxiliary.weight > 0) LK_TRY(lk_auxiliary_open(net, &options->auxiliary, classes, options->seed));
     net->drop_share = head->drop_block;
     if (net->drop_share > 0) {
         LK_TRY(lay_out_places(net));
@@ -213,7 +230,8 @@ done:
     return s;
 }
 
-lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, int threads, lk_network *net)
+lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, size_t classes, int threads,
+                          lk_network *net)
 {
     lk_status s;
     size_t processes = (size_t)lk_processes_count(options->processes);
@@ -232,7 +250,7 @@ lk_status lk_network_open(const lk_train_options *options, const lk_loss_options
                                      .together = processes > 1 ? &net->together : NULL};
     LK_TRY(lk_graph_compile_training(lk_model_graph(net->model), &how, &net->training));
     LK_TRY(backbone_tensors(net, options->freeze));
-    LK_TRY(open_head(net, options, loss));
+    LK_TRY(open_head(net, options, loss, classes));
     if (options->backbone && is_model(options->backbone))
         LK_TRY(take_head(net, options->backbone, options->head.p > 0));
     s = make_room(net);
@@ -280,11 +298,25 @@ lk_status lk_network_add_optimiser(lk_network *net, const lk_train_options *opti
 
 void lk_network_free(lk_network *net)
 {
-    float *all[] = {net->p,       net->p_gradient, net->cgd,  net->cgd_gradient, net->features, net->g_features,
-                    net->dropped, net->g_dropped,  net->mask, net->spare_p,      net->spare_cgd};
+    float *all[] = {net->p,
+                    net->p_gradient,
+                    net->cgd,
+                    net->cgd_gradient,
+                    net->features,
+                    net->g_features,
+                    net->dropped,
+                    net->g_dropped,
+                    net->mask,
+                    net->spare_p,
+                    net->spare_pool,
+                    net->region,
+                    net->region_gradient,
+                    net->region_bias,
+                    net->region_bias_gradient};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     lk_branch_free(&net->main);
     lk_branch_free(&net->drop);
+    lk_auxiliary_free(&net->auxiliary);
     lk_optimiser_free(net->optimiser);
     lk_training_free(net->training);
     lk_model_free(net->model);
@@ -357,15 +389,21 @@ static lk_status pool_backward(lk_network *net)
 {
     const lk_net_branch *b = &net->main;
     float *weights[LK_CGD_KINDS] = {NULL};
-    size_t at = own_rows(net, b->width), row = 0;
+    size_t at = own_rows(net, b->width), row = 0, channels = net->map.channels;
     for (size_t k = 0; k < net->pooling.branch_count; row += net->pooling.branches[k++].out)
-        weights[k] = net->spare_cgd + row * net->map.channels;
-    lk_status s =
-        lk_head_pool_backward(&net->pooling, &net->map, net->batch, net->features, b->pooled + at, b->g_pooled + at,
-                              net->g_features, net->learns_p ? net->spare_p : NULL, net->cgd ? weights : NULL);
+        weights[k] = net->spare_pool + row * channels;
+    if (net->region) {
+        weights[0] = net->spare_pool;
+        weights[1] = net->spare_pool + channels * channels;
+    }
+    lk_status s = lk_head_pool_backward(&net->pooling, &net->map, net->batch, net->features, b->pooled + at,
+                                        b->g_pooled + at, net->g_features, net->learns_p ? net->spare_p : NULL,
+                                        net->cgd || net->region ? weights : NULL);
     if (s != LK_OK) return s;
     if (net->learns_p) add_to(net->p_gradient, net->spare_p, net->pooling.p_count);
-    if (net->cgd) add_to(net->cgd_gradient, net->spare_cgd, b->width * net->map.channels);
+    if (net->cgd) add_to(net->cgd_gradient, net->spare_pool, b->width * channels);
+    if (net->region) add_to(net->region_gradient, weights[0], channels * channels);
+    if (net->region) add_to(net->region_bias_gradient, weights[1], channels);
     return LK_OK;
 }
 
@@ -391,6 +429,7 @@ lk_status lk_network_backward(lk_network *net, const lk_net_lesson *lesson, doub
     LK_TRY(lk_branch_backward(&net->main, net->total, lesson, value));
     LK_TRY(pool_backward(net));
     if (net->drop.loss) LK_TRY(backward_drop(net, lesson, value));
+    if (net->auxiliary.weight) LK_TRY(lk_auxiliary_backward(net, lesson, value));
     s = lk_training_backward(net->training, (const float *const[]){net->g_features}, NULL);
 done:
     return s;
@@ -409,8 +448,11 @@ lk_status lk_network_step(lk_network *net, double rate)
     lk_training_zero_gradients(net->training);
     if (net->learns_p) memset(net->p_gradient, 0, net->pooling.p_count * sizeof(float));
     if (net->cgd) memset(net->cgd_gradient, 0, net->main.width * net->map.channels * sizeof(float));
+    if (net->region) memset(net->region_gradient, 0, net->map.channels * net->map.channels * sizeof(float));
+    if (net->region) memset(net->region_bias_gradient, 0, net->map.channels * sizeof(float));
     lk_branch_clear(&net->main);
     lk_branch_clear(&net->drop);
+    lk_auxiliary_clear(net);
     return s;
 }
 

@@ -36,6 +36,16 @@ typedef struct lk_net_branch {
     float *spare; /* as large as the largest gradient */
 } lk_net_branch;
 
+/* The classifier beside CGD; weight NULL = none. */
+typedef struct lk_net_auxiliary {
+    lk_auxiliary_options options;
+    size_t classes;
+    lk_head_pooling pooling; /* of the first descriptor */
+    float p;
+    float *weight, *weight_gradient, *bias, *bias_gradient;            /* [classes][channels], [classes] */
+    float *pooled, *g_pooled, *logits, *g_logits, *g_features, *spare; /* of this process' pictures */
+} lk_net_auxiliary;
+
 typedef struct lk_network {
     lk_model *model;
     lk_model_info info;
@@ -53,19 +63,23 @@ typedef struct lk_network {
 
     lk_head_pooling pooling; /* shows p and cgd */
     bool learns_p;
-    float *p, *p_gradient;     /* [pooling.p_count] */
-    float *cgd, *cgd_gradient; /* [dim][channels], the descriptors' one after the other; NULL = none */
-    lk_net_branch main, drop;  /* drop: loss NULL = none */
+    float *p, *p_gradient;           /* [pooling.p_count] */
+    float *cgd, *cgd_gradient;       /* [dim][channels], the descriptors' one after the other; NULL = none */
+    float *region, *region_gradient; /* R-MAC's whitening [channels][channels], [channels]; NULL = none */
+    float *region_bias, *region_bias_gradient;
+    lk_net_branch main, drop; /* drop: loss NULL = none */
     float drop_share;
+    lk_net_auxiliary auxiliary;
 
     float *features, *g_features; /* [batch][...] of this process */
     float *dropped, *g_dropped, *mask;
-    float *spare_p, *spare_cgd;
+    float *spare_p, *spare_pool; /* of the exponents; of CGD's or R-MAC's weights */
 } lk_network;
 
-/* Builds everything and draws what is not loaded from options->seed. loss: with its classes filled in. options->batch:
- * of all processes. */
-lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, int threads, lk_network *out);
+/* Builds everything and draws what is not loaded from options->seed. loss: with its classes filled in; classes: of the
+ * training pictures. options->batch: of all processes. */
+lk_status lk_network_open(const lk_train_options *options, const lk_loss_options *loss, size_t classes, int threads,
+                          lk_network *out);
 /* The second half: the optimiser over all tensors that are not frozen. */
 lk_status lk_network_add_optimiser(lk_network *net, const lk_train_options *options);
 void lk_network_free(lk_network *net);
@@ -76,6 +90,7 @@ lk_status lk_network_forward(lk_network *net, bool train, uint64_t seed, const f
 /* What backward is told. */
 typedef struct lk_net_lesson {
     const lk_labels *labels; /* of the whole batch */
+    const int32_t *classes;  /* [total] 0 .. classes-1, for the classifier beside CGD alone */
     const lk_miner_options *miner;
     uint64_t seed; /* of the batch */
     float share;   /* of the gradients */
@@ -105,6 +120,15 @@ lk_status lk_branch_forward(lk_net_branch *branch, size_t n, bool train);
 /* Adds to the gradients of the branch and fills g_pooled. */
 lk_status lk_branch_backward(lk_net_branch *branch, size_t n, const lk_net_lesson *lesson, double *value);
 void lk_branch_clear(lk_net_branch *branch);
+
+/* ---- auxiliary.c ---- */
+
+/* After the pooling. classes: of the training pictures. */
+lk_status lk_auxiliary_open(lk_network *net, const lk_auxiliary_options *options, size_t classes, uint64_t seed);
+void lk_auxiliary_free(lk_net_auxiliary *auxiliary);
+/* Adds its loss to *value and its gradients to those of its weights and of the features. */
+lk_status lk_auxiliary_backward(lk_network *net, const lk_net_lesson *lesson, double *value);
+void lk_auxiliary_clear(lk_network *net);
 
 /* Side of the pictures it sees. */
 static inline uint32_t lk_network_side(const lk_network *net)

@@ -12,7 +12,7 @@
 enum {
     WIDTH = 560,
     HEIGHT = 220,
-    LEFT = 46,
+    LEFT = 56,
     BOTTOM = 24,
     THUMB = 96,
     MAP_SIDE = 420,
@@ -73,7 +73,9 @@ static void write_chart(FILE *out, const char *title, const lk_train_epoch *e, s
         most = fmax(most, first(&e[i]));
         if (second) most = fmax(most, second(&e[i]));
     }
-    fprintf(out, "<figure><figcaption>%s</figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\">", title, WIDTH, HEIGHT);
+    fprintf(out, "<figure><figcaption>%s<span style=\"color:#2a6fdb\">%s</span>", title, first_name);
+    if (second) fprintf(out, ", <span style=\"color:#c2410c\">%s</span>", second_name);
+    fprintf(out, "</figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\">", WIDTH, HEIGHT);
     for (int k = 0; k <= 4; k++) {
         double y = 8 + (HEIGHT - BOTTOM - 8.0) * (1 - k / 4.0);
         fprintf(out, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#8884\"/>", LEFT, WIDTH - 8, y, y);
@@ -82,11 +84,7 @@ static void write_chart(FILE *out, const char *title, const lk_train_epoch *e, s
     fprintf(out, "<text x=\"%d\" y=\"%d\">epoch 1</text>", LEFT, HEIGHT - 6);
     fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%zu</text>", WIDTH - 8, HEIGHT - 6, n);
     write_line(out, e, n, first, most, "#2a6fdb");
-    fprintf(out, "<text x=\"%d\" y=\"22\" fill=\"#2a6fdb\">%s</text>", LEFT + 8, first_name);
-    if (second) {
-        write_line(out, e, n, second, most, "#c2410c");
-        fprintf(out, "<text x=\"%d\" y=\"38\" fill=\"#c2410c\">%s</text>", LEFT + 8, second_name);
-    }
+    if (second) write_line(out, e, n, second, most, "#c2410c");
     fputs("</svg></figure>\n", out);
 }
 
@@ -226,13 +224,16 @@ static void write_page(FILE *out, const lk_network *net, const lk_train_data *da
           "img{background:#fff;max-width:96px;max-height:96px}</style>\n<h1>Training</h1><p>",
           out);
     write_escaped(out, reason);
-    fprintf(out,
-            "</p><p>%s at %u px, %zu pictures of %zu classes; %zu for validation; embeddings of %zu dimensions.</p>\n",
-            net->info.architecture, lk_network_side(net), data->training.count, data->training.class_count,
-            data->validation.count, net->dim);
-    write_chart(out, "Loss", epochs, count, loss_of, "loss", NULL, NULL);
-    if (v->n > 1) write_chart(out, "Validation", epochs, count, map_of, "mAP", hit_of, "recall@1");
-    write_chart(out, "Rate", epochs, count, rate_of, "rate", NULL, NULL);
+    fprintf(out, "</p><p>%s at %u px, %zu pictures", net->info.architecture, lk_network_side(net),
+            data->training.count);
+    if (data->multi)
+        fprintf(out, " with %zu different labels", data->info.labels.classes);
+    else if (data->labelled)
+        fprintf(out, " of %zu classes", data->training.class_count);
+    fprintf(out, "; %zu for validation; embeddings of %zu dimensions.</p>\n", data->validation.count, net->dim);
+    write_chart(out, "", epochs, count, loss_of, "Loss", NULL, NULL);
+    if (v->n > 1) write_chart(out, "Validation: ", epochs, count, map_of, "mAP", hit_of, "hit@1");
+    write_chart(out, "", epochs, count, rate_of, "Learning rate", NULL, NULL);
     write_map(out, v, net->dim);
     write_confusions(out, data, v);
     fputs("</html>\n", out);

@@ -11,7 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_EPOCHS = 30, DEFAULT_BATCH = 64, DEFAULT_DIM = 128, CONFUSABLE = 16, MOST_BATCH = 4096 };
+enum {
+    DEFAULT_EPOCHS = 30,
+    DEFAULT_BATCH = 64,
+    DEFAULT_DIM = 128,
+    CONFUSABLE = 16,
+    MOST_BATCH = 4096,
+    LEAST_BATCHES = 10
+};
 static const uint64_t DEFAULT_MEMORY = 1ull << 30;
 
 typedef struct run {
@@ -35,7 +42,7 @@ typedef struct run {
     uint32_t *rows;   /* [batches][drawn] of the epoch */
     uint32_t *placed; /* [batch] rows of one batch, both views */
     float *input[2];
-    int32_t *classes, *sets;
+    int32_t *classes, *sets, *finest; /* finest: for the classifier beside CGD */
     uint32_t *set_at;
     double started;
     lk_train_report *report;
@@ -65,6 +72,25 @@ static lk_status check_options(const lk_train_options *o)
     if ((unsigned)o->head.pool >= LK_HEAD_POOLS || o->head.levels > 8 || !(o->head.drop_block >= 0) ||
         o->head.drop_block >= 1)
         return lk_fail(LK_INVALID, "the pooling, the levels of R-MAC or the dropped share makes no sense");
+    if (o->whiten_dim > 8192 || (unsigned)o->whiten > LK_WHITEN_LEARNT || (o->whiten_dim && !o->whiten))
+        return lk_fail(LK_INVALID, "the whitening makes no sense");
+    if (!(o->auxiliary.weight >= 0 && o->auxiliary.temperature >= 0 && o->auxiliary.smoothing < 1))
+        return lk_fail(LK_INVALID, "the weight, temperature or smoothing of the classifier makes no sense");
+    if (o->auxiliary.weight > 0 && o->head.pool != LK_HEAD_CGD)
+        return lk_fail(LK_INVALID, "the classifier beside the descriptors belongs to the pooling cgd");
+    return LK_OK;
+}
+
+/* What asks for one class a picture. */
+static lk_status check_labels(const run *r)
+{
+    const lk_train_options *o = &r->options;
+    const lk_label_summary *l = &r->data->info.labels;
+    bool single = r->data->labelled && !r->data->multi;
+    if (o->auxiliary.weight > 0 && !single)
+        return lk_fail(LK_INVALID, "the classifier beside the descriptors wants one label a picture");
+    if (o->whiten == LK_WHITEN_LEARNT && (!single || l->singletons == l->classes))
+        return lk_fail(LK_INVALID, "a learnt whitening wants classes of two pictures: without them take pca");
     return LK_OK;
 }
 
@@ -84,7 +110,6 @@ static lk_status choose_pairs(run *r)
     const lk_train_options *o = &r->options;
     lk_advice *a = &r->advice;
     const lk_loss_traits *traits = lk_loss_traits_of(a->loss.kind);
-    if (!traits) return lk_fail(LK_INVALID, "no kind of loss has number %d", a->loss.kind);
     bool one_class = traits->weights || a->loss.beta_per_class || a->loss.memory > 0 || a->loss.kind == LK_LOSS_N_PAIRS;
     if (r->data->multi && one_class)
         return lk_fail(LK_INVALID,
@@ -102,6 +127,20 @@ static lk_status choose_pairs(run *r)
     return LK_OK;
 }
 
+/* A loss with class weights learns each from the pictures of its own class alone. */
+static void warn_of_few(run *r)
+{
+    const lk_label_summary *l = &r->data->info.labels;
+    size_t said = strlen(r->report->reason);
+    if (!lk_loss_traits_of(r->advice.loss.kind)->weights || !l->labelled || !lk_few_per_class(l)) return;
+    snprintf(r->report->reason + said, sizeof r->report->reason - said,
+             " It learns a weight vector for each of %zu classes, which have %.1f pictures on average (%zu have one): "
+             "too few to learn them from in a few epochs. Losses of pairs (supcon, multi-similarity, n-tuple) learn "
+             "from such classes; else leave small ones out (--least-per-class 4) and lower the scale and the margin "
+             "(--loss arcface:scale=16,margin=0.2).",
+             l->classes, (double)l->pictures / (double)l->classes, l->singletons);
+}
+
 /* Loss, miner, sampler: the advice, with what was given in its place. */
 static lk_status choose(run *r)
 {
@@ -109,6 +148,8 @@ static lk_status choose(run *r)
     lk_status s = lk_advise(&r->data->info.labels, o->batch, &r->advice);
     if (s != LK_OK) return s;
     lk_advice *a = &r->advice;
+    if (o->loss_given && !lk_loss_traits_of(o->loss.kind))
+        return lk_fail(LK_INVALID, "no kind of loss has number %d", o->loss.kind);
     snprintf(r->report->reason, sizeof r->report->reason, "%s", a->reason);
     if (o->loss_given) {
         bool unlabelled = a->two_views;
@@ -116,6 +157,7 @@ static lk_status choose(run *r)
         a->miner = LK_MINER_ALL;
         if (unlabelled && r->data->info.labels.labelled) a->two_views = false;
         snprintf(r->report->reason, sizeof r->report->reason, "The loss %s was asked for.", lk_loss_name(a->loss.kind));
+        warn_of_few(r);
         /* Pairs within a batch need classes that come several at a time. */
         bool pairs = a->loss.kind < LK_LOSS_NORMALISED_SOFTMAX || a->loss.kind > LK_LOSS_PROXY_ANCHOR;
         if (pairs && !r->data->multi && !a->two_views) a->sampler = LK_SAMPLER_PK;
@@ -168,10 +210,13 @@ static size_t confusable_count(const run *r)
 static lk_status make_sampler(run *r, const uint32_t *confusable)
 {
     const lk_train_part *part = &r->data->training;
+    /* Of few pictures an epoch takes several passes: the running statistics of norms need the steps. */
+    size_t batches = r->options.batches;
+    if (!batches && part->count / r->drawn < LEAST_BATCHES) batches = LEAST_BATCHES;
     const lk_sampler_options options = {.kind = r->advice.two_views ? LK_SAMPLER_PLAIN : r->advice.sampler,
                                         .batch = r->drawn,
                                         .per_class = r->advice.per_class,
-                                        .batches = r->options.batches,
+                                        .batches = batches,
                                         .confusable = confusable,
                                         .confusable_count = confusable ? confusable_count(r) : 0,
                                         .seed = r->options.seed};
@@ -194,7 +239,7 @@ static void print_loss(FILE *out, const lk_loss_options *l, const lk_miner_optio
             m->nonzero_cutoff);
 }
 
-/* What must not change between a run and its resumption, nor between processes. */
+/* What must not change between a run and its resumption, nor between processes. Epochs may be added. */
 static lk_status fingerprint(run *r)
 {
     const lk_train_options *o = &r->options;
@@ -206,9 +251,11 @@ static lk_status fingerprint(run *r)
     fprintf(out, "%s %d %a %d %d %u %d%d%d %zu %d %a ", o->backbone ? o->backbone : "", (int)h->pool, (double)h->p,
             (int)h->fixed_p, (int)h->p_per_channel, h->levels, h->descriptors[0], h->descriptors[1], h->descriptors[2],
             h->dim, (int)h->neck, (double)h->drop_block);
+    fprintf(out, "%d %a %a %a ", (int)h->whiten_regions, o->auxiliary.weight, o->auxiliary.temperature,
+            o->auxiliary.smoothing);
     print_loss(out, &r->advice.loss, &o->miner);
-    fprintf(out, "%d %zu %u %d %d %u %zu %zu %u %d ", (int)r->advice.sampler, r->advice.per_class,
-            lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->epochs, o->batch, o->batches, o->accumulate,
+    fprintf(out, "%d %zu %u %d %d %zu %zu %u %d ", (int)r->advice.sampler, r->advice.per_class,
+            lk_network_side(&r->net), (int)o->frame, (int)o->augment, o->batch, o->batches, o->accumulate,
             (int)o->bf16);
     fprintf(out, "%d %a %a %d %a %a %a %a ", (int)o->optimiser.kind, o->optimiser.rate, o->optimiser.momentum,
             (int)o->optimiser.nesterov, o->optimiser.beta1, o->optimiser.beta2, o->optimiser.eps,
@@ -263,11 +310,13 @@ static lk_status make_room(run *r)
     r->rows = lk_alloc(r->batches * r->drawn, sizeof *r->rows);
     r->placed = lk_alloc(batch, sizeof *r->placed);
     r->classes = lk_alloc(batch, (levels ? levels : 1) * sizeof *r->classes);
+    r->finest = r->options.auxiliary.weight > 0 ? lk_alloc(batch, sizeof *r->finest) : NULL;
     r->set_at = lk_alloc(batch + 1, sizeof *r->set_at);
     r->sets = lk_alloc(batch * most + 1, sizeof *r->sets);
     r->history = lk_alloc_zero(r->options.epochs, sizeof *r->history);
     for (int i = 0; i < 2; i++) r->input[i] = lk_alloc_aligned(r->own * 3 * side * side, sizeof(float));
     bool ok = r->rows && r->placed && r->classes && r->set_at && r->sets && r->history && r->input[0] && r->input[1];
+    ok = ok && (r->finest || !(r->options.auxiliary.weight > 0));
     return ok ? LK_OK : lk_fail_memory("batches");
 }
 
@@ -291,6 +340,10 @@ static void fill_defaults(lk_train_options *o)
     if (o->batch == 0) o->batch = DEFAULT_BATCH;
     if (o->accumulate == 0) o->accumulate = 1;
     if (o->layer_decay == 0) o->layer_decay = 1;
+    if (o->auxiliary.temperature == 0) o->auxiliary.temperature = 0.5;
+    o->auxiliary.smoothing = o->auxiliary.smoothing < 0    ? 0
+                             : o->auxiliary.smoothing == 0 ? 0.1
+                                                           : o->auxiliary.smoothing;
     if (o->optimiser.rate == 0) o->optimiser.rate = default_rate(o->optimiser.kind);
 }
 
@@ -304,10 +357,14 @@ static lk_status open_own(run *r)
 {
     lk_status s;
     fill_defaults(&r->options);
+    LK_TRY(check_labels(r));
     LK_TRY(choose(r));
     LK_TRY(fit_batch(r));
     if (writes(r)) lk_log(r->context, LK_LOG_INFO, "%s", r->report->reason);
-    LK_TRY(lk_network_open(&r->options, &r->advice.loss, lk_context_threads(r->context), &r->net));
+    LK_TRY(lk_network_open(&r->options, &r->advice.loss, r->data->training.class_count, lk_context_threads(r->context),
+                           &r->net));
+    if (r->options.whiten_dim > r->net.dim)
+        LK_TRY(lk_fail(LK_INVALID, "a whitening keeps at most the %zu dimensions there are", r->net.dim));
     set_frame(r);
     LK_TRY(lk_network_add_optimiser(&r->net, &r->options));
     LK_TRY(open_pictures(r));
@@ -333,12 +390,39 @@ done:
 /* All processes must be about to do the same. */
 static lk_status compare_processes(const run *r)
 {
-    char first[sizeof r->fingerprint];
-    memcpy(first, r->fingerprint, sizeof first);
+    char own[64] = "", first[64];
+    snprintf(own, sizeof own, "%s %u", r->fingerprint, r->options.epochs);
+    memcpy(first, own, sizeof first);
     lk_status s = lk_processes_share(r->options.processes, first, sizeof first);
-    if (s == LK_OK && strcmp(first, r->fingerprint) != 0)
+    if (s == LK_OK && strcmp(first, own) != 0)
         s = lk_fail(LK_CONFLICT, "it has other options or other pictures than the first process");
     return s;
+}
+
+static bool holds(const char *directory, const char *name)
+{
+    char *path = lk_path_join(directory, name);
+    bool yes = path && lk_path_exists(path);
+    free(path);
+    return yes;
+}
+
+/* A model is hours of work: it gives way only where that is asked for. */
+static lk_status look_before_writing(const run *r)
+{
+    bool model = holds(r->directory, "model.safetensors") || holds(r->directory, "config.json");
+    bool checkpoint = holds(r->directory, "checkpoint/last.safetensors");
+    if (r->options.overwrite || (!model && !checkpoint) || (r->options.resume && checkpoint)) return LK_OK;
+    if (r->options.resume)
+        return lk_fail(
+            LK_CONFLICT,
+            "%s: holds a model, but no checkpoint to go on from: give --overwrite to train anew in its place, "
+            "or another directory (--backbone starts from its weights)",
+            r->directory);
+    return lk_fail(LK_CONFLICT,
+                   "%s: holds %s: give --resume to go on with it, --overwrite to train anew in its place, or another "
+                   "directory",
+                   r->directory, model ? "a trained model" : "a training that was stopped in its first epoch");
 }
 
 static lk_status open_run(run *r)
@@ -346,16 +430,22 @@ static lk_status open_run(run *r)
     lk_processes *all = r->options.processes;
     bool there = false;
     lk_status s;
+    LK_TRY(lk_processes_agree(all, writes(r) ? look_before_writing(r) : LK_OK));
     LK_TRY(lk_processes_agree(all, open_own(r)));
     LK_TRY(lk_processes_agree(all, compare_processes(r)));
     if (writes(r)) s = lk_make_dirs(r->directory);
     if (s == LK_OK && writes(r) && r->options.resume)
         s = lk_checkpoint_read(r->directory, &r->net, &r->state, r->fingerprint, &there);
+    if (s == LK_OK && there && r->state.epoch > r->options.epochs)
+        s = lk_fail(LK_CONFLICT, "%s: has had %u epochs already: give --epochs %u to leave it so, or more to go on",
+                    r->directory, r->state.epoch, r->state.epoch);
     if (s == LK_OK && there) s = lk_history_read(r->directory, r->history, r->state.epoch);
     LK_TRY(lk_processes_agree(all, s));
     LK_TRY(lk_processes_share(all, &r->state, sizeof r->state));
     LK_TRY(lk_network_share(&r->net));
-    if (there)
+    if (there && r->state.epoch == r->options.epochs)
+        lk_log(r->context, LK_LOG_INFO, "all %u epochs are done; a larger --epochs goes on", r->state.epoch);
+    else if (there)
         lk_log(r->context, LK_LOG_INFO, "going on from epoch %u, batch %llu", r->state.epoch + 1,
                (unsigned long long)r->state.batch);
 done:
@@ -371,6 +461,7 @@ static void close_run(run *r)
     free(r->rows);
     free(r->placed);
     free(r->classes);
+    free(r->finest);
     free(r->set_at);
     free(r->sets);
     free(r->history);
@@ -418,6 +509,15 @@ static lk_labels labels_of(run *r, size_t batch)
     return (lk_labels){.kind = LK_LABELS_SINGLE, .classes = r->classes};
 }
 
+/* Classes of a batch for the classifier beside CGD; NULL without it. */
+static const int32_t *finest_of(run *r, size_t batch)
+{
+    if (!r->finest) return NULL;
+    for (size_t i = 0; i < r->options.batch; i++)
+        r->finest[i] = r->data->training.classes[r->rows[batch * r->drawn + i % r->drawn]]; /* both views */
+    return r->finest;
+}
+
 /* What a batch weighs in its step: the last step of an epoch may have fewer batches than the others. */
 static float share_of(const run *r, size_t batch)
 {
@@ -430,6 +530,7 @@ static lk_status train_batch(run *r, size_t batch)
     const lk_train_options *o = &r->options;
     const lk_labels labels = labels_of(r, batch);
     const lk_net_lesson lesson = {.labels = &labels,
+                                  .classes = finest_of(r, batch),
                                   .miner = &o->miner,
                                   .seed = o->seed ^ (r->state.epoch * r->batches + batch + 1) * 0x9e3779b97f4a7c15u,
                                   .share = share_of(r, batch)};
@@ -581,7 +682,10 @@ static lk_status write_history(const run *r)
 
 static lk_status finish_epoch(run *r, lk_train_epoch *epoch, lk_train_epoch_fn fn, void *user)
 {
-    lk_status s = judge_epoch(r, epoch);
+    lk_status s;
+    /* From the first model on there is a checkpoint beside it, wherever the run is killed. */
+    if (r->state.best_epoch == 0) LK_TRY(checkpoint(r));
+    s = judge_epoch(r, epoch);
     /* A resumed run has no batch of this epoch left to do and validates at once. */
     if (s == LK_CANCELLED && checkpoint(r) == LK_OK)
         s = lk_fail(LK_CANCELLED, "stopped while validating epoch %u; the same command with --resume goes on",
@@ -622,6 +726,15 @@ done:
     return s;
 }
 
+/* What was written before the disk was full, or a file lost, is not lost. */
+static lk_status say_what_is_left(const run *r, lk_status s)
+{
+    char why[LK_ERROR_SIZE];
+    if (s != LK_IO || r->options.resume || !holds(r->directory, "checkpoint/last.safetensors")) return s;
+    snprintf(why, sizeof why, "%s", lk_error_message());
+    return lk_fail(s, "%s; --resume goes on from the last checkpoint", why);
+}
+
 lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_train_options *options,
                    const char *directory, lk_train_epoch_fn epoch, void *user, lk_train_report *report)
 {
@@ -636,6 +749,11 @@ lk_status lk_train(lk_context *context, const lk_train_data *data, const lk_trai
     lk_status s = lk_processes_same(r.options.processes, check_options(&r.options));
     if (s == LK_OK) s = open_run(&r);
     if (s == LK_OK) s = all_epochs(&r, epoch, user);
+    if (s == LK_OK && r.options.whiten) {
+        if (writes(&r)) s = lk_train_whiten(context, data, &r.options, directory);
+        s = lk_processes_agree(r.options.processes, s);
+    }
+    s = say_what_is_left(&r, s);
     if (r.pictures) r.report->unreadable = lk_pictures_unreadable(r.pictures);
     r.report->epochs = r.state.epoch;
     r.report->best_epoch = r.state.best_epoch;

@@ -70,7 +70,8 @@ class Processes(Case):
         for name, options in {
             "softmax": ["--loss", "arcface", "--sampler", "plain"],
             "memory": ["--loss", "contrastive:memory=32", "--accumulate", "2", "--ema", "0.9"],
-            "heads": ["--loss", "supcon", "--pool", "cgd", "--dropblock", "0.3"],
+            "heads": ["--loss", "supcon", "--pool", "cgd", "--auxiliary", "1", "--dropblock", "0.3"],
+            "regions": ["--loss", "supcon", "--pool", "rmac:2,whiten"],
         }.items():
             for steps, tolerance in (1, 1e-5), (2, 3e-4):
                 with self.subTest(name, steps=steps):

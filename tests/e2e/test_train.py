@@ -16,7 +16,7 @@ class Train(Case):
         backbone = self.folder / "backbone.json"
         backbone.write_text(json.dumps(BACKBONE))
         return run("train", source, "--backbone", backbone, "--size", "32", "--dim", "16", "--epochs", "1", "--batches", "2",
-                   "--into", self.folder / "model", *options, status=status)
+                   "--into", self.folder / "model", "--overwrite", *options, status=status)
 
     def test_twenty_classes_in_folders_without_any_option(self):
         for c in range(20):
@@ -62,6 +62,52 @@ class Train(Case):
         self.assertIn("Lower --rate", done.stderr)
         self.assertEqual({p: p.read_bytes() for p in before}, before)
 
+    def test_a_model_is_not_replaced_unasked(self):
+        csv = logos(self.folder / "data")
+        self.small(csv)
+        model = self.folder / "model"
+        before = {p: p.read_bytes() for p in model.rglob("*") if p.is_file()}
+        options = ["train", csv, "--backbone", self.folder / "backbone.json", "--size", "32", "--dim", "16", "--batches", "2", "--into", model]
+        refused = run(*options, "--epochs", "1", status=1).stderr
+        for word in (str(model), "--resume", "--overwrite"):
+            self.assertIn(word, refused)
+        self.assertIn("give one", run(*options, "--resume", "--overwrite", status=2).stderr)
+        done = run(*options, "--epochs", "1", "--resume")
+        self.assertIn("all 1 epochs are done", done.stderr)
+        for path in ("model.safetensors", "config.json", "history.csv"):
+            self.assertEqual((model / path).read_bytes(), before[model / path])
+        run(*options, "--epochs", "2", "--resume")
+        self.assertEqual(len((model / "history.csv").read_text().splitlines()), 3)
+        (model / "checkpoint" / "last.safetensors").unlink()
+        self.assertIn("no checkpoint", run(*options, "--resume", status=1).stderr)
+
+    def test_validation_of_one_class_is_left_out_with_a_reason(self):
+        csv = logos(self.folder / "data")
+        rows = [r.split(",") for r in csv.read_text().splitlines()]
+        label = rows[0].index("label")
+        split = ["validation" if r[label] == "ring" else "train" for r in rows[1:]]
+        csv.write_text("\n".join(",".join(r + [s]) for r, s in zip(rows, ["split", *split])) + "\n")
+        done = self.small(csv)
+        self.assertIn("one class alone", done.stderr)
+        self.assertIn("none to validate with", done.stdout)
+        self.assertNotIn("mAP 1", done.stdout)
+
+    def test_a_whitened_model_is_indexed_and_searched(self):
+        csv = logos(self.folder / "data")
+        for options, dim in ((["--whiten", "pca:5"], 5), (["--whiten", "learnt", "--pool", "rmac:2,whiten"], 16),
+                             (["--pool", "cgd", "--auxiliary", "1:temperature=0.5,smoothing=0.1", "--whiten", "pca:7"], 7)):
+            with self.subTest(" ".join(options)):
+                self.small(csv, *options)
+                collection = self.folder / f"{'-'.join(options).replace(':', '')}.lk"
+                run("index", csv, "--model", self.folder / "model", "--into", collection, "-q")
+                self.assertIn(f"{dim} dimensions", run("info", collection).stdout)
+
+    def test_class_weights_of_few_pictures_are_advised_against(self):
+        csv = logos(self.folder / "data")
+        done = self.small(csv, "--loss", "arcface")
+        self.assertIn("--least-per-class", done.stderr)
+        self.assertIn("at least two are needed", self.small(csv, "--loss", "arcface", "--least-per-class", "1000", status=1).stderr)
+
     def test_every_way_of_typing_a_loss_a_miner_and_a_head(self):
         csv = logos(self.folder / "data")
         for options in (["--loss", "triplet:margin=0.2,form=smooth,distance=squared-l2", "--miner", "semi-hard:margin=0.1"],
@@ -76,6 +122,8 @@ class Train(Case):
         for options, why in ((["--loss", "triplet:edge=1"], "there is no edge; there are margin"),
                              (["--loss", "triplet:form=flat"], "hinge, smooth, soft-margin"),
                              (["--loss", "triplet:margin"], "KEY=VALUE"), (["--loss", "tripled"], "no loss is named"),
+                             (["--pool", "rmac:3,flat"], "only whiten can"), (["--whiten", "zca"], "pca"),
+                             (["--auxiliary", "1:edge=2"], "there are temperature, smoothing"),
                              (["--pool", "cgd:avg+sum"], "avg, max, gem"), (["--pool", "avg:3"], "nothing after a colon"),
                              (["--pairs", "0.2,0.5"], "less alike"), (["--miner", "semi-hard:margin=x"], "a number")):
             with self.subTest(" ".join(options)):

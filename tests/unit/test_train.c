@@ -257,8 +257,9 @@ static void full_disk_is_said_and_leaves_no_half_model(void **state)
     lk_status s = train(csv, &o, in(*state, "model"), NULL, NULL);
     setrlimit(RLIMIT_FSIZE, &old);
     assert_int_equal(s, LK_IO);
-    assert_non_null(strstr(lk_error_message(), "model.safetensors"));
+    assert_non_null(strstr(lk_error_message(), "last.safetensors"));
     assert_false(lk_path_exists(in(*state, "model/model.safetensors")));
+    assert_false(lk_path_exists(in(*state, "model/config.json")));
 }
 
 /* From the end of the first epoch on no file can grow beyond what fits into a sector or two. */
@@ -277,7 +278,6 @@ static void full_disk_leaves_the_last_checkpoint_to_go_on_from(void **state)
     struct rlimit old;
     o.epochs = 3;
     o.checkpoint_every = 2; /* the first thing that is written after the first epoch */
-    o.resume = true;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
@@ -286,6 +286,8 @@ static void full_disk_leaves_the_last_checkpoint_to_go_on_from(void **state)
     setrlimit(RLIMIT_FSIZE, &old);
     assert_int_equal(s, LK_IO);
     assert_non_null(strstr(lk_error_message(), "last.safetensors"));
+    assert_non_null(strstr(lk_error_message(), "--resume goes on"));
+    o.resume = true;
     lk_train_data_free(data);
     lk_context_free(context);
     char full[512], whole[512];
@@ -351,9 +353,147 @@ static void other_options_cannot_resume(void **state)
     lk_train_options o = small_options(*state);
     o.epochs = 1;
     assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_OK);
-    o.epochs = 2;
+    o.optimiser.rate *= 2;
+    o.overwrite = false;
     o.resume = true;
     assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_CONFLICT);
+    assert_non_null(strstr(lk_error_message(), "other options"));
+}
+
+static void finished_run_can_be_given_more_epochs_but_not_fewer(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    lk_train_report report;
+    o.overwrite = false;
+    o.resume = true;
+    o.epochs = 2;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, &report), LK_OK);
+    uint64_t steps = report.steps;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, &report), LK_OK);
+    assert_int_equal(report.steps, steps); /* nothing was left to do */
+    o.epochs = 3;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, &report), LK_OK);
+    assert_int_equal(report.epochs, 3);
+    assert_int_equal(report.steps, steps / 2 * 3);
+    o.epochs = 2;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_CONFLICT);
+    assert_non_null(strstr(lk_error_message(), "3 epochs already"));
+}
+
+/* Neither a finished model nor what a stopped run left is replaced by a run that was not told to. */
+static void model_that_is_there_is_not_replaced_unasked(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    char model[512], checkpoint[600];
+    snprintf(model, sizeof model, "%s/model", (char *)*state);
+    snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint/last.safetensors", model);
+    o.overwrite = false;
+    o.epochs = 1;
+    assert_int_equal(train(csv, &o, model, NULL, NULL), LK_OK);
+    assert_int_equal(train(csv, &o, model, NULL, NULL), LK_CONFLICT);
+    assert_non_null(strstr(lk_error_message(), model));
+    assert_non_null(strstr(lk_error_message(), "--resume"));
+    assert_non_null(strstr(lk_error_message(), "--overwrite"));
+    o.resume = true;
+    assert_int_equal(remove(checkpoint), 0); /* a model from elsewhere has none */
+    assert_int_equal(train(csv, &o, model, NULL, NULL), LK_CONFLICT);
+    assert_non_null(strstr(lk_error_message(), "no checkpoint"));
+    o.resume = false;
+    o.overwrite = true;
+    assert_int_equal(train(csv, &o, model, NULL, NULL), LK_OK);
+    o.overwrite = false;
+    assert_int_equal(remove(in(model, "model.safetensors")), 0);
+    assert_int_equal(remove(in(model, "config.json")), 0);
+    assert_int_equal(train(csv, &o, model, NULL, NULL), LK_CONFLICT);
+    assert_non_null(strstr(lk_error_message(), "stopped in its first epoch"));
+}
+
+/* Classes with so many pictures each, without a split: what is held out. */
+static lk_train_data_info held_out_of(const char *folder, const char *sizes)
+{
+    FILE *out = fopen(in(folder, "sizes.csv"), "w");
+    fputs("path,label\n", out);
+    for (int c = 0; sizes[c]; c++)
+        for (int i = 0; i < sizes[c] - '0'; i++) fprintf(out, "%d-%d.png,bar%d\n", c, i, c);
+    fclose(out);
+    lk_train_data *data;
+    if (lk_train_data_open(NULL, in(folder, "sizes.csv"), NULL, &data) != LK_OK) fail_msg("%s", lk_error_message());
+    lk_train_data_info info = lk_train_data_info_of(data);
+    lk_train_data_free(data);
+    return info;
+}
+
+static void validation_has_two_classes_or_there_is_none(void **state)
+{
+    make_data(*state, "");
+    static const struct {
+        const char *sizes;
+        size_t validation, held_out;
+    } cases[] = {
+        {"22222", 4, 2}, /* a fifth of five classes would be one */
+        {"66", 4, 0},    /* two pictures of each */
+        {"64", 4, 0},    /* six and three would leave one class */
+        {"93", 0, 0},    {"811111", 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lk_train_data_info info = held_out_of(*state, cases[i].sizes);
+        if (info.validation != cases[i].validation || info.held_out != cases[i].held_out)
+            fail_msg("%s: %zu pictures validate, of %zu other classes", cases[i].sizes, info.validation, info.held_out);
+    }
+}
+
+static void small_classes_are_left_out_on_request(void **state)
+{
+    const char *csv = make_data(*state, "0-8.png,pair,train\n0-9.png,pair,train\n0-10.png,alone,train\n");
+    lk_train_data *data;
+    assert_int_equal(lk_train_data_open(NULL, csv, NULL, &data), LK_OK);
+    assert_int_equal(lk_train_data_thin(data, 2), LK_OK);
+    assert_int_equal(lk_train_data_info_of(data).classes, CLASSES + 1);
+    assert_int_equal(lk_train_data_thin(data, 3), LK_OK);
+    lk_train_data_info info = lk_train_data_info_of(data);
+    assert_int_equal(info.classes, CLASSES);
+    assert_int_equal(info.training, CLASSES * TRAINING);
+    assert_int_equal(info.left_out, 3);
+    assert_int_equal(info.labels.smallest, TRAINING);
+    assert_int_equal(lk_train_data_thin(data, TRAINING + 1), LK_INVALID);
+    assert_int_equal(lk_train_data_info_of(data).classes, CLASSES);
+    lk_train_options o = small_options(*state); /* the classes that are left are numbered anew */
+    lk_train_report report;
+    lk_context *context;
+    o.loss = lk_loss_defaults(LK_LOSS_ARCFACE);
+    o.epochs = 1;
+    assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
+    assert_int_equal(lk_train(context, data, &o, in(*state, "model"), NULL, NULL, &report), LK_OK);
+    lk_train_data_free(data);
+    lk_context_free(context);
+    /* eight pictures a class are few for class weights, and it is said; pairs are another matter */
+    assert_non_null(strstr(report.reason, "weight vector for each of 6 classes"));
+    o.loss = lk_loss_defaults(LK_LOSS_SUPCON);
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, &report), LK_OK);
+    assert_null(strstr(report.reason, "weight vector"));
+}
+
+/* Of one class every order is right: the first epoch would stay the best. */
+static void validation_that_tells_nothing_is_left_out(void **state)
+{
+    static const char *const rows[] = {"4-0.png,bar4,val\n4-1.png,bar4,val\n", "4-0.png,bar4,val\n5-0.png,bar5,val\n"};
+    make_data(*state, "");
+    for (int k = 0; k < 2; k++) {
+        FILE *out = fopen(in(*state, "one.csv"), "w");
+        fputs("path,label,split\n", out);
+        for (int c = 0; c < 4; c++)
+            for (int i = 0; i < TRAINING; i++) fprintf(out, "%d-%d.png,bar%d,train\n", c, i, c);
+        fputs(rows[k], out);
+        fclose(out);
+        lk_train_options o = small_options(*state);
+        lk_train_report report;
+        o.epochs = 2;
+        assert_int_equal(train(in(*state, "one.csv"), &o, in(*state, "model"), NULL, &report), LK_OK);
+        assert_int_equal(report.best_epoch, 2);
+        assert_true(report.best_map == 0);
+    }
 }
 
 static void nonsense_is_refused(void **state)
@@ -393,6 +533,11 @@ int main(int argc, char **argv)
         TEST(cancelled_run_goes_on_where_it_was),
         TEST(classes_of_one_picture_alone_are_learnt_from_two_views),
         TEST(other_options_cannot_resume),
+        TEST(finished_run_can_be_given_more_epochs_but_not_fewer),
+        TEST(model_that_is_there_is_not_replaced_unasked),
+        TEST(validation_has_two_classes_or_there_is_none),
+        TEST(validation_that_tells_nothing_is_left_out),
+        TEST(small_classes_are_left_out_on_request),
         TEST(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

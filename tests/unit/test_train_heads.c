@@ -2,8 +2,10 @@
 #include "train_fixture.h"
 
 #include "embed/head.h"
+#include "embed/whiten.h"
 #include "train/data.h"
 #include "train/hierarchy.h"
+#include "train/network.h"
 
 #include <sys/stat.h>
 
@@ -271,6 +273,7 @@ static void every_head_embeds_in_use_as_in_validation(void **state)
         {{.pool = LK_HEAD_CGD, .dim = 15, .neck = true, .descriptors = {true, false, true}}, false, 15},
         {{.pool = LK_HEAD_GEM, .p_per_channel = true, .dim = 16}, false, 16},
         {{.pool = LK_HEAD_RMAC, .levels = 2}, false, 16},
+        {{.pool = LK_HEAD_RMAC, .levels = 2, .whiten_regions = true}, false, 16},
         {{.pool = LK_HEAD_GEM, .dim = 16, .neck = true, .drop_block = 0.4f}, false, 16},
         {{.pool = LK_HEAD_CLS, .dim = 16, .neck = true}, true, 16},
         {{.pool = LK_HEAD_GEM, .dim = 0}, true, 32},
@@ -395,8 +398,10 @@ static void pooling_gradients_match_finite_differences(void **state)
     (void)state;
     lk_random random;
     lk_random_seed(&random, 3);
-    for (int pool = 0; pool < LK_HEAD_POOLS; pool++)
+    for (int k = 0; k <= LK_HEAD_POOLS; k++) /* the last one is R-MAC once more, whitened */
         for (int tokens = 0; tokens < 2; tokens++) {
+            int pool = k < LK_HEAD_POOLS ? k : LK_HEAD_RMAC;
+            bool whitens = k == LK_HEAD_POOLS;
             float x[MOST], gx[MOST], slopes[PICTURES * 16], out[PICTURES * 16], p[CHANNELS], gp[CHANNELS];
             float weights[7 * CHANNELS], gw[7 * CHANNELS];
             const lk_head_map map = {.channels = CHANNELS,
@@ -408,6 +413,8 @@ static void pooling_gradients_match_finite_differences(void **state)
             lk_head_pooling how = {.pool = (lk_head_pool)pool, .p = p, .p_count = CHANNELS, .levels = 2};
             size_t n = PICTURES * CHANNELS * (PLACES + map.leading);
             for (size_t i = 0; i < n; i++) x[i] = (float)(0.2 + lk_random_unit(&random));
+            for (size_t i = 0; whitens && i < n; i++) /* no two of a map so near that a step changes their order */
+                x[i] = (float)(0.2 + 0.15 * (double)((i % PLACES * 5 + i / PLACES) % PLACES));
             for (size_t i = 0; i < PICTURES * 16; i++) slopes[i] = (float)lk_random_normal(&random);
             for (size_t i = 0; i < CHANNELS; i++) p[i] = (float)(2 + lk_random_unit(&random));
             for (size_t i = 0; i < 7 * CHANNELS; i++) weights[i] = (float)lk_random_normal(&random);
@@ -417,17 +424,190 @@ static void pooling_gradients_match_finite_differences(void **state)
                 how.branches[1] =
                     (lk_cgd_branch){.kind = LK_CGD_GEM, .p = 3, .weight = weights + 4 * CHANNELS, .out = 3};
             }
+            if (whitens) how.whitening = (lk_whitening){weights, weights + CHANNELS * CHANNELS, CHANNELS};
             if (lk_head_pool_check(&how, &map) != LK_OK) continue;
             assert_int_equal(lk_head_pool_forward(&how, &map, PICTURES, x, out), LK_OK);
             memset(gx, 0x7f, sizeof gx); /* written, not added to */
             assert_int_equal(lk_head_pool_backward(&how, &map, PICTURES, x, out, slopes, gx,
                                                    pool == LK_HEAD_GEM ? gp : NULL,
-                                                   (float *const[]){gw, gw + 4 * CHANNELS}),
+                                                   (float *const[]){gw, gw + (whitens ? CHANNELS : 4) * CHANNELS}),
                              LK_OK);
             check(&how, &map, x, slopes, x, gx, n);
             if (pool == LK_HEAD_GEM) check(&how, &map, x, slopes, p, gp, CHANNELS);
             if (pool == LK_HEAD_CGD) check(&how, &map, x, slopes, weights, gw, 7 * CHANNELS);
+            if (whitens) check(&how, &map, x, slopes, weights, gw, CHANNELS * (CHANNELS + 1));
         }
+}
+
+/* ---- the classifier beside CGD ---- */
+
+static double value_beside(lk_network *net, const lk_net_lesson *lesson)
+{
+    double value = 0;
+    assert_int_equal(lk_auxiliary_backward(net, lesson, &value), LK_OK);
+    return value;
+}
+
+static void compare_slopes(lk_network *net, const lk_net_lesson *lesson, const char *what, float *values,
+                           const float *gradient, size_t n)
+{
+    for (size_t i = 0; i < n; i += 1 + n / 40) {
+        const float kept = values[i], step = 0.01f * (fabsf(kept) + 0.1f);
+        values[i] = kept + step;
+        double above = value_beside(net, lesson), high = (double)values[i];
+        values[i] = kept - step;
+        double below = value_beside(net, lesson), slope = (above - below) / (high - (double)values[i]);
+        values[i] = kept;
+        if (fabs(slope - (double)gradient[i]) > 1e-4 + 0.02 * fabs(slope))
+            fail_msg("%s %zu: gradient %.6f, but the slope is %.6f", what, i, (double)gradient[i], slope);
+    }
+}
+
+static void classifier_gradients_match_finite_differences(void **state)
+{
+    static const bool descriptors[2][LK_CGD_KINDS] = {{true, true, false}, {false, false, true}};
+    make_data(*state, "");
+    for (int k = 0; k < 2; k++) {
+        lk_train_options o = small_options(*state);
+        lk_network net;
+        lk_loss_options loss = lk_loss_defaults(LK_LOSS_SUPCON);
+        int32_t classes[6] = {0, 2, 1, 2, 0, 1};
+        o.batch = 6;
+        o.head = (lk_head_options){.pool = LK_HEAD_CGD, .dim = 8};
+        memcpy(o.head.descriptors, descriptors[k], sizeof descriptors[k]);
+        o.auxiliary = (lk_auxiliary_options){.weight = 0.7, .temperature = 0.5, .smoothing = 0.1};
+        assert_int_equal(lk_network_open(&o, &loss, 3, 1, &net), LK_OK);
+        size_t map = 6 * net.map.channels * net.map.places;
+        float *gradient = malloc(map * sizeof *gradient);
+        /* no two of a map so near that a step changes their order */
+        for (size_t i = 0; i < map; i++) net.features[i] = 0.2f + (float)(i * 37 % 101) / 101;
+        const lk_net_lesson lesson = {.classes = classes, .share = 1};
+        memset(net.g_features, 0, map * sizeof(float));
+        value_beside(&net, &lesson);
+        memcpy(gradient, net.g_features, map * sizeof *gradient);
+        float weights[3 * 16], biases[3];
+        assert_int_equal(net.map.channels, 16);
+        memcpy(weights, net.auxiliary.weight_gradient, sizeof weights);
+        memcpy(biases, net.auxiliary.bias_gradient, sizeof biases);
+        compare_slopes(&net, &lesson, "feature", net.features, gradient, map);
+        compare_slopes(&net, &lesson, "weight", net.auxiliary.weight, weights, 3 * 16);
+        compare_slopes(&net, &lesson, "bias", net.auxiliary.bias, biases, 3);
+        free(gradient);
+        lk_network_free(&net);
+    }
+}
+
+static void classifier_teaches_the_network_and_is_not_part_of_the_model(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    struct stat with, without;
+    o.epochs = 1;
+    o.head = (lk_head_options){.pool = LK_HEAD_CGD, .dim = 16};
+    assert_int_equal(train(csv, &o, in(*state, "plain"), NULL, NULL), LK_OK);
+    o.auxiliary.weight = 1;
+    assert_int_equal(train(csv, &o, in(*state, "beside"), NULL, NULL), LK_OK);
+    assert_int_equal(stat(in(*state, "plain/model.safetensors"), &without), 0);
+    assert_int_equal(stat(in(*state, "beside/model.safetensors"), &with), 0);
+    assert_int_equal(with.st_size, without.st_size);
+    uint8_t *a, *b;
+    size_t n, m;
+    assert_int_equal(lk_file_read(in(*state, "plain/model.safetensors"), 0, &a, &n), LK_OK);
+    assert_int_equal(lk_file_read(in(*state, "beside/model.safetensors"), 0, &b, &m), LK_OK);
+    assert_true(n == m && memcmp(a, b, n) != 0);
+    free(a);
+    free(b);
+    FILE *out = fopen(in(*state, "single.csv"), "w"); /* learnt from two views of each */
+    fputs("path,label\n", out);
+    for (int i = 0; i < TRAINING; i++) fprintf(out, "0-%d.png,own%d\n", i, i);
+    fclose(out);
+    o.loss_given = false;
+    assert_int_equal(train(in(*state, "single.csv"), &o, in(*state, "model"), NULL, NULL), LK_OK);
+    o.head.pool = LK_HEAD_GEM;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_INVALID);
+    assert_non_null(strstr(lk_error_message(), "cgd"));
+}
+
+/* ---- whitening at the end ---- */
+
+/* Vectors of all training pictures, class after class. */
+static void embed_training(const char *folder, const char *model, size_t dim, float *out)
+{
+    lk_embedder *embedder;
+    assert_int_equal(lk_embedder_open(model, &embedder), LK_OK);
+    assert_int_equal(lk_embedder_dim(embedder), dim);
+    for (int i = 0; i < CLASSES * TRAINING; i++) {
+        char name[64];
+        lk_image image;
+        lk_image_options options = lk_embedder_image_options(embedder);
+        snprintf(name, sizeof name, "%d-%d.png", i / TRAINING, i % TRAINING);
+        assert_int_equal(lk_image_load(in(folder, name), &options, &image), LK_OK);
+        assert_int_equal(lk_embedder_embed(embedder, &image, 1, out + (size_t)i * dim), LK_OK);
+        lk_image_free(&image);
+    }
+    lk_embedder_free(embedder);
+}
+
+static void whitened_model_embeds_as_the_formula_says(void **state)
+{
+    enum { N = CLASSES * TRAINING, DIM = 16, KEPT = 6 };
+    const char *csv = make_data(*state, "");
+    static float plain[N * DIM], spent[N * DIM], got[N * KEPT];
+    lk_pair pairs[4 * N];
+    size_t count = 0;
+    for (uint32_t i = 0; i < N; i++)
+        for (uint32_t j = i + 1; j < N && j <= i + 4 && j / TRAINING == i / TRAINING; j++)
+            pairs[count++] = (lk_pair){i, j};
+    for (int kind = LK_WHITEN_PCA; kind <= LK_WHITEN_LEARNT; kind++) {
+        lk_train_options o = small_options(*state);
+        lk_context *context;
+        lk_pca w;
+        o.epochs = 2;
+        o.head.pool = LK_HEAD_RMAC;
+        assert_int_equal(train(csv, &o, in(*state, "plain"), NULL, NULL), LK_OK);
+        o.whiten = (lk_whiten_kind)kind;
+        o.whiten_dim = KEPT;
+        assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_OK);
+        o.overwrite = false;
+        o.resume = true; /* whitened once, and not once more */
+        assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_OK);
+        embed_training(*state, in(*state, "plain"), DIM, plain);
+        embed_training(*state, in(*state, "model"), KEPT, got);
+        assert_int_equal(lk_context_new(&(lk_context_options){.threads = 1}, &context), LK_OK);
+        memcpy(spent, plain, sizeof spent);
+        if (kind == LK_WHITEN_PCA)
+            assert_int_equal(lk_pca_fit(context, spent, N, DIM, KEPT, 0, &w), LK_OK);
+        else
+            assert_int_equal(lk_whiten_pairs(plain, N, DIM, pairs, count, KEPT, &w), LK_OK);
+        for (int i = 0; i < N; i++) {
+            float y[KEPT], cosine = 0;
+            lk_pca_apply(&w, plain + i * DIM, y);
+            assert_int_equal(lk_normalise_forward(1, KEPT, y, 1e-12f, y), LK_OK);
+            for (int k = 0; k < KEPT; k++) cosine += y[k] * got[i * KEPT + k];
+            if (!(cosine > 0.9999f)) fail_msg("picture %d: cosine %.6f to the formula's vector", i, (double)cosine);
+        }
+        lk_pca_free(&w);
+        lk_context_free(context);
+    }
+}
+
+static void whitening_that_cannot_be_learnt_is_refused_before_training(void **state)
+{
+    const char *csv = make_data(*state, "");
+    lk_train_options o = small_options(*state);
+    o.whiten = LK_WHITEN_PCA;
+    o.whiten_dim = 17;
+    assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_INVALID);
+    FILE *out = fopen(in(*state, "plain.csv"), "w");
+    fputs("path\n", out);
+    for (int i = 0; i < TRAINING; i++) fprintf(out, "0-%d.png\n", i);
+    fclose(out);
+    o = small_options(*state);
+    o.loss_given = false;
+    o.whiten = LK_WHITEN_LEARNT;
+    assert_int_equal(train(in(*state, "plain.csv"), &o, in(*state, "model"), NULL, NULL), LK_INVALID);
+    assert_non_null(strstr(lk_error_message(), "pca"));
+    assert_false(lk_path_exists(in(*state, "model/config.json")));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, unit_folder, unit_folder_remove)
@@ -447,6 +627,10 @@ int main(void)
         TEST(fixed_exponent_stays),
         TEST(dropped_blocks_change_what_is_learnt_but_not_the_model),
         cmocka_unit_test(pooling_gradients_match_finite_differences),
+        TEST(classifier_gradients_match_finite_differences),
+        TEST(classifier_teaches_the_network_and_is_not_part_of_the_model),
+        TEST(whitened_model_embeds_as_the_formula_says),
+        TEST(whitening_that_cannot_be_learnt_is_refused_before_training),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ static int open_network(void **state)
     options.layer_decay = options.loss_rate = 1;
     schedule = (lk_schedule){.kind = LK_RATE_COSINE, .rate = rate, .steps = steps, .warmup = number("warmup")};
     lk_loss_options loss = lk_loss_defaults(LK_LOSS_SUPCON);
-    if (lk_network_open(&options, &loss, 2, &net) != LK_OK) return -1;
+    if (lk_network_open(&options, &loss, 0, 2, &net) != LK_OK) return -1;
     if (lk_network_add_optimiser(&net, &options) != LK_OK) return -1;
     for (size_t i = 0; i < net.tensor_count; i++)
         lk_safetensor_to_f32(fixture("start/", net.tensors[i].name, net.tensors[i].n), net.tensors[i].values);

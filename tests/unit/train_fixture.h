@@ -94,6 +94,7 @@ __attribute__((unused)) static lk_train_options small_options(const char *folder
     o.loss_given = true;
     o.loss = lk_loss_defaults(LK_LOSS_SUPCON);
     o.seed = 3;
+    o.overwrite = true;
     return o;
 }
 
