@@ -34,7 +34,8 @@ typedef struct lk_model lk_model;
 /* Reads one part of a model's directory: the graph is built and every parameter loaded (mapped where it is f32).
  * LK_NOT_FOUND (the directory or a file of it is missing, a tensor is missing), LK_UNSUPPORTED (architecture, file
  * format), LK_CORRUPT (a tensor of another shape, one that does not belong there, NaN), LK_INVALID. The message names
- * file and tensor. What a classifier adds (fc.*, head.*, classifier.*) is left out without a word. */
+ * file and tensor. What a classifier adds (fc.*, head.*, classifier.*) is left out without a word, and so is the part
+ * that is not opened. */
 LK_API lk_status lk_model_open(const char *directory, lk_model_part part, lk_model **out);
 
 /* An architecture by its timm name, or by a config.json (a path that ends so) with its model_args, without weights, for

@@ -125,7 +125,8 @@ static int verify(const char *directory, bool json)
         status = cli_print_json(json_pack("{s:s, s:s, s:b}", "name", lk_embedder_name(embedder), "id",
                                           lk_embedder_id(embedder), "text", (int)text));
     else
-        printf("%s: whole: every tensor is in its place and finite; a picture%s\n", lk_embedder_name(embedder),
+        printf("%s: whole: every tensor %sis in its place and finite; a picture%s\n", lk_embedder_name(embedder),
+               text ? "" : "that pictures need ",
                text ? " and a text gave vectors" : " gave a vector; texts cannot be embedded");
     lk_embedder_free(embedder);
     return status;

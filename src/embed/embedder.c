@@ -26,12 +26,12 @@ lk_status lk_embedder_open(const char *directory, lk_embedder **out)
         goto done;
     }
     const char *kind = json_string_value(json_object_get(config, "kind"));
-    if (!kind && (json_object_get(config, "architecture") || json_object_get(config, "model_type"))) {
+    if (!kind) {
         s = lk_neural_open(directory, NULL, out); /* as it was downloaded */
         goto done;
     }
-    s = lk_fail(LK_UNSUPPORTED, "%s: the model kind %s is not known to this version", path, kind ? kind : "(none)");
-    for (size_t i = 0; kind && i < sizeof kinds / sizeof *kinds; i++)
+    s = lk_fail(LK_UNSUPPORTED, "%s: the model kind %s is not known to this version", path, kind);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i]->name, kind) == 0) s = kinds[i]->open(directory, config, out);
 done:
     json_decref(config);

@@ -323,7 +323,8 @@ static lk_status neural_embed_text(const lk_embedder *embedder, const char *cons
         if (s != LK_OK) break;
         for (size_t j = count; j < length; j++) ids[j] = lk_tokenizer_pad(e->tokenizer);
         s = lk_executor_run(executor, 1, (const void *const[]){ids}, (float *const[]){row});
-        if (s == LK_OK) s = lk_fail_in(lk_neural_normalise(row, e->base.dim), "text %zu", i + 1);
+        if (s == LK_OK) s = lk_neural_normalise(row, e->base.dim);
+        s = lk_fail_in(s, "%s: text %zu", e->directory, i + 1);
     }
 done:
     lk_neural_run_give(&e->text_run, executor);

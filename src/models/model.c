@@ -160,30 +160,30 @@ static bool ends(const char *name, const char *suffix)
 }
 
 /* What published files carry besides: classifiers, counters, what was used in training alone, the other tower. */
-static bool may_be_left_out(const char *name, const char *wrapper, bool text)
+static bool may_be_left_out(const char *name, const lk_registry_row *row, lk_model_part part)
 {
-    static const char *const heads[] = {
-        "fc.",         "head.",           "head_dist.",    "classifier.",           LK_HEAD_PREFIX,
-        "pooler.",     "logit_scale",     "logit_bias",    "embeddings.mask_token", "mask_token",
-        "text_model.", "text_projection", "vision_model.", "visual_projection"};
+    static const char *const heads[] = {"fc.",     "head.",       "head_dist.", "classifier.",           LK_HEAD_PREFIX,
+                                        "pooler.", "logit_scale", "logit_bias", "embeddings.mask_token", "mask_token"};
+    static const char *const other[][2] = {[LK_MODEL_VISION] = {"text_model.", "text_projection"},
+                                           [LK_MODEL_TEXT] = {"vision_model.", "visual_projection"}};
     if (ends(name, ".num_batches_tracked") || ends(name, ".position_ids")) return true;
-    if (wrapper && begins(name, wrapper)) name += strlen(wrapper);
-    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        bool tower = strchr(heads[i], '_') && (begins(heads[i], "text_") || begins(heads[i], "vis"));
-        if (begins(name, heads[i]) && (!tower || text)) return true;
-    }
+    for (size_t i = 0; row->text && i < 2; i++)
+        if (begins(name, other[part][i])) return true;
+    if (row->wrapper && begins(name, row->wrapper)) name += strlen(row->wrapper);
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        if (begins(name, heads[i])) return true;
     return false;
 }
 
 /* A tensor that the graph does not know means that the architecture is another one than config.json says. */
-static lk_status check_extra(const lk_model *m, const lk_registry_row *row)
+static lk_status check_extra(const lk_model *m, const lk_registry_row *row, lk_model_part part)
 {
     for (size_t i = 0; i < lk_safetensors_count(m->weights); i++) {
         char third[200];
         const char *name = lk_safetensors_at(m->weights, i)->name;
         snprintf(third, sizeof third, "%.180s#0/3", name);
         if (lk_graph_parameter_index(m->graph, name) < 0 && lk_graph_parameter_index(m->graph, third) < 0 &&
-            !may_be_left_out(name, row->wrapper, row->text != NULL))
+            !may_be_left_out(name, row, part))
             return lk_fail(
                 LK_CORRUPT,
                 "%s: the tensor %s has no place in %s: config.json names another architecture, or other sizes",
@@ -202,7 +202,7 @@ static lk_status check_variance(const lk_model *m, const lk_parameter *p, const 
     return LK_OK;
 }
 
-static lk_status load_all(lk_model *m, const lk_registry_row *row)
+static lk_status load_all(lk_model *m, const lk_registry_row *row, lk_model_part part)
 {
     size_t count = lk_graph_parameter_count(m->graph);
     for (size_t i = 0; i < count; i++) {
@@ -211,7 +211,7 @@ static lk_status load_all(lk_model *m, const lk_registry_row *row)
         if (s == LK_OK) s = check_variance(m, &p, lk_graph_values(m->graph, i));
         if (s != LK_OK) return s;
     }
-    return check_extra(m, row);
+    return check_extra(m, row, part);
 }
 
 /* ---- building ---- */
@@ -305,7 +305,7 @@ static lk_status open_model(const char *directory, lk_model_part part, uint32_t 
     }
     LK_TRY(open_weights(directory, &m->weights));
     LK_TRY(build(m, row, config, directory, part == LK_MODEL_TEXT));
-    LK_TRY(load_all(m, row));
+    LK_TRY(load_all(m, row, part));
     m->config = json_incref(config);
     *out = m;
     m = NULL;

@@ -174,6 +174,8 @@ static lk_status parse(lk_safetensors *file)
                        "safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load(sys.argv[1], "
                        "weights_only=True).items()}, 'model.safetensors')\" %s",
                        file->path, file->path);
+    if (file->size >= LENGTH_BYTES && memcmp(bytes, "version ", LENGTH_BYTES) == 0)
+        return lk_fail(LK_CORRUPT, "%s: is Git LFS's pointer to the weights: fetch them (git lfs pull)", file->path);
     if (file->size < LENGTH_BYTES + 2)
         return lk_fail(LK_CORRUPT, "%s: is too short for a safetensors file", file->path);
     for (int i = LENGTH_BYTES; i-- > 0;) header = header << 8 | bytes[i];

@@ -188,7 +188,8 @@ class Networks(Case):
 
     def test_bad_directories_are_one_sentence(self):
         def said(folder, *parts):
-            for command in (("model", "info"), ("model", "verify"), ("index", self.pictures, "--into", self.collection, "--model")):
+            for command in (("model", "info"), ("model", "verify"), ("index", self.pictures, "--into", self.collection, "--model"),
+                            ("embed", self.listed, "--out", self.folder / "out.npy", "--model")):
                 text = run(*command, folder, status=1).stderr
                 lines = [line for line in text.splitlines() if line]
                 self.assertEqual(len(lines), 1, text)
@@ -196,6 +197,8 @@ class Networks(Case):
                     self.assertIn(part, lines[0])
             self.assertFalse(self.collection.exists())
 
+        self.listed = self.folder / "list.txt"
+        self.listed.write_text(self.list)
         weights = self.resnet / "model.safetensors"
         whole = weights.read_bytes()
         size = struct.unpack("<Q", whole[:8])[0]
@@ -220,12 +223,18 @@ class Networks(Case):
         said(self.resnet, "model.safetensors")
         weights.write_bytes(whole[:-10])
         said(self.resnet, "model.safetensors")
+        weights.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 102400000\n")
+        said(self.resnet, "model.safetensors", "git lfs pull")
         weights.unlink()
         said(self.resnet, "model.safetensors is missing")
         (self.resnet / "pytorch_model.bin").write_bytes(b"PK")
         said(self.resnet, "pytorch_model.bin", "convert it")
         (self.resnet / "config.json").write_text('{"architecture": "swin_tiny"}')
         said(self.resnet, "swin_tiny", "config.json")
+        (self.resnet / "config.json").write_text("[]")
+        said(self.resnet, "config.json", "is not a JSON object")
+        (self.resnet / "config.json").write_text("{}")
+        said(self.resnet, "config.json", "names no architecture")
         (self.resnet / "config.json").unlink()
         said(self.resnet, "no config.json")
 

@@ -136,6 +136,23 @@ static void wrong_tensors_are_named_with_their_file(void **state)
     json_decref(cases);
 }
 
+/* A tower of more blocks than its config says; the other tower is none of its business. */
+static void surplus_blocks_of_the_opened_tower_are_refused(void **state)
+{
+    json_t *cases = load_cases(), *clip = fixture_case(cases, "CLIP");
+    static const char *const extras[] = {[LK_MODEL_VISION] = "vision_model.encoder.layers.9.mlp.fc1.weight",
+                                         [LK_MODEL_TEXT] = "text_model.encoder.layers.9.mlp.fc1.weight"};
+    for (lk_model_part part = LK_MODEL_VISION; part <= LK_MODEL_TEXT; part++) {
+        lk_model_part other = part == LK_MODEL_TEXT ? LK_MODEL_VISION : LK_MODEL_TEXT;
+        lk_model *model;
+        fixture_model(clip, *state, &(fixture_change){.extra = extras[part]});
+        refuses(*state, part, LK_CORRUPT, extras[part], "model.safetensors");
+        assert_int_equal(lk_model_open(*state, other, &model), LK_OK);
+        lk_model_free(model);
+    }
+    json_decref(cases);
+}
+
 static void classifiers_are_left_out_without_a_word(void **state)
 {
     json_t *cases = load_cases();
@@ -247,6 +264,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_family_agrees_with_its_reference, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(wrong_tensors_are_named_with_their_file, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(surplus_blocks_of_the_opened_tower_are_refused, unit_folder,
+                                        unit_folder_remove),
         cmocka_unit_test_setup_teardown(classifiers_are_left_out_without_a_word, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(incomplete_and_unknown_directories_are_refused, unit_folder,
                                         unit_folder_remove),

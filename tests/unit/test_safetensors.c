@@ -139,6 +139,15 @@ static void pytorch_files_are_refused_with_the_way_out(void **state)
     assert_non_null(strstr(lk_error_message(), "old.pt"));
 }
 
+static void a_pointer_of_git_lfs_is_told_from_a_damaged_file(void **state)
+{
+    (void)state;
+    lk_safetensors *file;
+    const char text[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    assert_int_equal(lk_safetensors_parse(text, sizeof text - 1, "model.safetensors", &file), LK_CORRUPT);
+    assert_non_null(strstr(lk_error_message(), "git lfs pull"));
+}
+
 static void what_is_written_reads_back(void **state)
 {
     char path[200], other[200];
@@ -181,6 +190,7 @@ int main(void)
         cmocka_unit_test(malformed_headers_are_refused_with_file_and_tensor),
         cmocka_unit_test(deep_and_huge_headers_are_refused),
         cmocka_unit_test(pytorch_files_are_refused_with_the_way_out),
+        cmocka_unit_test(a_pointer_of_git_lfs_is_told_from_a_damaged_file),
         cmocka_unit_test_setup_teardown(what_is_written_reads_back, unit_folder, unit_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

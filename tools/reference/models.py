@@ -69,7 +69,7 @@ HF = {
     "hf_clip_b32_laion": ("CLIPModel", dict(vision_config=dict(hidden_act="gelu"), text_config=dict(hidden_act="gelu", eos_token_id=2)), 224, "vision_model.encoder.layers"),
     "hf_siglip_b16": ("SiglipModel", dict(), 224, "vision_model.encoder.layers"),
 }
-TV = {"tv_resnet50": ("resnet50", ["layer2", "layer3"]), "tv_resnext50_32x4d": ("resnext50_32x4d", ["layer2", "layer3"])}
+TV = {f"tv_{n}": (n, ["layer2", "layer3"]) for n in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d")}
 OPEN_CLIP = {"open_clip_b32": "ViT-B-32", "open_clip_b16": "ViT-B-16"}
 PREPROCESSOR = dict(do_resize=True, do_center_crop=True, do_rescale=True, do_normalize=True, resample=3, rescale_factor=1 / 255,
                     image_mean=[0.48, 0.46, 0.41], image_std=[0.27, 0.26, 0.28])
@@ -323,7 +323,6 @@ def check(name):
     folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    torch.set_num_threads(2)
     x = pictures(10 if side <= 320 else 6, side)
     few, text = x[:2].contiguous(), None
     with torch.no_grad():
@@ -358,7 +357,8 @@ def table(results):
 def main():
     everything = [*TIMM, *TV, *HF, *OPEN_CLIP]
     names = [a for a in sys.argv[1:] if not a.startswith("--")] or everything
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    read = lambda: json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = read()
     if "--table" in sys.argv:
         return table({k: v for n in everything for k, v in kept.items() if k in (n, n + " (text)")})
     program = hashlib.sha256(PROGRAM.read_bytes()).hexdigest()
@@ -368,7 +368,8 @@ def main():
         try:
             if not rows or "--fresh" in sys.argv:
                 rows = check(name)
-                kept.update({k: {**v, "program": program} for k, v in rows.items()})
+                # Read again: several of us can run, each with names of its own.
+                kept = read() | {k: {**v, "program": program} for k, v in rows.items()}
                 RESULTS.write_text(json.dumps(kept, indent=1))
             good = all([show(k, v) for k, v in rows.items()])
         except Exception as error:  # the others are still worth knowing
@@ -380,4 +381,5 @@ def main():
     sys.exit(bool(failed))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/fixtures/tokenizer: a small CLIP tokenizer, texts, and the ids that transformers' CLIPTokenizer gives them.
 
-    tokenizer.py            writes the fixture (a vocabulary trained here on the texts themselves)
+    tokenizer.py            writes the fixture (of the vocabulary that lies there)
+    tokenizer.py --learn    learns that vocabulary from the texts first: another one each time, as the trainer breaks ties by chance
     tokenizer.py --full DIR writes the same for the vocabulary of OpenAI's CLIP, taken from the open_clip package
 
 Needs tokenizers 0.23.3, transformers 5.24.0 and, for --full, open_clip_torch 3.3.0.
@@ -61,14 +62,18 @@ def byte_characters():
     return [chr(b) for b in shown] + [chr(256 + i) for i in range(256 - len(shown))]
 
 
-def small():
-    """A vocabulary in CLIP's layout with merges learnt from the texts."""
+def learn():
+    """Merges learnt from the texts."""
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     trained.pre_tokenizer = ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=1100, end_of_word_suffix="</w>", initial_alphabet=sorted(ByteLevel.alphabet()), show_progress=False)
     trained.train_from_iterator(TEXTS, trainer)
-    merges = [tuple(m) for m in json.loads(trained.to_str())["model"]["merges"]]
+    return [tuple(m) for m in json.loads(trained.to_str())["model"]["merges"]]
+
+
+def small(merges):
+    """A vocabulary in CLIP's layout with those merges that can be reached."""
     characters = byte_characters()
     tokens = characters + [c + "</w>" for c in characters]
     known, kept = set(tokens), []
@@ -98,7 +103,11 @@ def main():
     root = pathlib.Path(__file__).resolve().parents[2]
     out = pathlib.Path(sys.argv[2]) if full else root / "tests/fixtures/tokenizer"
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary, merges = openai() if full else small()
+    if full:
+        vocabulary, merges = openai()
+    else:
+        kept = (out / "merges.txt").read_text().splitlines()[1:] if "--learn" not in sys.argv else None
+        vocabulary, merges = small(learn() if kept is None else [tuple(line.split(" ")) for line in kept])
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
     tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     (out / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
