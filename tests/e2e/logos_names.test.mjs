@@ -51,6 +51,14 @@ const brands = [
   ['ion', 'logo-vue', , 'vue'],
   ['ion', 'social-apple-outline', , 'apple'],
   ['ion', 'logo-google-playstore', , 'googleplay'],
+  ['cib', 'cc-visa', , 'visa'],
+  ['devicon', 'argocd-wordmark', , 'argocd'],
+  ['skill-icons', 'vuejs-dark', , 'vue'],
+  ['streamline-logos', 'about-me-logo-block', , 'aboutme'],
+  ['streamline-logos', '500px-logo-2-solid', , '500px'],
+  ['vscode-icons', 'file-type-light-yaml-official', , 'lightyaml'],
+  ['vscode-icons', 'file-type-yaml-official', , 'yaml'],
+  ['fontisto', 'onedrive', , 'onedrive'],
 ];
 
 test('a name gives its brand', () => {

@@ -3,6 +3,7 @@
 //
 //   OUTDIR/svg/<set>/<name>.svg   one drawing a file
 //   OUTDIR/logos.csv              path,label,set,split
+//   OUTDIR/training.csv           the same columns: the training and validation rows, and what further sets draw of the training brands
 //   OUTDIR/stamp.json             what it was built from; a second call with the same finishes at once
 //
 // Everything is made in a folder beside OUTDIR and renamed at the end, so OUTDIR is whole or absent.
@@ -42,10 +43,10 @@ function main(argv) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => { removeWork(); process.exit(1); });
   try {
     fs.mkdirSync(path.join(work, 'corpus'), { recursive: true });
-    const rows = writeCorpus(readAll(fetchPackages(work)), path.join(work, 'corpus'));
+    const written = writeCorpus(readAll(fetchPackages(work)), path.join(work, 'corpus'));
     fs.writeFileSync(path.join(work, 'corpus', 'stamp.json'), stamp);
     replace(path.join(work, 'corpus'), out);
-    report(rows);
+    report(written);
   } finally {
     removeWork();
   }
@@ -146,19 +147,27 @@ function svg({ body, box }) {
 }
 
 function writeCorpus(icons, folder) {
-  const rows = label(icons);
+  const extra = new Set(packages.filter((p) => p.kind === 'training').map((p) => p.set));
+  const rows = label(icons.filter((icon) => !extra.has(icon.set)));
+  const more = label(icons.filter((icon) => extra.has(icon.set)), trainingBrands(rows));
   const byPath = (a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0);
-  rows.sort(byPath);
+  const write = (name, table) => fs.writeFileSync(path.join(folder, name),
+    'path,label,set,split\n' + table.sort(byPath).map((r) => `${r.path},${r.label},${r.set},${r.split}\n`).join(''));
   for (const { set } of packages) fs.mkdirSync(path.join(folder, 'svg', set), { recursive: true });
-  for (const row of rows) fs.writeFileSync(path.join(folder, row.path), row.text);
-  fs.writeFileSync(path.join(folder, 'logos.csv'),
-    'path,label,set,split\n' + rows.map((r) => `${r.path},${r.label},${r.set},${r.split}\n`).join(''));
-  return rows;
+  for (const row of [...rows, ...more]) fs.writeFileSync(path.join(folder, row.path), row.text);
+  write('logos.csv', rows);
+  write('training.csv', [...rows.filter((r) => r.split === 'train' || r.split === 'validation'), ...more]);
+  return { rows, more };
+}
+
+// A name that only a further set has may be another spelling of a test brand, so further sets add no brands.
+function trainingBrands(rows) {
+  return new Set(rows.filter((r) => r.split === 'train').map((r) => r.label));
 }
 
 // Labels and splits, and what is left out: white drawings, those that repeat another of the same brand and set byte
-// for byte, and glyphs that may be an unlabelled drawing of a brand.
-function label(icons) {
+// for byte, and glyphs that may be an unlabelled drawing of a brand. With `only`: drawings of these brands and nothing else.
+function label(icons, only) {
   const rows = [];
   const drawn = new Set();
   const brandTexts = new Set();
@@ -167,8 +176,10 @@ function label(icons) {
   for (const icon of icons) {
     if (isInvisible(icon.set, icon.name)) continue;
     const text = svg(icon);
-    if (!isBrand(icon.set, icon.name, icon.categories)) { glyphs.push({ icon, text }); continue; }
-    const row = { path: `svg/${icon.set}/${icon.name}.svg`, label: brand(icon.set, icon.name, icon.title), set: icon.set, text };
+    if (!isBrand(icon.set, icon.name, icon.categories)) { if (!only) glyphs.push({ icon, text }); continue; }
+    const name = brand(icon.set, icon.name, icon.title);
+    if (only && !only.has(name)) continue;
+    const row = { path: `svg/${icon.set}/${icon.name}.svg`, label: name, set: icon.set, text };
     if (!/^[a-z0-9]+$/.test(row.label)) fail(`${icon.set}:${icon.name}`, `makes no label (${row.label})`);
     row.split = split(row.label);
     const same = `${row.set} ${row.label} ${sha256(text)}`;
@@ -193,7 +204,7 @@ function namesBrand(name, brands) {
   return words.some((_, i) => brands.has(key(words.slice(0, i + 1).join('-'))));
 }
 
-function report(rows) {
+function report({ rows, more }) {
   const brands = new Map();
   let distractors = 0;
   const splits = {};
@@ -206,7 +217,8 @@ function report(rows) {
   const atLeast = (n) => [...brands.values()].filter((s) => s.size >= n).length;
   const shares = Object.entries(splits).sort().map(([name, n]) => `${name} ${n}`).join(', ');
   process.stdout.write(`logos: ${rows.length - distractors} brand images (${shares}), ` +
-    `${brands.size} brands, ${atLeast(2)} in at least two sets, ${atLeast(3)} in at least three; ${distractors} distractors\n`);
+    `${brands.size} brands, ${atLeast(2)} in at least two sets, ${atLeast(3)} in at least three; ${distractors} distractors; ${more.length} further drawings of ` +
+    `${new Set(more.map((r) => r.label)).size} training brands\n`);
 }
 
 try {

@@ -15,6 +15,15 @@ const VARIANT = {
   tabler: new Set(['filled']),
   ion: new Set(['outline', 'sharp']),
   'simple-icons': new Set(),
+  cib: new Set(['icon', 'wordmark']),
+  devicon: new Set(['wordmark']),
+  'skill-icons': new Set(['dark', 'light']),
+  'streamline-logos': new Set(['logo', 'block', 'solid', '1', '2', '3', '4']),
+  'vscode-icons': new Set(['light', 'official', 'alt']),
+  'file-icons': new Set(['alt', 'old', 'icon']),
+  'material-icon-theme': new Set(['light']),
+  fontisto: new Set(['alt', 'square', 'circle']),
+  uil: new Set(['alt']),
 };
 const PREFIX = {
   logos: [], 'simple-icons': [], bxl: [], ri: [],
@@ -22,6 +31,8 @@ const PREFIX = {
   mdi: ['language-'],
   tabler: ['brand-'],
   ion: ['logo-', 'social-'],
+  cib: ['cc-'], devicon: [], 'skill-icons': [], 'streamline-logos': [], 'file-icons': [], 'material-icon-theme': [], fontisto: [], uil: [],
+  'vscode-icons': ['file-type-'],
 };
 
 // Letters and digits only, lower case, accents off; the signs that tell names apart become words.
@@ -51,6 +62,9 @@ function isBrand(set, name, categories) {
     case 'ri': return categories.includes('Logos') || tables.riBrands.has(name.replace(/-(fill|line)$/, ''));
     case 'tabler': return name.startsWith('brand-') || tables.tablerBrands.has(name);
     case 'ion': return name.startsWith('logo-') || name.startsWith('social-') || tables.ionBrands.has(name);
+    case 'vscode-icons': return name.startsWith('file-type-');
+    case 'fontisto': return categories.includes('Brand');
+    case 'uil': return categories.includes('Brand Logos');
     default: return true;
   }
 }

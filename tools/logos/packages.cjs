@@ -1,6 +1,7 @@
 'use strict';
 // The packages of the corpus: exact versions, and the checksum that npm publishes with each.
-// `kind`: every drawing is a brand ('brands'), or only those that metadata names ('mixed').
+// `kind`: every drawing is a brand ('brands'), or only those that metadata names ('mixed'); of 'training' only further
+// drawings of training brands that the other sets draw are taken.
 module.exports = [
   { set: 'simple-icons', name: 'simple-icons', version: '16.37.0', kind: 'brands',
     integrity: 'sha512-8mCJIhpMYOL9g13GW59EiL3sVXJnTEKGCTZFaekl9UQ3Qo0SwVjnLaJ82QiaH8BKBdouEDzrHMXIWh8cBIy48A==' },
@@ -18,4 +19,22 @@ module.exports = [
     integrity: 'sha512-GHg+H/cnr0anaCoV383JONiOMxZQOdojWYNLgL3x0fRE07YW7c+AHiYmIhXet//oq26T830qitdP7l43ojiCXw==' },
   { set: 'ion', name: '@iconify-json/ion', version: '1.2.7', kind: 'mixed',
     integrity: 'sha512-ZJNG5kLCbTPr68mdP0jx6Q3lB9AMEQKO2+VvIjuJ2llGFICBLD+cvESn/qGDRIqSfk2D3PrFMf/Qg8WKIUV7cg==' },
+  { set: 'cib', name: '@iconify-json/cib', version: '1.2.3', kind: 'training',
+    integrity: 'sha512-MMvRXVTHt82z3bYN19JDAjv/X8OBNC/1B3I334SV/1nyhdPeeyvJZVoI1cGuNqYznBjMnWxKPtIhhiVgGQ1CzQ==' },
+  { set: 'devicon', name: '@iconify-json/devicon', version: '1.2.68', kind: 'training',
+    integrity: 'sha512-4RNlCSNCSgDEOVMHkBOxgik9agJcVRcfXwAZcwMdIolWx/lvXHzo2kqcqTqQGviZuBbnv3L1lyd+CowyZE+I3g==' },
+  { set: 'skill-icons', name: '@iconify-json/skill-icons', version: '1.2.4', kind: 'training',
+    integrity: 'sha512-S6iRKHGlGCb/zfx3Isv1TBe5PunbDE5FEwJcaXji60+yRZMrcFFtYEI1xivKqaGKXyVZ508yjGDItsehQdJmSg==' },
+  { set: 'streamline-logos', name: '@iconify-json/streamline-logos', version: '1.2.0', kind: 'training',
+    integrity: 'sha512-eEMC8BvJTCUiR/xdAjKuJwRGnKV5v9Prp2wgONFLKILq1om/5Pz+EUsFXVqYSVeIAUfguaB2tjy1wM7wJbs0IQ==' },
+  { set: 'vscode-icons', name: '@iconify-json/vscode-icons', version: '1.2.97', kind: 'training',
+    integrity: 'sha512-nkqeEluYLK3JGXQqmQKHJHdrHYL/r09yz1RZLRl0qDoBdIlW2JQmTRDxc86lzwcmfIyTXib8CBDWEsBj5xVfWQ==' },
+  { set: 'file-icons', name: '@iconify-json/file-icons', version: '1.2.2', kind: 'training',
+    integrity: 'sha512-ajk44wYGTiu79EAyrfNHNaxZ1/2Z1xuSOAvYUT/pAPWHc+P6n9TUZP/ccnPG18kx0WMBxmkHHQ9/zkm6ENhk+Q==' },
+  { set: 'material-icon-theme', name: '@iconify-json/material-icon-theme', version: '1.2.70', kind: 'training',
+    integrity: 'sha512-pctYpp6/3f0TfNoX+yqiC1HRBDxL7+ybOe70MrdyvUa4KcGdtpbsyc4E1qHQTkPIkpU7+0kfP2MYU2C7BfmNrw==' },
+  { set: 'fontisto', name: '@iconify-json/fontisto', version: '1.2.1', kind: 'training',
+    integrity: 'sha512-RoZA/Cqey08bGWB5MD8KPMQuic4ZA3iH3ruuFI85bi0svmEXO9npnTTkNwnRXLM/DLcUYJSEJ9wNrvSYgKs+Jg==' },
+  { set: 'uil', name: '@iconify-json/uil', version: '1.2.3', kind: 'training',
+    integrity: 'sha512-if91+UBhDQc6glPsIaXecGIcXnbQZfEO4Gdv89TV2xQ+V5e9GWbY5rNl2fsKZd8COsRQ5lRQAKimVQVL0CZZVg==' },
 ];
