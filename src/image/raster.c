@@ -27,7 +27,10 @@ static VipsImage *load(const lk_raster_source *in, double shrink)
     case LK_PICTURE_PNG: failed = vips_call("pngload_buffer", blob, &image, COMMON); break;
     case LK_PICTURE_GIF: failed = vips_call("gifload_buffer", blob, &image, COMMON); break;
     case LK_PICTURE_TIFF: failed = vips_call("tiffload_buffer", blob, &image, COMMON); break;
-    case LK_PICTURE_HEIF: failed = vips_call("heifload_buffer", blob, &image, COMMON); break;
+    case LK_PICTURE_HEIF:
+        lk_vips_with_heif();
+        failed = vips_call("heifload_buffer", blob, &image, COMMON);
+        break;
     default: break;
     }
 #undef COMMON

@@ -8,6 +8,8 @@
 
 /* Before any other use of libvips; cheap when started already; any thread. LK_UNSUPPORTED when it cannot start. */
 lk_status lk_vips_start(void);
+/* Before HEIF and AVIF are loaded, which libvips may have in a module of its own. */
+void lk_vips_with_heif(void);
 
 /* Takes libvips' error text and clears it. Leaves "<name>: cannot be <done> as <format>: <reason>" with LK_CORRUPT, or
  * LK_UNSUPPORTED when libvips says so, or LK_NO_MEMORY. */

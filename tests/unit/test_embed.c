@@ -699,7 +699,7 @@ static void a_folder_that_is_no_model_is_told(void **state)
     write_file(*state, "config.json", "{}", 2);
     assert_int_equal(lk_embedder_open(*state, &opened), LK_UNSUPPORTED);
     write_file(*state, "config.json", "[1]", 3);
-    assert_int_equal(lk_embedder_open(*state, &opened), LK_UNSUPPORTED);
+    assert_int_equal(lk_embedder_open(*state, &opened), LK_CORRUPT);
     assert_null(opened);
 }
 
