@@ -137,16 +137,18 @@ static lk_status link_forward(void *arg, size_t begin, size_t end, int worker)
     linking *l = arg;
     lk_graph_index *g = l->g;
     lk_pruner *p = l->pruners[worker];
-    lk_graph_index_scratch *s = lk_graph_index_borrow(g, g->build_effort);
+    /* No beam is longer than the graph, whatever a damaged file says. */
+    size_t effort = g->build_effort < g->count + 1 ? g->build_effort : g->count + 1;
+    lk_graph_index_scratch *s = lk_graph_index_borrow(g, effort);
     lk_status status = LK_OK;
-    if (!s || !pruner_reserve(p, g, g->build_effort + 1)) {
+    if (!s || !pruner_reserve(p, g, effort + 1)) {
         status = lk_fail_memory("graph building");
         goto done;
     }
     for (size_t i = begin; i < end; i++) {
         uint32_t vertex = l->vertices[i];
         lk_graph_index_aim_at_vertex(g, s, vertex);
-        lk_graph_index_walk(g, s, g->build_effort);
+        lk_graph_index_walk(g, s, effort);
         size_t n = 0;
         for (size_t j = 0; j < s->beam_count; j++)
             if (!lk_graph_index_is_dead(g, lk_near_vertex(s->beam[j]))) p->near[n++] = s->beam[j] & ~(lk_near)1;
