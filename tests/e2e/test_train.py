@@ -27,7 +27,7 @@ class Train(Case):
         training = subprocess.Popen([LIKENESS, "train", "pictures/"], cwd=self.folder, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True)
         model, until = self.folder / "model", time.time() + 240
-        while not (model / "checkpoint" / "last.safetensors").exists() and training.poll() is None and time.time() < until:
+        while not (model / "history.csv").exists() and training.poll() is None and time.time() < until:
             time.sleep(0.1)
         training.send_signal(signal.SIGINT)  # all thirty epochs would take minutes
         output, errors = training.communicate(timeout=120)
