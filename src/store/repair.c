@@ -7,13 +7,13 @@
 #include "store/features.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- pictures ---- */
@@ -138,15 +138,16 @@ done:
     return s;
 }
 
-/* Once the catalog does not speak of it any more. */
+/* Once the catalog does not speak of it any more. In a new file: readers have mapped the old one, and go on in it. */
 static lk_status cut_off(lk_check *k, const lk_held *h)
 {
-    struct stat st;
+    lk_map map = {0};
     char *path = lk_collection_segment_path(k->collection, h->number);
     if (!path) return lk_fail_memory("repair");
-    lk_status s = LK_OK;
-    if (stat(path, &st) == 0 && (uint64_t)st.st_size > h->bytes && truncate(path, (off_t)h->bytes) != 0)
-        s = lk_fail_errno(errno, "%s: cannot be cut off", path);
+    lk_status s = lk_map_open(path, &map);
+    if (s == LK_OK && map.size > h->bytes)
+        s = lk_fail_in(lk_file_write_atomic(path, map.bytes, (size_t)h->bytes), "%s: cannot be cut off", path);
+    lk_map_close(&map);
     free(path);
     return s;
 }

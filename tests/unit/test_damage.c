@@ -136,6 +136,36 @@ static void compaction_never_blesses_damaged_vectors(void **state)
     free(bytes);
 }
 
+static void readers_go_on_while_a_damaged_end_is_cut_off(void **state)
+{
+    enum { BATCH = 2000 }; /* more than a page: what a mapped file has lost cannot be read any more */
+    lk_collection *c = create(state);
+    lk_snapshot *snapshot;
+    for (int n = 1; n <= 2 * BATCH; n++) {
+        put(c, n, 0);
+        if (n % BATCH == 0) OK(lk_collection_commit(c));
+    }
+    lk_collection_close(c);
+    char *path = in_folder(state, "c.lk/vectors/000001.seg");
+    size_t size, after;
+    uint8_t *bytes = slurp(path, &size);
+    bytes[size - 200] ^= 1; /* in the last block's payload */
+    spill(path, bytes, size);
+    free(bytes);
+    c = open_as(state, LK_READ);
+    int64_t id = id_of(c, BATCH + 5);
+    OK(lk_collection_snapshot(c, &snapshot));
+    uint64_t repairs;
+    OK(lk_collection_repair(in_folder(state, "c.lk"), NULL, NULL, &repairs));
+    free(slurp(path, &after));
+    assert_true(after < size);
+    expect_vector(snapshot, id, BATCH + 5, 0);
+    lk_snapshot_free(snapshot);
+    assert_int_equal(indexed(c), BATCH);
+    assert_int_equal(problems(c), 0);
+    lk_collection_close(c);
+}
+
 static void a_damaged_manifest_is_refused(void **state)
 {
     fill(state, LK_F32);
@@ -335,6 +365,7 @@ int main(void)
         IN_FOLDER(every_flipped_byte_of_the_vectors_is_found),
         IN_FOLDER(a_segment_cut_short_or_missing_is_refused_with_its_name),
         IN_FOLDER(compaction_never_blesses_damaged_vectors),
+        IN_FOLDER(readers_go_on_while_a_damaged_end_is_cut_off),
         IN_FOLDER(a_damaged_manifest_is_refused),
         IN_FOLDER(a_newer_format_is_told_apart_from_damage),
         IN_FOLDER(a_damaged_catalog_is_refused_or_reported),
