@@ -70,7 +70,8 @@ lk_status lk_block_table_read(const char *segment_path, const lk_map *map, uint6
     for (size_t i = 0; s == LK_OK && i < out->count; i++) {
         uint64_t bytes = lk_segment_block_bytes(out->entries[i].rows, dim, dtype);
         if (bytes == 0 || bytes > map->size - offset || out->entries[i].least > out->entries[i].most) {
-            s = lk_fail(LK_CORRUPT, "%s: does not fit its segment", path);
+            /* Blocks that came after this mapping are no damage: a writer is at work. */
+            s = lk_fail(offset >= committed ? LK_NOT_FOUND : LK_CORRUPT, "%s: does not fit its segment", path);
             break;
         }
         last = offset;
