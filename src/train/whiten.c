@@ -34,8 +34,9 @@ static lk_status write_config(const char *path, json_t *config, const char *kind
 {
     json_t *head = json_object_get(config, "likeness_head");
     if (kind)
-        json_object_set_new(head, "whiten", json_pack("{s:s, s:I, s:I}", "kind", kind, "dim", (json_int_t)dim,
-                                                       "asked", (json_int_t)asked));
+        json_object_set_new(
+            head, "whiten",
+            json_pack("{s:s, s:I, s:I}", "kind", kind, "dim", (json_int_t)dim, "asked", (json_int_t)asked));
     else
         json_object_del(head, "whiten");
     char *text = json_dumps(config, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
