@@ -216,6 +216,7 @@ lk_status cli_read_whiten(const char *text, lk_whiten_kind *kind, size_t *dim)
     LK_TRY(split("--whiten", text, name, &rest));
     LK_TRY(cli_read_word("--whiten", name, words, 3, &word));
     if (*rest) LK_TRY(cli_read_number("--whiten", rest, 1, 8192, &number));
+    if (number != (double)(size_t)number) s = lk_fail(LK_INVALID, "--whiten %s: no whole number", text);
     *kind = (lk_whiten_kind)word;
     *dim = (size_t)number;
 done:
@@ -248,6 +249,7 @@ static lk_status read_regions(const char *text, lk_head_options *out)
     if (strcmp(text, "whiten") != 0) {
         snprintf(levels, sizeof levels, "%.*s", (int)(n < 31 ? n : 31), text);
         LK_TRY(cli_read_number("--pool rmac", levels, 1, 8, &number));
+        if (number != (double)(unsigned)number) LK_TRY(lk_fail(LK_INVALID, "--pool rmac:%s: no whole number", levels));
         out->levels = (unsigned)number;
         text += n + (text[n] == ',');
     }

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 20000, TOGETHER = 64, PARTNERS = 4 };
+enum { MOST = 20000, RUN = 64, TOGETHER = 64, PARTNERS = 4 };
 static const char *const kinds[] = {"none", "pca", "learnt"};
 
 /* ---- the model's files ---- */
@@ -28,12 +28,15 @@ static lk_status read_config(const char *path, json_t **out)
     return *out ? LK_OK : lk_fail(LK_CORRUPT, "%s: %s", path, error.text);
 }
 
-/* Puts the description of the whitening into config.json; NULL takes it out. */
-static lk_status write_config(const char *path, json_t *config, const char *kind, size_t dim)
+/* Puts the description of the whitening into config.json; NULL takes it out. asked: the dimensions that were wanted, of
+ * which fewer may be left; 0 = all. */
+static lk_status write_config(const char *path, json_t *config, const char *kind, size_t dim, size_t asked)
 {
     json_t *head = json_object_get(config, "likeness_head");
     if (kind)
-        json_object_set_new(head, "whiten", json_pack("{s:s, s:I}", "kind", kind, "dim", (json_int_t)dim));
+        json_object_set_new(
+            head, "whiten",
+            json_pack("{s:s, s:I, s:I}", "kind", kind, "dim", (json_int_t)dim, "asked", (json_int_t)asked));
     else
         json_object_del(head, "whiten");
     char *text = json_dumps(config, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
@@ -93,7 +96,8 @@ static int compare(const void *a, const void *b)
     return (x->row > y->row) - (x->row < y->row);
 }
 
-/* Whole classes, every so many of them, until there are enough. */
+/* Of the rows one class after the other every so many runs, so that pairs stay together and no class of many pictures
+ * is all or nothing. */
 static lk_status choose_rows(sample *c)
 {
     const lk_train_part *part = &c->data->training;
@@ -105,9 +109,9 @@ static lk_status choose_rows(sample *c)
     }
     for (size_t i = 0; i < part->count; i++) order[i] = (by_class){part->classes[i], (uint32_t)i};
     qsort(order, part->count, sizeof *order, compare);
-    int32_t every = (int32_t)((part->count + MOST - 1) / MOST);
-    for (size_t i = 0; i < part->count; i++)
-        if (order[i].class % every == 0) c->rows[c->n++] = order[i].row;
+    size_t every = (part->count + MOST - 1) / MOST;
+    for (size_t i = 0; i < part->count && c->n < MOST; i++)
+        if (i / RUN % every == 0) c->rows[c->n++] = order[i].row;
     free(order);
     return LK_OK;
 }
@@ -196,9 +200,9 @@ lk_status lk_train_whiten(lk_context *context, const lk_train_data *data, const 
     const json_t *there = json_object_get(json_object_get(config, "likeness_head"), "whiten");
     const char *kind = json_string_value(json_object_get(there, "kind"));
     if (kind && strcmp(kind, kinds[options->whiten]) == 0 &&
-        (!options->whiten_dim || json_integer_value(json_object_get(there, "dim")) == (json_int_t)options->whiten_dim))
+        json_integer_value(json_object_get(there, "asked")) == (json_int_t)options->whiten_dim)
         goto done;
-    if (there) LK_TRY(write_config(path, config, NULL, 0)); /* learnt anew, from vectors that are not whitened */
+    if (there) LK_TRY(write_config(path, config, NULL, 0, 0)); /* learnt anew, from vectors that are not whitened */
     LK_TRY(lk_embedder_open(directory, &c.embedder));
     LK_TRY(choose_rows(&c));
     LK_TRY(embed(&c));
@@ -212,7 +216,7 @@ lk_status lk_train_whiten(lk_context *context, const lk_train_data *data, const 
         bias[i] = (float)-sum;
     }
     LK_TRY(write_weights(weights, &whitening, bias));
-    LK_TRY(write_config(path, config, kinds[options->whiten], whitening.out));
+    LK_TRY(write_config(path, config, kinds[options->whiten], whitening.out, options->whiten_dim));
     lk_log(context, LK_LOG_INFO, "whitened to %zu dimensions, learnt from %zu training pictures", whitening.out, c.n);
 done:
     lk_pca_free(&whitening);

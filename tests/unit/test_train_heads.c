@@ -588,6 +588,12 @@ static void whitened_model_embeds_as_the_formula_says(void **state)
         }
         lk_pca_free(&w);
         lk_context_free(context);
+        o.whiten_dim = 0; /* fewer were kept: all are another wish */
+        assert_int_equal(train(csv, &o, in(*state, "model"), NULL, NULL), LK_OK);
+        lk_embedder *embedder;
+        assert_int_equal(lk_embedder_open(in(*state, "model"), &embedder), LK_OK);
+        assert_true(lk_embedder_dim(embedder) > KEPT);
+        lk_embedder_free(embedder);
     }
 }
 
