@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "metric/by_class.h"
 
 #include <likeness/metric.h>
 #include <stdlib.h>
@@ -17,21 +18,9 @@ struct lk_sampler {
     size_t numbers;
 };
 
-typedef struct by_class {
-    int32_t class;
-    uint32_t row;
-} by_class;
-
-static int compare(const void *a, const void *b)
-{
-    const by_class *x = a, *y = b;
-    if (x->class != y->class) return x->class < y->class ? -1 : 1;
-    return x->row < y->row ? -1 : x->row > y->row;
-}
-
 static lk_status group(lk_sampler *sampler, const int32_t *classes, size_t n)
 {
-    by_class *order = lk_alloc(n, sizeof *order);
+    lk_by_class *order = lk_alloc(n, sizeof *order);
     sampler->at = lk_alloc(n + 1, sizeof *sampler->at);
     sampler->rows = lk_alloc(n, sizeof *sampler->rows);
     sampler->number = lk_alloc(n, sizeof *sampler->number);
@@ -39,8 +28,8 @@ static lk_status group(lk_sampler *sampler, const int32_t *classes, size_t n)
         free(order);
         return lk_fail_memory("sampler");
     }
-    for (size_t i = 0; i < n; i++) order[i] = (by_class){classes[i], (uint32_t)i};
-    qsort(order, n, sizeof *order, compare);
+    for (size_t i = 0; i < n; i++) order[i] = (lk_by_class){classes[i], (uint32_t)i};
+    qsort(order, n, sizeof *order, lk_by_class_compare);
     for (size_t i = 0; i < n; i++) {
         sampler->rows[i] = order[i].row;
         if (i && order[i].class == order[i - 1].class) continue;

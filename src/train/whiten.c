@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "embed/head.h"
+#include "metric/by_class.h"
 #include "train/files.h"
 
 #include <jansson.h>
@@ -84,31 +85,19 @@ typedef struct sample {
     size_t first;
 } sample;
 
-typedef struct by_class {
-    int32_t class;
-    uint32_t row;
-} by_class;
-
-static int compare(const void *a, const void *b)
-{
-    const by_class *x = a, *y = b;
-    if (x->class != y->class) return x->class < y->class ? -1 : 1;
-    return (x->row > y->row) - (x->row < y->row);
-}
-
 /* Of the rows one class after the other every so many runs, so that pairs stay together and no class of many pictures
  * is all or nothing. */
 static lk_status choose_rows(sample *c)
 {
     const lk_train_part *part = &c->data->training;
-    by_class *order = lk_alloc(part->count, sizeof *order);
+    lk_by_class *order = lk_alloc(part->count, sizeof *order);
     c->rows = lk_alloc(part->count, sizeof *c->rows);
     if (!order || !c->rows) {
         free(order);
         return lk_fail_memory("pictures");
     }
-    for (size_t i = 0; i < part->count; i++) order[i] = (by_class){part->classes[i], (uint32_t)i};
-    qsort(order, part->count, sizeof *order, compare);
+    for (size_t i = 0; i < part->count; i++) order[i] = (lk_by_class){part->classes[i], (uint32_t)i};
+    qsort(order, part->count, sizeof *order, lk_by_class_compare);
     size_t every = (part->count + MOST - 1) / MOST;
     for (size_t i = 0; i < part->count && c->n < MOST; i++)
         if (i / RUN % every == 0) c->rows[c->n++] = order[i].row;
