@@ -2,6 +2,7 @@
  * six rows of q (24 sums in registers), and the probabilities of six rows with whole rows of v. With bf16 instructions
  * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
 
+#if defined(__AVX512F__)
 /* sums [rows][4 x 16] over n of a[r][i] * b[i][64], on top of y when `more`; b's rows are `step` floats apart. `ahead`:
  * memory that is fetched meanwhile, a line for every i. */
 __attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
@@ -24,6 +25,8 @@ __attribute__((always_inline)) static inline void multiply_rows(const int rows, 
         for (int v = 0; v < vectors; v++) memcpy(y + (size_t)r * y_step + 16 * (size_t)v, &sums[r][v], sizeof(lanes));
 }
 
+#endif
+
 #define EACH_ROWS(call, vectors)                                                                                       \
     switch (rows) {                                                                                                    \
     case 6: call(6, vectors); return;                                                                                  \
@@ -41,6 +44,7 @@ __attribute__((always_inline)) static inline void multiply_rows(const int rows, 
     default: EACH_ROWS(call, 1)                                                                                        \
     }
 
+#if defined(__AVX512F__)
 static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
                           float *y, size_t y_step, bool more, const void *ahead)
 {
@@ -48,6 +52,68 @@ static void multiply_some(int rows, const float *a, size_t a_step, const float *
     EACH_SHAPE(CALL)
 #undef CALL
 }
+#else
+/* Sixteen registers of 32 bytes hold the sums of six rows and two halves, one line of b for every i; or of one row and
+ * all of a panel. */
+typedef float half_lanes __attribute__((vector_size(32)));
+
+static inline half_lanes load_half(const float *x)
+{
+    half_lanes v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+__attribute__((always_inline)) static inline void multiply_halves(const int rows, const int across, const float *a,
+                                                                  size_t a_step, const float *b, size_t step, size_t n,
+                                                                  float *y, size_t y_step, const bool more,
+                                                                  const char *ahead)
+{
+    half_lanes sums[LK_HEAD_ROWS][8];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int h = 0; h < across; h++)
+            sums[r][h] = more ? load_half(y + (size_t)r * y_step + 8 * h) : (half_lanes){0};
+    for (size_t i = 0; i < n; i++) {
+        half_lanes w[8];
+        __builtin_prefetch(ahead + 8 * (size_t)across * i, 0, 2); /* a panel takes 8 / across calls */
+#pragma GCC unroll 8
+        for (int h = 0; h < across; h++) w[h] = load_half(b + i * step + 8 * h);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            float x = a[(size_t)r * a_step + i];
+#pragma GCC unroll 8
+            for (int h = 0; h < across; h++) sums[r][h] += x * w[h];
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int h = 0; h < across; h++) memcpy(y + (size_t)r * y_step + 8 * h, &sums[r][h], sizeof sums[r][h]);
+}
+
+static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
+                          float *y, size_t y_step, bool more, const void *ahead)
+{
+#define CALL(r, across) multiply_halves(r, across, a, a_step, b, step, n, y, y_step, more, ahead)
+    if (rows == 1 && vectors == 4) {
+        CALL(1, 8);
+        return;
+    }
+    for (; vectors; vectors--, b += 16, y += 16) {
+        switch (rows) {
+        case 6: CALL(6, 2); break;
+        case 5: CALL(5, 2); break;
+        case 4: CALL(4, 2); break;
+        case 3: CALL(3, 2); break;
+        case 2: CALL(2, 2); break;
+        default: CALL(1, 2); break;
+        }
+    }
+#undef CALL
+}
+#endif
 
 /* y [rows][width] = a [rows][n] b [n][width], width a multiple of 16. Every 64 columns of b begin `panel` floats after
  * the ones before: columns that lie together keep to few cache lines. */

@@ -639,9 +639,10 @@ static lk_status lower_conv(lk_executor *e, lk_node anchor)
     }
     LK_TRY(lk_executor_want(e, source, LK_LAYOUT_LAST, e->in_types[anchor], e->in_scales[anchor], &source));
     lk_view x = e->values[source].view, dst = result_view(e, last, true);
-    /* few positions: oneDNN waits for the weights, which our kernels fetch ahead */
-    bool few = x.type == LK_TYPE_BF16 && pointwise(c) && dst.dims[2] * dst.dims[3] <= FEW;
-    if (few && own_product(e, &p, &f, &x, &dst)) {
+    /* Few positions: oneDNN waits for the weights, which our kernels fetch ahead. Without AVX-512 its sums depend on
+     * how many positions there are, so on how threads share them. */
+    bool few = dst.dims[2] * dst.dims[3] <= FEW, depends = !(lk_cpu_detect() & LK_CPU_AVX512);
+    if (pointwise(c) && (x.type == LK_TYPE_BF16 ? few : depends) && own_product(e, &p, &f, &x, &dst)) {
         s = lower_rows(e, anchor, source, dst, &f);
         goto done;
     }

@@ -15,7 +15,9 @@ static size_t depth(lk_type type)
 
 bool lk_product_fits(const lk_executor *e, lk_type type, size_t k, size_t out, bool single)
 {
-    if (!(lk_cpu_detect() & LK_CPU_AVX512)) return false;
+    /* Without AVX-512 oneDNN's product of matrices sums in an order that depends on how many rows there are: a
+     * picture's vector would depend on its neighbours in the batch. */
+    if (!(lk_cpu_detect() & LK_CPU_AVX512)) return type == LK_TYPE_F32;
     if (single ? k % 2 : k % 16 || out % 16) return false;
     return type == LK_TYPE_F32 || (type == LK_TYPE_BF16 && e->team.kernels->product_bf16);
 }
@@ -69,7 +71,7 @@ static void finish(const product_job *j, size_t first, size_t rows, size_t at, c
     const lk_product *p = &j->step->product;
     const lk_view *y = &j->step->call.y;
     size_t bytes = lk_type_bytes(y->type), width = j->out - at < PANEL ? j->out - at : PANEL;
-    char row[PANEL * sizeof(float)];
+    char row[PANEL * sizeof(float)], beside[PANEL * sizeof(float)] = {0};
     lk_finish f = {.vectors = (int)vectors_at(j->out, at),
                    .bias = p->bias ? p->bias + at : NULL,
                    .before = p->before,
@@ -78,11 +80,11 @@ static void finish(const product_job *j, size_t first, size_t rows, size_t at, c
                    .y_type = y->type,
                    .y_scale = y->scale,
                    .y_step = j->out};
-    if (p->other) {
-        const lk_view *v = &j->step->views[p->other];
-        f.other = lk_view_at(v, first * j->out + at);
-        f.other_type = v->type;
-        f.other_scale = v->scale;
+    const lk_view *other = p->other ? &j->step->views[p->other] : NULL;
+    if (other) {
+        f.other = lk_view_at(other, first * j->out + at);
+        f.other_type = other->type;
+        f.other_scale = other->scale;
     }
     if (width % 16 == 0) {
         j->e->team.kernels->finish(&f, sums, rows);
@@ -90,6 +92,10 @@ static void finish(const product_job *j, size_t first, size_t rows, size_t at, c
     }
     for (size_t r = 0; r < rows; r++, sums += PANEL) { /* whole sixteens would reach beyond the row */
         f.y = row;
+        if (other) {
+            memcpy(beside, lk_view_at(other, (first + r) * j->out + at), width * lk_type_bytes(other->type));
+            f.other = beside;
+        }
         j->e->team.kernels->finish(&f, sums, 1);
         memcpy(lk_view_at(y, (first + r) * j->out + at), row, width * bytes);
     }
