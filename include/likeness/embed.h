@@ -34,6 +34,10 @@ LK_API const char *lk_embedder_id(const lk_embedder *embedder);
 /* How pictures must be decoded for it (size, colour). Limits are left at their defaults. */
 LK_API lk_image_options lk_embedder_image_options(const lk_embedder *embedder);
 
+/* Gets ready to embed one picture at a time (a network is compiled for this processor), as the first call of
+ * lk_embedder_embed would: for a time when there is nothing better to do. Errors as there. */
+LK_API lk_status lk_embedder_prepare(const lk_embedder *embedder);
+
 /* Embeds n decoded pictures: out [n][dim], each row L2-normalised and finite. Several threads may call it at once on
  * one embedder; the bytes do not depend on n, on order or on threads. LK_INVALID (picture of the wrong colour),
  * LK_CORRUPT (a picture yields NaN, infinity or nothing but zeros: the message gives its number; no row is to be used),

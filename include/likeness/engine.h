@@ -160,6 +160,10 @@ typedef struct lk_query {
  * searcher NULL: as geometric re-ranking wants it. */
 LK_API lk_status lk_query_image_load(lk_searcher *searcher, const char *path, const uint32_t crop[4],
                                      const lk_image_options *limits, lk_image *out);
+/* The same in two steps, of which the second needs no searcher: what a process that only decodes is told. */
+LK_API lk_image_options lk_query_image_options(const lk_searcher *searcher, const lk_image_options *limits);
+LK_API lk_status lk_query_image_file(const char *path, const uint32_t crop[4], const lk_image_options *options,
+                                     lk_image *out);
 LK_API lk_status lk_query_image_memory(lk_searcher *searcher, const void *bytes, size_t size, const char *name,
                                        const uint32_t crop[4], const lk_image_options *limits, lk_image *out);
 

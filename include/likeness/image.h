@@ -30,6 +30,10 @@ typedef struct lk_image_options {
     uint64_t max_pixels;    /* refuse pictures whose header announces more than this many pixels, before decoding */
 } lk_image_options;
 
+/* Loads and starts the decoders, which takes some tens of milliseconds once in a process. The first picture does that
+ * by itself; this is for a thread or process that has nothing better to do. LK_UNSUPPORTED. */
+LK_API lk_status lk_image_prepare(void);
+
 /* max_side 0, RGB on white, 64 MiB, 100 megapixels. */
 LK_API lk_image_options lk_image_default_options(void);
 

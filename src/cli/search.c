@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/cli.h"
+#include "cli/decoder.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -33,8 +34,8 @@ static void free_query(query *q)
 
 /* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own.
  */
-static lk_status read_query(lk_searcher *searcher, const char *text, const uint32_t *crop, bool geometric, query *out,
-                            int64_t *exclude)
+static lk_status read_query(lk_searcher *searcher, decoder *beside, const char *text, const uint32_t *crop,
+                            bool geometric, query *out, int64_t *exclude)
 {
     lk_record record = {0};
     char *absolute = NULL, *end;
@@ -60,8 +61,12 @@ static lk_status read_query(lk_searcher *searcher, const char *text, const uint3
         goto done;
     }
     if (record.id) *exclude = record.id;
-    s = lk_query_image_load(searcher, out->shown, crop, NULL, &out->image);
-    if (s == LK_OK && geometric) s = lk_query_image_load(NULL, out->shown, crop, NULL, &out->detail);
+    lk_image_options decoding = lk_query_image_options(searcher, NULL), finely = lk_query_image_options(NULL, NULL);
+    LK_TRY(decoder_ask(beside, out->shown, crop, &decoding));
+    lk_embedder_prepare(lk_searcher_embedder(searcher)); /* meanwhile; embedding reports what fails */
+    LK_TRY(decoder_take(beside, &out->image));
+    if (geometric) LK_TRY(decoder_ask(beside, out->shown, crop, &finely));
+    if (geometric) LK_TRY(decoder_take(beside, &out->detail));
 done:
     lk_record_free(&record);
     free(absolute);
@@ -226,15 +231,15 @@ static lk_status take_distance(lk_metric metric, lk_search_options *options)
     return LK_OK;
 }
 
-static lk_status search_all(lk_searcher *searcher, const typed *in, lk_search_options options, const uint32_t crop[4],
-                            char **texts, size_t count, query *queries, lk_results *results)
+static lk_status search_all(lk_searcher *searcher, decoder *beside, const typed *in, lk_search_options options,
+                            const uint32_t crop[4], char **texts, size_t count, query *queries, lk_results *results)
 {
     lk_status s = LK_OK;
     if (in->within) LK_TRY(take_distance(lk_searcher_config(searcher).metric, &options));
     if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
-        LK_TRY(read_query(searcher, texts[i], in->crop ? crop : NULL, options.rerank == LK_RERANK_GEOMETRIC,
+        LK_TRY(read_query(searcher, beside, texts[i], in->crop ? crop : NULL, options.rerank == LK_RERANK_GEOMETRIC,
                           &queries[i], &exclude));
         if (exclude || !in->together) options.exclude_id = exclude;
         if (!in->together) LK_TRY(search_with(searcher, &queries[i], 1, &options, &results[i]));
@@ -255,6 +260,14 @@ static int print_json(char **texts, const lk_results *results, size_t rows)
             all, json_pack("{s:o, s:o}", "query", name ? name : json_null(), "results", results_json(&results[i])));
     }
     return cli_print_json(json_pack("{s:o}", "queries", all));
+}
+
+/* Only those that name pictures by their id surely need no decoder. */
+static bool may_decode(char *const *queries, size_t n, bool crop)
+{
+    for (size_t i = 0; i < n; i++)
+        if (crop || strncmp(queries[i], "id:", 3) != 0) return true;
+    return false;
 }
 
 static int run(int argc, char **argv)
@@ -353,20 +366,23 @@ static int run(int argc, char **argv)
     lk_search_options how;
     bool sensible = read_options(&in, &how, crop, &yes, &no) == LK_OK;
     if (!sensible) cli_usage(&cli_search_command, "%s", lk_error_message());
+    size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
+    decoder *beside = NULL;
+    if (sensible && !in.text && may_decode(argv + 1, n, in.crop)) beside = decoder_start(); /* before any thread */
     lk_context *context = sensible ? cli_context(&common) : NULL;
     if (!context) {
+        decoder_stop(beside);
         free(yes);
         free(no);
         return sensible ? EXIT_FAILED : EXIT_USAGE;
     }
-    size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
     lk_searcher *searcher = NULL;
     query *queries = lk_alloc_zero(n, sizeof *queries);
     cli_page_row *page = lk_alloc_zero(n, sizeof *page);
     lk_results *results = lk_alloc_zero(n, sizeof *results);
     lk_status s = queries && page && results ? LK_OK : lk_fail_memory("results");
     if (s == LK_OK) s = lk_searcher_open(context, argv[0], &searcher);
-    if (s == LK_OK) s = search_all(searcher, &in, how, crop, argv + 1, n, queries, results);
+    if (s == LK_OK) s = search_all(searcher, beside, &in, how, crop, argv + 1, n, queries, results);
     for (size_t i = 0; s == LK_OK && i < rows; i++) page[i] = (cli_page_row){queries[i].shown, &results[i]};
     if (s == LK_OK && in.html) s = cli_write_page(in.html, argv[0], page, rows);
     if (s != LK_OK)
@@ -390,6 +406,7 @@ static int run(int argc, char **argv)
     free(page);
     free(results);
     lk_searcher_free(searcher);
+    decoder_stop(beside);
     cli_context_free(context);
     return status;
 }

@@ -76,6 +76,11 @@ lk_status lk_embedder_embed(const lk_embedder *embedder, const lk_image *images,
     return embedder->kind->embed(embedder, images, n, out);
 }
 
+lk_status lk_embedder_prepare(const lk_embedder *embedder)
+{
+    return embedder->kind->prepare ? embedder->kind->prepare(embedder) : LK_OK;
+}
+
 size_t lk_embedder_batch(const lk_embedder *embedder)
 {
     return embedder->batch ? embedder->batch : 1;

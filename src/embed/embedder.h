@@ -11,6 +11,7 @@ typedef struct lk_embedder_kind {
     lk_status (*open)(const char *directory, json_t *config, lk_embedder **out);
     lk_status (*save)(const lk_embedder *embedder, const char *directory);
     lk_status (*embed)(const lk_embedder *embedder, const lk_image *images, size_t n, float *out);
+    lk_status (*prepare)(const lk_embedder *embedder); /* NULL = nothing to do */
     lk_status (*embed_text)(const lk_embedder *embedder, const char *const *texts, size_t n,
                             float *out);           /* NULL = none */
     bool (*has_text)(const lk_embedder *embedder); /* NULL = none */

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "index/distance.h"
 #include "models/model.h"
 
 #include <math.h>
@@ -144,16 +145,23 @@ size_t lk_head_scratch(const lk_head *head)
     return head->width + (head->whiten_weight ? 2 * head->dim : 0);
 }
 
+/* lk_projection_forward of one row without BLAS, which takes longer to load than a search by a picture may. */
+static void project(size_t in, size_t out, const float *x, const float *weight, const float *bias, float *y)
+{
+    const lk_distance_kernels *kernels = lk_distance_kernels_for(lk_cpu_detect());
+    kernels->rows_dot[LK_F32](x, weight, in * sizeof *weight, out, in, NULL, y);
+    for (size_t o = 0; bias && o < out; o++) y[o] += bias[o];
+}
+
 lk_status lk_head_apply(const lk_head *head, const float *features, float *scratch, float *out)
 {
     lk_status s;
     float *vector = head->whiten_weight ? scratch + head->width : out, *unit = vector + head->dim;
     LK_TRY(lk_head_pool_forward(&head->pooling, &head->map, 1, features, head->weight ? scratch : vector));
-    if (head->weight)
-        LK_TRY(lk_projection_forward(1, head->width, head->dim, scratch, head->weight, head->bias, vector));
+    if (head->weight) project(head->width, head->dim, scratch, head->weight, head->bias, vector);
     if (!head->whiten_weight) goto done;
     LK_TRY(lk_normalise_forward(1, head->dim, vector, 1e-12f, unit));
-    s = lk_projection_forward(1, head->dim, head->out, unit, head->whiten_weight, head->whiten_bias, out);
+    project(head->dim, head->out, unit, head->whiten_weight, head->whiten_bias, out);
 done:
     return s;
 }

@@ -243,6 +243,16 @@ done:
     return s;
 }
 
+static lk_status neural_prepare(const lk_embedder *embedder)
+{
+    lk_neural_run *run;
+    lk_executor *executor = NULL;
+    if (lk_neural_needs_calibration(embedder)) return LK_OK; /* whoever embeds is told */
+    lk_status s = take((neural *)embedder, 1, &run, &executor);
+    lk_neural_run_give(run, executor);
+    return s;
+}
+
 /* ---- int8 ---- */
 
 bool lk_neural_needs_calibration(const lk_embedder *embedder)
@@ -419,6 +429,7 @@ const lk_embedder_kind lk_embedder_neural = {.name = "neural",
                                              .open = neural_open,
                                              .save = neural_save,
                                              .embed = neural_embed,
+                                             .prepare = neural_prepare,
                                              .embed_text = neural_embed_text,
                                              .has_text = neural_has_text,
                                              .free = neural_free};

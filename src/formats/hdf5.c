@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/layout.h"
+#include "late/late.h"
 
 #include <errno.h>
 #include <hdf5.h>
@@ -66,14 +67,17 @@ void lk_hdf5_free(lk_hdf5 *h)
     free(h);
 }
 
+/* The library's types are variables that H5open sets. */
+#define TYPE(name) (H5open(), *(const hid_t *)lk_late_symbol("libhdf5", "H5T_" #name "_g"))
+
 static hid_t type_of(lk_component component)
 {
     switch (component) {
-    case LK_COMPONENT_F32: return H5T_IEEE_F32LE;
-    case LK_COMPONENT_F64: return H5T_IEEE_F64LE;
-    case LK_COMPONENT_I8: return H5T_STD_I8LE;
-    case LK_COMPONENT_U8: return H5T_STD_U8LE;
-    case LK_COMPONENT_I32: return H5T_STD_I32LE;
+    case LK_COMPONENT_F32: return TYPE(IEEE_F32LE);
+    case LK_COMPONENT_F64: return TYPE(IEEE_F64LE);
+    case LK_COMPONENT_I8: return TYPE(STD_I8LE);
+    case LK_COMPONENT_U8: return TYPE(STD_U8LE);
+    case LK_COMPONENT_I32: return TYPE(STD_I32LE);
     case LK_COMPONENT_F16: break;
     }
     return H5I_INVALID_HID;
@@ -82,7 +86,7 @@ static hid_t type_of(lk_component component)
 /* A copy of an IEEE type narrowed to binary16, which the library does not name before version 1.14. */
 static hid_t half_type(void)
 {
-    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+    hid_t type = H5Tcopy(TYPE(IEEE_F32LE));
     H5Tset_fields(type, 15, 10, 5, 0, 10);
     H5Tset_size(type, 2);
     H5Tset_ebias(type, 15);
@@ -162,7 +166,7 @@ static herr_t transfer(lk_hdf5 *h, uint64_t first, size_t n, hid_t type, void *i
 lk_status lk_hdf5_read(lk_hdf5 *h, uint64_t first, size_t n, int whole, void *out)
 {
     lock();
-    herr_t failed = transfer(h, first, n, whole ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT, out, NULL);
+    herr_t failed = transfer(h, first, n, whole ? TYPE(NATIVE_INT32) : TYPE(NATIVE_FLOAT), out, NULL);
     unlock();
     return failed >= 0 ? LK_OK
                        : lk_fail(LK_CORRUPT, "%s: rows from %llu on of '%s' cannot be read; is the file damaged?",

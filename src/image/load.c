@@ -20,6 +20,11 @@ lk_image_options lk_image_default_options(void)
                               .max_pixels = 100000000};
 }
 
+lk_status lk_image_prepare(void)
+{
+    return lk_vips_start();
+}
+
 void lk_image_free(lk_image *image)
 {
     if (!image) return;

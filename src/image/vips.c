@@ -1,6 +1,7 @@
 #include "image/vips.h"
 
 #include "base/error.h"
+#include "late/late.h"
 
 #include <dlfcn.h>
 #include <gmodule.h>
@@ -57,7 +58,9 @@ lk_status lk_vips_start(void)
 static void load_heif(void)
 {
     Dl_info info;
-    if (vips_type_find("VipsOperation", "heifload_buffer") != 0 || !dladdr((void *)vips_version, &info)) return;
+    if (vips_type_find("VipsOperation", "heifload_buffer") != 0 ||
+        !dladdr(lk_late_symbol("libvips", "vips_version"), &info))
+        return;
     char *folder = g_path_get_dirname(info.dli_fname);
     char *path =
         g_strdup_printf("%s/vips-modules-%d.%d/vips-heif." G_MODULE_SUFFIX, folder, vips_version(0), vips_version(1));

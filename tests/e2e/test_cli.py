@@ -3,7 +3,9 @@ import ast
 import json
 import os
 import pathlib
+import platform
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -286,6 +288,32 @@ class Searching(Case):
         self.assertAlmostEqual(first["score"], 1, 5)
         self.assertEqual(set(first) >= {"id", "path", "score", "label"}, True)
 
+    def test_picture_may_come_through_standard_input(self):
+        with open(self.folder / "logos" / "star-0.svg", "rb") as picture:
+            done = subprocess.run([LIKENESS, "search", self.collection, "/dev/stdin", "--json"], stdin=picture, capture_output=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(json.loads(done.stdout)["results"][0]["path"].endswith("star-0.svg"))
+
+    def kill_decoder(self, picture):
+        search = subprocess.Popen([LIKENESS, "search", self.collection, picture], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True)
+        children = pathlib.Path(f"/proc/{search.pid}/task/{search.pid}/children")
+        while search.poll() is None:
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+                return search.communicate(timeout=60)[1], search.returncode
+        return search.communicate()[1], search.returncode
+
+    def test_death_of_the_decoder_is_told(self):
+        picture = self.folder / "picture.png"
+        png(picture, 64, 64, lambda x, y: (x, y, 0))
+        for _ in range(50):  # it may have done its work when we get to it
+            message, status = self.kill_decoder(picture)
+            if status:
+                break
+        self.assertEqual(status, 1)
+        self.assertIn("picture.png: the process that decodes it has ended", message)
+
     def test_part_of_a_picture_is_searched_with(self):
         both = self.folder / "both.svg"
         both.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="400" height="200" viewBox="0 0 200 100">'
@@ -459,6 +487,13 @@ class Usage(Case):
             self.assertIn(message, run("search", "a.lk", "b", option, value, status=2).stderr)
         self.assertIn("no such file", run("index", self.folder / "none", "--into", self.folder / "a.lk", status=1).stderr)
         self.assertFalse((self.folder / "a.lk").exists())
+
+    @unittest.skipUnless(platform.machine() in ("x86_64", "aarch64"), "elsewhere all libraries are linked")
+    def test_what_a_search_by_number_has_no_use_for_is_not_linked(self):
+        linked = subprocess.run(["readelf", "-d", LIKENESS], check=True, capture_output=True, text=True).stdout
+        self.assertIn("libsqlite3", linked)
+        for name in "vips", "dnnl", "openblas", "lapacke", "microhttpd", "hdf5", "rsvg", "cairo":
+            self.assertNotIn(f"lib{name}", linked)
 
     def test_help_names_every_command(self):
         text = run("help").stdout

@@ -1,0 +1,169 @@
+#include "cli/decoder.h"
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Both ends are one program, so structs travel as they are. The path follows the request; the pixels follow the answer.
+ */
+typedef struct request {
+    lk_image_options options;
+    uint32_t crop[4];
+    size_t path_size; /* with the NUL */
+    bool cropped;
+} request;
+
+typedef struct answer {
+    lk_status status;
+    lk_image image; /* its pixels mean nothing to the other end */
+    char message[LK_ERROR_SIZE];
+} answer;
+
+struct decoder {
+    int socket; /* -1: no process */
+    pid_t process;
+    request request; /* the last, and its path */
+    char *path;
+};
+
+static bool send_all(int socket, const void *bytes, size_t size)
+{
+    for (const char *at = bytes; size;) {
+        ssize_t n = send(socket, at, size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static bool receive_all(int socket, void *bytes, size_t size)
+{
+    for (char *at = bytes; size;) {
+        ssize_t n = recv(socket, at, size, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static size_t pixel_bytes(const lk_image *image)
+{
+    return (size_t)image->width * image->height * image->channels;
+}
+
+static lk_status decode(const request *r, const char *path, lk_image *out)
+{
+    return lk_query_image_file(path, r->cropped ? r->crop : NULL, &r->options, out);
+}
+
+/* ---- the process ---- */
+
+static bool serve_one(int socket)
+{
+    request r;
+    answer a = {0};
+    char *path = NULL;
+    bool going =
+        receive_all(socket, &r, sizeof r) && (path = malloc(r.path_size)) && receive_all(socket, path, r.path_size);
+    if (going) {
+        a.status = decode(&r, path, &a.image);
+        if (a.status != LK_OK) strcpy(a.message, lk_error_message());
+        going = send_all(socket, &a, sizeof a) &&
+                (a.status != LK_OK || send_all(socket, a.image.pixels, pixel_bytes(&a.image)));
+        lk_image_free(&a.image);
+    }
+    free(path);
+    return going;
+}
+
+static _Noreturn void serve(int socket, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0);
+    /* Whoever reads what the program prints waits until nobody holds the other end. Standard input stays: /dev/stdin is
+     * a picture's name too. */
+    int nothing = open("/dev/null", O_WRONLY);
+    for (int fd = 1; nothing >= 0 && fd <= 2; fd++) dup2(nothing, fd);
+    lk_image_prepare();
+    while (serve_one(socket)) continue;
+    _exit(0);
+}
+
+/* ---- the program ---- */
+
+decoder *decoder_start(void)
+{
+    decoder *d = lk_alloc_zero(1, sizeof *d);
+    int ends[2];
+    if (!d) return NULL;
+    d->socket = -1;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return d;
+    pid_t parent = getpid();
+    d->process = fork();
+    if (d->process == 0) {
+        close(ends[0]);
+        serve(ends[1], parent);
+    }
+    close(ends[1]);
+    if (d->process > 0)
+        d->socket = ends[0];
+    else
+        close(ends[0]);
+    return d;
+}
+
+static lk_status fail_ended(const decoder *d)
+{
+    return lk_fail(LK_CORRUPT, "%s: the process that decodes it has ended", d->path);
+}
+
+lk_status decoder_ask(decoder *d, const char *path, const uint32_t crop[4], const lk_image_options *options)
+{
+    if (!d) return lk_fail_memory("decoder");
+    d->request = (request){.options = *options, .path_size = strlen(path) + 1, .cropped = crop != NULL};
+    if (crop) memcpy(d->request.crop, crop, sizeof d->request.crop);
+    free(d->path);
+    d->path = strdup(path);
+    if (!d->path) return lk_fail_memory("decoder");
+    if (d->socket < 0 ||
+        (send_all(d->socket, &d->request, sizeof d->request) && send_all(d->socket, d->path, d->request.path_size)))
+        return LK_OK;
+    return fail_ended(d);
+}
+
+lk_status decoder_take(decoder *d, lk_image *out)
+{
+    answer a;
+    *out = (lk_image){0};
+    if (d->socket < 0) return decode(&d->request, d->path, out);
+    if (!receive_all(d->socket, &a, sizeof a)) return fail_ended(d);
+    if (a.status != LK_OK) return lk_fail(a.status, "%s", a.message);
+    a.image.pixels = lk_alloc(pixel_bytes(&a.image), 1);
+    *out = a.image;
+    if (!out->pixels) return lk_fail_memory("picture");
+    if (receive_all(d->socket, out->pixels, pixel_bytes(out))) return LK_OK;
+    lk_image_free(out);
+    return fail_ended(d);
+}
+
+void decoder_stop(decoder *d)
+{
+    if (!d) return;
+    if (d->socket >= 0) {
+        close(d->socket);
+        kill(d->process, SIGKILL); /* and the system clears up after it while this program goes on */
+    }
+    free(d->path);
+    free(d);
+}
