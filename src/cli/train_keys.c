@@ -156,6 +156,7 @@ static lk_status split(const char *what, const char *text, char name[32], const 
     size_t n = strcspn(text, ":");
     *rest = "";
     if (n >= 32) return lk_fail(LK_INVALID, "%s %s: there is no such", what, text);
+    if (text[n] && !text[n + 1]) return lk_fail(LK_INVALID, "%s %s: nothing follows the colon", what, text);
     snprintf(name, 32, "%.*s", (int)n, text);
     *rest = text + n + (text[n] == ':');
     return LK_OK;

@@ -123,7 +123,7 @@ class Train(Case):
                              (["--loss", "triplet:form=flat"], "hinge, smooth, soft-margin"),
                              (["--loss", "triplet:margin"], "KEY=VALUE"), (["--loss", "tripled"], "no loss is named"),
                              (["--pool", "rmac:3,flat"], "only whiten can"), (["--whiten", "zca"], "pca"),
-                             (["--auxiliary", "1:edge=2"], "there are temperature, smoothing"),
+                             (["--pool", "rmac:"], "nothing follows"), (["--auxiliary", "1:edge=2"], "there are temperature, smoothing"),
                              (["--pool", "cgd:avg+sum"], "avg, max, gem"), (["--pool", "avg:3"], "nothing after a colon"),
                              (["--pairs", "0.2,0.5"], "less alike"), (["--miner", "semi-hard:margin=x"], "a number")):
             with self.subTest(" ".join(options)):
