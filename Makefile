@@ -1,5 +1,5 @@
 # The front door. Everything is built by Meson into build/; `make help` lists what there is.
-.PHONY: all build help demo train-logo check check-unit check-reference bench install fuzz fmt lint clean
+.PHONY: all build help demo train-logo check check-unit check-reference check-neon bench install fuzz fmt lint clean
 
 BUILD ?= build/release
 PREFIX ?= /usr/local
@@ -13,6 +13,7 @@ help:
 	@echo "make train-logo train the logo model of models/logo anew, into build/logo-model"
 	@echo "make check      build and run every test"
 	@echo "make check-unit run the unit tests alone"
+	@echo "make check-neon run the kernels for 64-bit Arm under an emulator"
 	@echo "make bench      measure beside the peers"
 	@echo "make fuzz       fuzz the parsers of untrusted bytes, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make install    install the program, the library and its headers below PREFIX=$(PREFIX)"
@@ -41,6 +42,10 @@ check-unit: build
 check-reference: build
 	@tools/setup check
 	@BUILD=$(BUILD) tools/reference/run
+
+check-neon:
+	@tools/setup neon
+	@python3 tests/run neon
 
 bench: build
 	@tools/setup check

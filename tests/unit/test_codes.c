@@ -446,6 +446,18 @@ static void codes_without_sense_are_refused(void **state)
     lk_coder_free(coder);
 }
 
+static void what_runs_here_is_among_the_variants(void **state)
+{
+    (void)state;
+    const char *chosen = lk_code_kernels_for(lk_cpu_detect())->name;
+    int found = 0;
+    for (int i = 0; i < variant_count; i++) found += strcmp(variants[i]->name, chosen) == 0;
+    assert_int_equal(found, 1);
+#if defined(__aarch64__)
+    assert_string_equal(chosen, "neon");
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,6 +473,7 @@ int main(void)
         cmocka_unit_test(estimated_scores_keep_to_their_bounds),
         cmocka_unit_test(codes_without_sense_are_refused),
         cmocka_unit_test(rabitq_decodes_to_the_nearest_direction),
+        cmocka_unit_test(what_runs_here_is_among_the_variants),
     };
     return cmocka_run_group_tests(tests, find_variants, NULL);
 }

@@ -5,6 +5,10 @@
 #include "unit.h"
 
 #include <math.h>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 enum { MAX_TEST_DIM = 1030, MAX_TEST_ROWS = 23 };
 
@@ -273,6 +277,25 @@ static void environment_lowers_the_choice(void **state)
     unsetenv("LIKENESS_CPU");
 }
 
+/* A table that is never chosen, or a choice that is never tested, would pass all of the above. */
+static void what_runs_here_is_among_the_variants(void **state)
+{
+    (void)state;
+    const char *chosen = lk_distance_kernels_for(lk_cpu_detect())->name;
+    int found = 0;
+    for (int i = 0; i < variant_count; i++) {
+        found += strcmp(variants[i]->name, chosen) == 0;
+        for (int j = 0; j < i; j++) assert_string_not_equal(variants[i]->name, variants[j]->name);
+    }
+    assert_int_equal(found, 1);
+#if defined(__aarch64__)
+    assert_string_equal(chosen, getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? "neon_dotprod" : "neon");
+    setenv("LIKENESS_CPU", "neon", 1);
+    assert_string_equal(lk_distance_kernels_for(lk_cpu_detect())->name, "neon");
+    unsetenv("LIKENESS_CPU");
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +306,7 @@ int main(void)
         cmocka_unit_test(nan_passes_no_screen_and_no_selection),
         cmocka_unit_test(every_variant_selects_the_same_positions),
         cmocka_unit_test(environment_lowers_the_choice),
+        cmocka_unit_test(what_runs_here_is_among_the_variants),
     };
     return cmocka_run_group_tests(tests, find_variants, NULL);
 }

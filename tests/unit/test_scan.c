@@ -248,6 +248,18 @@ static void bending_makes_errors_along_the_vector_smaller(void **state)
     assert_true(after < 0.9 * before);
 }
 
+static void what_runs_here_is_among_the_variants(void **state)
+{
+    (void)state;
+    const lk_scan_kernels *kernels[4], *chosen = lk_scan_kernels_for(lk_cpu_detect());
+    size_t count = variants(kernels), found = chosen == &lk_scan_plain && count == 0;
+    for (size_t v = 0; v < count; v++) found += kernels[v] == chosen;
+    assert_int_equal(found, 1);
+#if defined(__aarch64__)
+    assert_ptr_equal(chosen, &lk_scan_neon);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +270,7 @@ int main(void)
         cmocka_unit_test(distances_from_the_scan_are_those_of_faiss_up_to_the_tables_rounding),
         cmocka_unit_test(trained_codewords_are_nearly_as_good_as_those_of_faiss),
         cmocka_unit_test(bending_makes_errors_along_the_vector_smaller),
+        cmocka_unit_test(what_runs_here_is_among_the_variants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
