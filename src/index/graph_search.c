@@ -251,23 +251,27 @@ static bool within(const lk_graph_index *g, float score, float bound)
     return g->metric == LK_L2 ? score <= bound : score >= bound;
 }
 
-/* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
+/* Everything in the beam, scored, that is within the bound, best first. Returns whether there may be more beyond the
+ * beam: whether its last is within. What a walk over projected codes leaves out may lie before its last: there until a
+ * third of the beam lies outside. */
 static bool collect_within(const searching *p, lk_graph_index_scratch *s, lk_hit *hits, size_t *count)
 {
     const lk_graph_index *g = p->g;
     bool last = false, lower = g->metric == LK_L2;
+    size_t inside = 0;
     *count = 0;
     for (size_t i = 0; i < s->beam_count; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), s->squares)};
         last = within(g, hit.score, p->bound);
+        inside += last;
         if (!last || lk_graph_index_is_dead(g, vertex)) continue;
         if (*count == p->k && !before(&hit, &hits[*count - 1], lower)) continue;
         size_t at = *count < p->k ? (*count)++ : *count - 1;
         for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];
         hits[at] = hit;
     }
-    return last;
+    return g->projected ? 3 * inside > 2 * s->beam_count : last;
 }
 
 static lk_status range_one(const searching *p, size_t q)
