@@ -27,7 +27,8 @@ def prepare(options, collection):
     subprocess.run([tool, "index", "-", "--into", collection, "--model", ROOT / "models" / "logo", "--quiet"], input=listed,
                    text=True, check=True, stdout=subprocess.DEVNULL)
     start = time.monotonic()
-    subprocess.run([options.build / "bench" / "bench_fill", collection, options.vectors, str(options.count - len(drawings))],
+    subprocess.run([options.build / "bench" / "bench_fill", collection, options.vectors, str(options.count - len(drawings)),
+                    *(["labels"] if options.labels else [])],
                    check=True)
     filled = time.monotonic()
     subprocess.run([tool, "index", drawings[0], "--into", collection, "--index", options.index, "--rebuild", "--quiet"], check=True,
@@ -78,6 +79,7 @@ def main():
     parser.add_argument("--index", default="auto")
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--keep", type=pathlib.Path)
+    parser.add_argument("--labels", action="store_true", help="four labels and some widths, to measure --where with")
     parser.add_argument("--prepare-only", action="store_true")
     options = parser.parse_args()
     options.build = options.build.resolve()

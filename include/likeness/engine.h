@@ -141,6 +141,13 @@ typedef struct lk_search_options {
  * alpha[:N[:ALPHA]]. LK_INVALID says what is wanted. */
 LK_API lk_status lk_rerank_parse(const char *text, lk_search_options *out);
 LK_API lk_status lk_expansion_parse(const char *text, lk_search_options *out);
+/* The same for range and bound, from a distance (1 - cosine, or L2 as it is; of inner products there is none:
+ * LK_UNSUPPORTED); for fuse, from mean or best; for diverse: the distance that results are apart, and the share that
+ * this counts. Messages begin with `option`, the caller's name for it. */
+LK_API lk_status lk_within_parse(const char *option, const char *text, lk_metric metric, lk_search_options *out);
+LK_API lk_status lk_fuse_parse(const char *option, const char *text, lk_search_options *out);
+LK_API lk_status lk_apart_parse(const char *option, const char *text, lk_search_options *out);
+LK_API lk_status lk_trade_parse(const char *option, const char *text, lk_search_options *out);
 LK_API const char *lk_rerank_name(lk_rerank rerank);
 
 /* What is looked for: at least one picture. Several are fused into one query (lk_fuse_queries). */

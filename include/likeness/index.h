@@ -148,7 +148,8 @@ LK_API void lk_graph_index_free(lk_graph_index *graph);
 /* The k best of each of n queries [n][dim], as lk_flat_search gives them, but approximately: scores are those of the
  * stored codes, and some of the k may be missed. effort >= 1 is the length of the beam, raised to k at least: time
  * grows in proportion, recall with it. context NULL = on the calling thread alone. filter NULL = all. LK_INVALID when k
- * is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. */
+ * is 0 or a query is not finite; LK_NO_MEMORY; LK_CANCELLED. Of many queries each is answered from one state of the
+ * graph; writers get in between them, also in the searches below but lk_graph_index_search_filtered. */
 LK_API lk_status lk_graph_index_search(const lk_graph_index *graph, lk_context *context, size_t effort, size_t n,
                                        const float *queries, size_t k, lk_id_filter filter, void *filter_user,
                                        lk_hit *hits, size_t *counts);

@@ -180,28 +180,15 @@ typedef struct typed {
     bool json, together, exact;
 } typed;
 
-static lk_status read_number(const char *option, const char *text, double most, float *out)
-{
-    char *end;
-    double number = text ? strtod(text, &end) : 0;
-    if (text && (end == text || *end || !(number >= 0 && number <= most)))
-        return lk_fail(LK_INVALID, "%s %s: a number from 0 to %g is wanted", option, text, most);
-    *out = (float)number;
-    return LK_OK;
-}
-
 /* What --within, --fuse, --diverse and --trade say. */
 static lk_status read_shape(const typed *in, lk_search_options *out)
 {
-    lk_status s;
-    LK_TRY(read_number("--within", in->within, 1e30, &out->bound));
-    out->range = in->within != NULL;
-    LK_TRY(read_number("--diverse", in->diverse, 1e30, &out->diverse.apart));
-    LK_TRY(read_number("--trade", in->trade, 1, &out->diverse.trade));
-    if (in->fuse && strcmp(in->fuse, "best") == 0)
-        out->fuse = LK_FUSE_BEST;
-    else if (in->fuse && strcmp(in->fuse, "mean") != 0)
-        s = lk_fail(LK_INVALID, "--fuse %s: mean or best is wanted", in->fuse);
+    lk_status s = LK_OK;
+    /* What the distance is in the collection's scores is known when that is open; a wrong one is said before. */
+    if (in->within) LK_TRY(lk_within_parse("--within", in->within, LK_L2, out));
+    if (in->diverse) LK_TRY(lk_apart_parse("--diverse", in->diverse, out));
+    if (in->trade) LK_TRY(lk_trade_parse("--trade", in->trade, out));
+    if (in->fuse) LK_TRY(lk_fuse_parse("--fuse", in->fuse, out));
 done:
     return s;
 }
@@ -223,19 +210,11 @@ done:
     return s;
 }
 
-/* The distance of --within as the collection's scores tell it. */
-static lk_status take_distance(lk_metric metric, lk_search_options *options)
-{
-    if (metric == LK_INNER_PRODUCT) return lk_fail(LK_UNSUPPORTED, "--within: inner products are no distances");
-    if (metric == LK_COSINE) options->bound = 1 - options->bound;
-    return LK_OK;
-}
-
 static lk_status search_all(lk_searcher *searcher, decoder *beside, const typed *in, lk_search_options options,
                             const uint32_t crop[4], char **texts, size_t count, query *queries, lk_results *results)
 {
     lk_status s = LK_OK;
-    if (in->within) LK_TRY(take_distance(lk_searcher_config(searcher).metric, &options));
+    if (in->within) LK_TRY(lk_within_parse("--within", in->within, lk_searcher_config(searcher).metric, &options));
     if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;

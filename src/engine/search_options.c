@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { MOST = 4 };
+#define MOST_DISTANCE 1e30
 
 static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
 static const char *const expansion_names[] = {"none", "aqe", "rank", "alpha"};
@@ -118,4 +119,43 @@ lk_status lk_expansion_parse(const char *text, lk_search_options *out)
     if (n > 0) out->expand_k = (size_t)v[0];
     if (n > 1) out->expand_alpha = (float)v[1];
     return LK_OK;
+}
+
+static lk_status read_number(const char *option, const char *text, double most, float *out)
+{
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number >= 0 && number <= most))
+        return lk_fail(LK_INVALID, "%s %s: a number from 0 to %g is wanted", option, text, most);
+    *out = (float)number;
+    return LK_OK;
+}
+
+lk_status lk_within_parse(const char *option, const char *text, lk_metric metric, lk_search_options *out)
+{
+    float distance = 0;
+    lk_status s = read_number(option, text, MOST_DISTANCE, &distance);
+    if (s != LK_OK) return s;
+    if (metric == LK_INNER_PRODUCT) return lk_fail(LK_UNSUPPORTED, "%s: inner products are no distances", option);
+    out->range = true;
+    out->bound = metric == LK_COSINE ? 1 - distance : distance;
+    return LK_OK;
+}
+
+lk_status lk_fuse_parse(const char *option, const char *text, lk_search_options *out)
+{
+    bool best = strcmp(text, "best") == 0;
+    if (!best && strcmp(text, "mean") != 0) return lk_fail(LK_INVALID, "%s %s: mean or best is wanted", option, text);
+    out->fuse = best ? LK_FUSE_BEST : LK_FUSE_MEAN;
+    return LK_OK;
+}
+
+lk_status lk_apart_parse(const char *option, const char *text, lk_search_options *out)
+{
+    return read_number(option, text, MOST_DISTANCE, &out->diverse.apart);
+}
+
+lk_status lk_trade_parse(const char *option, const char *text, lk_search_options *out)
+{
+    return read_number(option, text, 1, &out->diverse.trade);
 }

@@ -1,4 +1,7 @@
-/* Answers from a graph: the walk, then the candidates scored again with the query as it was given. */
+/* Answers from a graph: the walk, then the candidates scored again with the query as it was given.
+ *
+ * A batch holds the graph for some queries at a time, so that a writer gets in between, and those that wait behind the
+ * writer too. What is found for one query is of one state of the graph; a batch may see several. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "index/graph.h"
@@ -9,10 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Queries for which the graph is held: by a thread that takes it for each piece of work, and by a batch with a filter,
+ * which belongs to one state. */
+enum { HELD = 16, HELD_RANGES = 4, HELD_FILTERED = 256 };
+
 typedef struct searching {
     const lk_graph_index *g;
     lk_context *context;
-    size_t beam, k;
+    size_t effort, k;
+    double share; /* of the vectors that filter lets pass; 0 without one */
     const float *queries;
     const lk_graph_index_filter *among; /* NULL = all */
     lk_id_filter filter;                /* asked about what the walk finds; NULL = all */
@@ -20,8 +28,27 @@ typedef struct searching {
     lk_hit *hits; /* their ids are vertices with by_vertex */
     size_t *counts;
     bool by_vertex;
+    bool held;   /* the caller holds the graph */
     float bound; /* of a range */
 } searching;
+
+static void hold(const lk_graph_index *g)
+{
+    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+}
+
+static void let_go(const lk_graph_index *g)
+{
+    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+}
+
+/* A beam that holds as many that count as one of `effort` does when all count. */
+static size_t beam_for(const lk_graph_index *g, size_t effort, size_t k)
+{
+    size_t beam = effort > k ? effort : k;
+    if (g->dead_count > 0 && g->live > 0) beam += beam * g->dead_count / g->live + 1;
+    return beam < 2 * g->count + 16 ? beam : 2 * g->count + 16;
+}
 
 /* Squared distance between the unrounded query and a stored vector, in the units of the codes. */
 static float exact_distance(const lk_graph_index *g, const float *units, uint32_t vertex)
@@ -58,7 +85,16 @@ static bool before(const lk_hit *a, const lk_hit *b, bool lower_is_better)
     return a->id < b->id;
 }
 
-static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_t q)
+/* Of the graph as it is now. */
+static size_t beam_now(const searching *p)
+{
+    size_t rescored = 2 * p->k + 16; /* with a filter that was prepared the beam is what is scored again */
+    if (p->among) return p->effort > rescored ? p->effort : rescored;
+    size_t beam = beam_for(p->g, p->effort, p->k);
+    return p->share > 0 ? (size_t)((double)beam / p->share) + 1 : beam;
+}
+
+static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_t beam, size_t q)
 {
     const lk_graph_index *g = p->g;
     const float *query = p->queries + q * g->dim;
@@ -68,9 +104,9 @@ static lk_status search_one(const searching *p, lk_graph_index_scratch *s, size_
     lk_status status = lk_graph_index_aim(g, s, query);
     if (status != LK_OK) return status;
     if (p->among)
-        lk_graph_index_walk_filtered(g, s, p->among, p->beam);
+        lk_graph_index_walk_filtered(g, s, p->among, beam);
     else
-        lk_graph_index_walk(g, s, p->beam);
+        lk_graph_index_walk(g, s, beam);
     size_t rescored = 0, most = s->exact ? p->k : 2 * p->k + 16;
     double enough = HUGE_VAL;
     for (size_t i = 0; i < s->beam_count && rescored < most; i++) {
@@ -98,30 +134,24 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     const searching *p = arg;
     lk_status status = LK_OK;
-    lk_graph_index_scratch *s = lk_graph_index_borrow(p->g, p->beam);
-    if (!s) return lk_fail_memory("graph search");
+    if (!p->held) hold(p->g);
+    size_t beam = beam_now(p);
+    lk_graph_index_scratch *s = lk_graph_index_borrow(p->g, beam);
+    if (!s) status = lk_fail_memory("graph search");
     for (size_t q = begin; q < end && status == LK_OK; q++) {
         if (p->context && lk_context_cancelled(p->context))
             status = lk_fail(LK_CANCELLED, "the search was cancelled");
         else
-            status = search_one(p, s, q);
+            status = search_one(p, s, beam, q);
     }
     lk_graph_index_give_back(p->g, s);
+    if (!p->held) let_go(p->g);
     return status;
 }
 
-/* A beam that holds as many that count as one of `effort` does when all count. */
-static size_t beam_for(const lk_graph_index *g, size_t effort, size_t k)
-{
-    size_t beam = effort > k ? effort : k;
-    if (g->dead_count > 0 && g->live > 0) beam += beam * g->dead_count / g->live + 1;
-    return beam < 2 * g->count + 16 ? beam : 2 * g->count + 16;
-}
-
-/* The caller holds the lock. */
 static lk_status search_all(size_t n, searching *p)
 {
-    return lk_parallel_for(lk_context_pool(p->context), n, 16, search_some, p);
+    return lk_parallel_for(lk_context_pool(p->context), n, HELD, search_some, p);
 }
 
 /* Share of a sample of vectors that passes. */
@@ -142,27 +172,39 @@ static lk_status search_by_function(const lk_graph_index *g, lk_context *context
                                     const float *queries, size_t k, lk_id_filter filter, void *user, lk_hit *hits,
                                     size_t *counts)
 {
-    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
-    pthread_rwlock_rdlock(lock);
+    hold(g);
     double share = share_passing(g, filter, user);
+    let_go(g);
     if (share >= 0.25) {
-        size_t beam = beam_for(g, effort, k);
-        beam = (size_t)((double)beam / share) + 1;
-        searching p = {g, context, beam, k, queries, NULL, filter, user, hits, counts};
-        lk_status s = search_all(n, &p);
-        pthread_rwlock_unlock(lock);
-        return s;
+        searching p = {.g = g,
+                       .context = context,
+                       .effort = effort,
+                       .k = k,
+                       .share = share,
+                       .queries = queries,
+                       .filter = filter,
+                       .filter_user = user,
+                       .hits = hits,
+                       .counts = counts};
+        return search_all(n, &p);
     }
-    pthread_rwlock_unlock(lock);
-    /* The graph may change between making the filter and using it: then once more. */
-    for (;;) {
-        lk_graph_index_filter *among;
-        lk_status s = lk_graph_index_filter_new(g, context, filter, user, &among);
-        if (s != LK_OK) return s;
-        s = lk_graph_index_search_filtered(g, context, effort, n, queries, k, among, hits, counts);
+    lk_graph_index_filter *among = NULL;
+    lk_status s = LK_OK;
+    for (size_t done = 0; s == LK_OK && done < n;) {
+        size_t some = n - done < HELD_FILTERED ? n - done : HELD_FILTERED;
+        if (!among) s = lk_graph_index_filter_new(g, context, filter, user, &among);
+        if (s == LK_OK)
+            s = lk_graph_index_search_filtered(g, context, effort, some, queries + done * g->dim, k, among,
+                                               hits + done * k, counts + done);
+        if (s == LK_OK) done += some;
+        if (s != LK_CONFLICT) continue;
+        /* The graph has changed since the filter was made: these queries once more. */
         lk_graph_index_filter_free(among);
-        if (s != LK_CONFLICT) return s;
+        among = NULL;
+        s = LK_OK;
     }
+    lk_graph_index_filter_free(among);
+    return s;
 }
 
 lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
@@ -171,11 +213,14 @@ lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, si
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     if (filter) return search_by_function(g, context, effort, n, queries, k, filter, filter_user, hits, counts);
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
-    searching p = {g, context, beam_for(g, effort, k), k, queries, NULL, NULL, NULL, hits, counts};
-    lk_status s = search_all(n, &p);
-    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
-    return s;
+    searching p = {
+        .g = g, .context = context, .effort = effort, .k = k, .queries = queries, .hits = hits, .counts = counts};
+    return search_all(n, &p);
+}
+
+static bool is_stale(const lk_graph_index *g, const lk_graph_index_filter *filter)
+{
+    return filter->version != g->version || filter->vertices != g->count;
 }
 
 lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
@@ -183,16 +228,19 @@ lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *co
                                          lk_hit *hits, size_t *counts)
 {
     if (k == 0) return lk_fail(LK_INVALID, "0 results were asked for");
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
-    lk_status s;
-    if (filter->version != g->version || filter->vertices != g->count) {
-        s = lk_fail(LK_CONFLICT, "the graph index has changed since the filter was made");
-    } else {
-        size_t beam = effort > 2 * k + 16 ? effort : 2 * k + 16; /* the beam is what is scored again */
-        searching p = {g, context, beam, k, queries, filter, NULL, NULL, hits, counts};
-        s = search_all(n, &p);
-    }
-    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    searching p = {.g = g,
+                   .context = context,
+                   .effort = effort,
+                   .k = k,
+                   .queries = queries,
+                   .among = filter,
+                   .hits = hits,
+                   .counts = counts,
+                   .held = true};
+    hold(g); /* for all: between them the filter could become that of another graph */
+    lk_status s = is_stale(g, filter) ? lk_fail(LK_CONFLICT, "the graph index has changed since the filter was made")
+                                      : search_all(n, &p);
+    let_go(g);
     return s;
 }
 
@@ -203,23 +251,27 @@ static bool within(const lk_graph_index *g, float score, float bound)
     return g->metric == LK_L2 ? score <= bound : score >= bound;
 }
 
-/* Everything in the beam, scored, that is within the bound, best first. Returns whether the last of the beam is. */
+/* Everything in the beam, scored, that is within the bound, best first. Returns whether there may be more beyond the
+ * beam: whether its last is within. What a walk over projected codes leaves out may lie before its last: there until a
+ * third of the beam lies outside. */
 static bool collect_within(const searching *p, lk_graph_index_scratch *s, lk_hit *hits, size_t *count)
 {
     const lk_graph_index *g = p->g;
     bool last = false, lower = g->metric == LK_L2;
+    size_t inside = 0;
     *count = 0;
     for (size_t i = 0; i < s->beam_count; i++) {
         uint32_t vertex = lk_near_vertex(s->beam[i]);
         lk_hit hit = {g->ids[vertex], score_of(g, vertex, exact_distance(g, s->units, vertex), s->squares)};
         last = within(g, hit.score, p->bound);
+        inside += last;
         if (!last || lk_graph_index_is_dead(g, vertex)) continue;
         if (*count == p->k && !before(&hit, &hits[*count - 1], lower)) continue;
         size_t at = *count < p->k ? (*count)++ : *count - 1;
         for (; at > 0 && before(&hit, &hits[at - 1], lower); at--) hits[at] = hits[at - 1];
         hits[at] = hit;
     }
-    return last;
+    return g->projected ? 3 * inside > 2 * s->beam_count : last;
 }
 
 static lk_status range_one(const searching *p, size_t q)
@@ -227,7 +279,7 @@ static lk_status range_one(const searching *p, size_t q)
     const lk_graph_index *g = p->g;
     const float *query = p->queries + q * g->dim;
     /* A beam that ends outside of the bound has seen its edge; one that does not is doubled. */
-    for (size_t beam = p->beam;; beam *= 2) {
+    for (size_t beam = beam_for(g, p->effort, 32);; beam *= 2) {
         lk_graph_index_scratch *s = lk_graph_index_borrow(g, beam);
         if (!s) return lk_fail_memory("graph search");
         lk_status status = lk_graph_index_aim(g, s, query);
@@ -245,12 +297,23 @@ static lk_status range_some(void *arg, size_t begin, size_t end, int worker)
 {
     (void)worker;
     const searching *p = arg;
-    for (size_t q = begin; q < end; q++) {
-        lk_status s = p->context && lk_context_cancelled(p->context) ? lk_fail(LK_CANCELLED, "the search was cancelled")
-                                                                     : range_one(p, q);
-        if (s != LK_OK) return s;
-    }
-    return LK_OK;
+    lk_status s = LK_OK;
+    if (!p->held) hold(p->g);
+    for (size_t q = begin; s == LK_OK && q < end; q++)
+        s = p->context && lk_context_cancelled(p->context) ? lk_fail(LK_CANCELLED, "the search was cancelled")
+                                                           : range_one(p, q);
+    if (!p->held) let_go(p->g);
+    return s;
+}
+
+/* Makes a filter where there is none or it is of another state. The caller holds the graph. */
+static lk_status renew(const lk_graph_index *g, lk_context *context, lk_id_filter filter, void *user,
+                       lk_graph_index_filter **among)
+{
+    if (!filter || (*among && !is_stale(g, *among))) return LK_OK;
+    lk_graph_index_filter_free(*among);
+    *among = NULL;
+    return lk_graph_index_filter_make(g, context, filter, user, among);
 }
 
 lk_status lk_graph_index_range(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
@@ -262,19 +325,24 @@ lk_status lk_graph_index_range(const lk_graph_index *g, lk_context *context, siz
     if (most == 0) return lk_fail(LK_INVALID, "0 results were asked for");
     if (isnan(bound)) return lk_fail(LK_INVALID, "the bound of a range is not a number");
     memset(counts, 0, n * sizeof *counts);
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
-    if (filter) s = lk_graph_index_filter_make(g, context, filter, filter_user, &among);
-    searching p = {.g = g,
-                   .context = context,
-                   .beam = beam_for(g, effort, 32),
-                   .k = most,
-                   .queries = queries,
-                   .among = among,
-                   .hits = hits,
-                   .counts = counts,
-                   .bound = bound};
-    if (s == LK_OK) s = lk_parallel_for(lk_context_pool(context), n, 4, range_some, &p);
-    pthread_rwlock_unlock((pthread_rwlock_t *)&g->lock);
+    size_t at_once = filter ? HELD_FILTERED : n;
+    for (size_t done = 0; s == LK_OK && done < n; done += at_once) {
+        size_t some = n - done < at_once ? n - done : at_once;
+        if (filter) hold(g);
+        s = renew(g, context, filter, filter_user, &among);
+        searching p = {.g = g,
+                       .context = context,
+                       .effort = effort,
+                       .k = most,
+                       .queries = queries + done * g->dim,
+                       .among = among,
+                       .hits = hits + done * most,
+                       .counts = counts + done,
+                       .held = filter != NULL,
+                       .bound = bound};
+        if (s == LK_OK) s = lk_parallel_for(lk_context_pool(context), some, HELD_RANGES, range_some, &p);
+        if (filter) let_go(g);
+    }
     lk_graph_index_filter_free(among);
     return s;
 }
@@ -292,16 +360,16 @@ typedef struct graph_raw {
 static lk_status raw_search(const void *with, size_t n, const float *queries, size_t k, lk_hit *hits, size_t *counts)
 {
     const graph_raw *raw = with;
-    size_t filtered = raw->effort > 2 * k + 16 ? raw->effort : 2 * k + 16;
     searching p = {.g = raw->g,
                    .context = raw->context,
-                   .beam = raw->among ? filtered : beam_for(raw->g, raw->effort, k),
+                   .effort = raw->effort,
                    .k = k,
                    .queries = queries,
                    .among = raw->among,
                    .hits = hits,
                    .counts = counts,
-                   .by_vertex = true};
+                   .by_vertex = true,
+                   .held = true};
     return search_all(n, &p);
 }
 
@@ -318,11 +386,11 @@ static uint64_t raw_id(const void *with, uint64_t place)
     return ((const graph_raw *)with)->g->ids[place];
 }
 
-/* Takes the lock; end_raw gives it back. */
+/* Holds the graph; to be let go. The filter is kept, for the next time too. */
 static lk_status begin_raw(graph_raw *with, lk_id_filter filter, void *user, lk_raw *out)
 {
     const lk_graph_index *g = with->g;
-    pthread_rwlock_rdlock((pthread_rwlock_t *)&g->lock);
+    hold(g);
     *out = (lk_raw){.with = with,
                     .dim = g->dim,
                     .count = g->live,
@@ -330,13 +398,7 @@ static lk_status begin_raw(graph_raw *with, lk_id_filter filter, void *user, lk_
                     .search = raw_search,
                     .vector = raw_vector,
                     .id = raw_id};
-    return filter ? lk_graph_index_filter_make(g, with->context, filter, user, &with->among) : LK_OK;
-}
-
-static void end_raw(graph_raw *with)
-{
-    pthread_rwlock_unlock((pthread_rwlock_t *)&with->g->lock);
-    lk_graph_index_filter_free(with->among);
+    return renew(g, with->context, filter, user, &with->among);
 }
 
 lk_status lk_graph_index_search_several(const lk_graph_index *g, lk_context *context, size_t effort, size_t m,
@@ -348,7 +410,8 @@ lk_status lk_graph_index_search_several(const lk_graph_index *g, lk_context *con
     lk_status s = begin_raw(&with, filter, filter_user, &raw);
     *count = 0;
     if (s == LK_OK) s = lk_raw_search_several(&raw, m, vectors, fusion, k, hits, count);
-    end_raw(&with);
+    let_go(g);
+    lk_graph_index_filter_free(with.among);
     return s;
 }
 
@@ -358,8 +421,16 @@ lk_status lk_graph_index_search_diverse(const lk_graph_index *g, lk_context *con
 {
     graph_raw with = {.g = g, .context = context, .effort = effort};
     lk_raw raw;
-    lk_status s = begin_raw(&with, filter, filter_user, &raw);
-    if (s == LK_OK) s = lk_raw_search_diverse(&raw, how, n, queries, k, hits, counts);
-    end_raw(&with);
+    lk_status s = LK_OK;
+    size_t done = 0;
+    do { /* once also for no queries: what is wrong is said then too */
+        size_t some = n - done < HELD_FILTERED ? n - done : HELD_FILTERED;
+        s = begin_raw(&with, filter, filter_user, &raw);
+        if (s == LK_OK)
+            s = lk_raw_search_diverse(&raw, how, some, queries + done * g->dim, k, hits + done * k, counts + done);
+        let_go(g);
+        done += some;
+    } while (s == LK_OK && done < n);
+    lk_graph_index_filter_free(with.among);
     return s;
 }

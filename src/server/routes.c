@@ -179,6 +179,8 @@ static enum MHD_Result answer_search(lk_request *request, lk_status s, lk_result
     double took = lk_now() - started;
     atomic_fetch_add(&server->searches, 1);
     atomic_fetch_add(&server->search_microseconds, (unsigned long long)(took * 1e6));
+    /* The pictures have been read: it is the options that do not go together, or not with the collection. */
+    if (s == LK_UNSUPPORTED) return lk_answer_error(request, 400, lk_error_message());
     if (s != LK_OK) return answer_failure(request, s);
     json_t *value = json_pack("{s:o, s:f}", "results", results_json(results, true), "took_ms", took * 1000);
     lk_results_free(results);
@@ -203,7 +205,7 @@ static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t 
     }
 }
 
-enum { MOST_IDS = 64, MOST_NEAR = 200 };
+enum { MOST_IDS = 64, MOST_NEAR = 200, MOST_RESULTS = 200, MOST_WITHIN = 1000 };
 
 /* What the query string asks for. */
 typedef struct asked {
@@ -214,13 +216,34 @@ typedef struct asked {
     bool cropped;
 } asked;
 
+static const char *text_argument(lk_request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+/* within, fuse, diverse and trade: as the options of `likeness search`. */
+static lk_status read_shape(lk_request *request, lk_search_options *out)
+{
+    const char *within = text_argument(request, "within"), *fuse = text_argument(request, "fuse"),
+               *diverse = text_argument(request, "diverse"), *trade = text_argument(request, "trade");
+    lk_metric metric = lk_searcher_config(request->server->searcher).metric;
+    lk_status s = LK_OK;
+    if (within) s = lk_within_parse("within", within, metric, out);
+    if (s == LK_OK && fuse) s = lk_fuse_parse("fuse", fuse, out);
+    if (s == LK_OK && diverse) s = lk_apart_parse("diverse", diverse, out);
+    if (s == LK_OK && trade) s = lk_trade_parse("trade", trade, out);
+    return s;
+}
+
 /* NULL, or what is wrong with it. */
 static const char *read_asked(lk_request *request, asked *out)
 {
-    int64_t k = 24, shortlist = 0, expand_k = 0;
+    bool within = text_argument(request, "within") != NULL;
+    int64_t k = within ? MOST_WITHIN : 24, shortlist = 0, expand_k = 0;
     *out = (asked){0};
     lk_search_options *o = &out->options;
-    if (!argument(request, "k", 1, 200, &k)) return "k is a number from 1 to 200";
+    if (!argument(request, "k", 1, within ? MOST_WITHIN : MOST_RESULTS, &k))
+        return within ? "k is a number from 1 to 1000" : "k is a number from 1 to 200";
     if (!argument(request, "shortlist", 1, 1000, &shortlist)) return "shortlist is a number from 1 to 1000";
     if (!argument(request, "expand-count", 1, 100, &expand_k)) return "expand-count is a number from 1 to 100";
     if (!id_list(request, "id", out->ids, MOST_IDS, &out->n_ids))
@@ -232,15 +255,14 @@ static const char *read_asked(lk_request *request, asked *out)
     o->expand_k = (size_t)expand_k;
     o->yes = out->yes;
     o->no = out->no;
-    const char *rerank = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "rerank");
-    const char *expand = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "expand");
-    const char *crop = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "crop");
-    const char *exact = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "exact");
-    o->where = MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, "where");
+    const char *rerank = text_argument(request, "rerank"), *expand = text_argument(request, "expand"),
+               *crop = text_argument(request, "crop"), *exact = text_argument(request, "exact");
+    o->where = text_argument(request, "where");
     if (exact && strcmp(exact, "0") != 0 && strcmp(exact, "1") != 0) return "exact is 0 or 1";
     o->exact = exact && *exact == '1';
     if (rerank && lk_rerank_parse(rerank, o) != LK_OK) return lk_error_message();
     if (expand && lk_expansion_parse(expand, o) != LK_OK) return lk_error_message();
+    if (read_shape(request, o) != LK_OK) return lk_error_message();
     if (o->kreciprocal.k1 > MOST_NEAR || o->kreciprocal.k2 > MOST_NEAR || o->diffusion.k > MOST_NEAR ||
         o->superglobal.k > MOST_NEAR || o->expand_k > MOST_NEAR)
         return "numbers of neighbours in rerank and expand go to 200";
@@ -253,11 +275,44 @@ static const char *read_asked(lk_request *request, asked *out)
     return NULL;
 }
 
+/* The posted pictures. */
+typedef struct uploads {
+    lk_image images[LK_MOST_UPLOADS], details[LK_MOST_UPLOADS];
+    size_t count;
+} uploads;
+
+static void free_uploads(uploads *u)
+{
+    for (size_t i = 0; i < u->count; i++) {
+        lk_image_free(&u->images[i]);
+        lk_image_free(&u->details[i]);
+    }
+}
+
+static lk_status read_uploads(lk_request *request, const uint32_t *crop, bool detailed, uploads *out)
+{
+    lk_server *server = request->server;
+    lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
+    lk_status s = LK_OK;
+    *out = (uploads){0};
+    for (size_t i = 0; s == LK_OK && i < request->pictures; i++) {
+        size_t begin = request->starts[i], end = i + 1 < request->pictures ? request->starts[i + 1] : request->size;
+        const uint8_t *bytes = request->body + begin;
+        out->count++;
+        s = lk_query_image_memory(server->searcher, bytes, end - begin, "upload", crop, &limits, &out->images[i]);
+        if (s == LK_OK && detailed)
+            s = lk_query_image_memory(NULL, bytes, end - begin, "upload", crop, &limits, &out->details[i]);
+    }
+    if (s != LK_OK) free_uploads(out);
+    return s;
+}
+
 static enum MHD_Result route_search(lk_request *request, bool post)
 {
     lk_server *server = request->server;
     asked in;
     lk_results results = {0};
+    uploads posted;
     const char *wrong = read_asked(request, &in);
     if (wrong) return lk_answer_error(request, 400, wrong);
     double started = lk_now();
@@ -268,25 +323,15 @@ static enum MHD_Result route_search(lk_request *request, bool post)
         return answer_search(request, lk_search(server->searcher, &query, &in.options, &results), &results, started);
     }
     if (request->size == 0)
-        return lk_answer_error(request, 400, "the body is a picture, or a form with a picture in its field `image`");
-    lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
-    lk_image image = {0}, detail = {0};
-    const uint32_t *crop = in.cropped ? in.crop : NULL;
-    lk_status s =
-        lk_query_image_memory(server->searcher, request->body, request->size, "upload", crop, &limits, &image);
-    if (s == LK_OK && in.options.rerank == LK_RERANK_GEOMETRIC) {
-        s = lk_query_image_memory(NULL, request->body, request->size, "upload", crop, &limits, &detail);
-        query.details = &detail;
-    }
-    query.images = &image;
-    query.n_images = 1;
-    if (s != LK_OK) {
-        lk_image_free(&image);
-        return answer_failure(request, s);
-    }
+        return lk_answer_error(request, 400, "the body is a picture, or a form with pictures in its fields `image`");
+    bool detailed = in.options.rerank == LK_RERANK_GEOMETRIC;
+    lk_status s = read_uploads(request, in.cropped ? in.crop : NULL, detailed, &posted);
+    if (s != LK_OK) return answer_failure(request, s);
+    query.images = posted.images;
+    query.n_images = posted.count;
+    query.details = detailed ? posted.details : NULL;
     s = lk_search(server->searcher, &query, &in.options, &results);
-    lk_image_free(&image);
-    lk_image_free(&detail);
+    free_uploads(&posted);
     return answer_search(request, s, &results, started);
 }
 

@@ -74,12 +74,14 @@ static enum MHD_Result form_part(void *user, enum MHD_ValueKind kind, const char
     lk_request *request = user;
     (void)kind, (void)file, (void)type, (void)encoding;
     if (!key || strcmp(key, "image") != 0) return MHD_YES;
-    if (offset == 0 && request->size > 0) { /* a second one: behind the first it would be neither */
+    if (size == 0) return MHD_YES;
+    if (offset == 0 && request->pictures == LK_MOST_UPLOADS) {
         request->refused = 400;
-        request->refusal = "the form has more than one picture: post them one by one";
+        request->refusal = "the form has more than 16 pictures";
         return MHD_NO;
     }
-    return size == 0 || append(request, data, size) ? MHD_YES : MHD_NO;
+    if (offset == 0) request->starts[request->pictures++] = request->size;
+    return append(request, data, size) ? MHD_YES : MHD_NO;
 }
 
 static const char *header(lk_request *request, const char *name)
@@ -135,9 +137,10 @@ static enum MHD_Result handle(void *user, struct MHD_Connection *connection, con
     }
     if (*size) {
         if (!request->refused) {
-            if (!request->form)
+            if (!request->form) {
+                request->pictures = 1;
                 append(request, data, *size);
-            else if (MHD_post_process(request->form, data, *size) != MHD_YES && !request->refused) {
+            } else if (MHD_post_process(request->form, data, *size) != MHD_YES && !request->refused) {
                 request->refused = 400;
                 request->refusal = "the form is malformed";
             }

@@ -43,11 +43,14 @@ struct lk_server {
     atomic_ullong body_bytes; /* of all requests under way */
 };
 
+enum { LK_MOST_UPLOADS = 16 }; /* pictures in one form */
+
 typedef struct lk_request {
     lk_server *server;
     struct MHD_Connection *connection;
     const char *method, *path;
-    uint8_t *body;
+    uint8_t *body; /* pictures, one behind the other */
+    size_t starts[LK_MOST_UPLOADS], pictures;
     size_t size, capacity;
     size_t counted;                 /* in the server's body_bytes */
     struct MHD_PostProcessor *form; /* while a multipart body comes in */

@@ -22,6 +22,50 @@
     "CREATE INDEX IF NOT EXISTS images_number ON images(CAST(label AS REAL))"                                          \
     "  WHERE label GLOB '*[0-9]*' AND label NOT GLOB '*[^-+.eE0-9]*';"
 
+/* For predicates over a picture's size. They hold the pictures with vectors alone, as predicates ask for them. */
+#define SIZE_INDEXES                                                                                                   \
+    "CREATE INDEX IF NOT EXISTS images_bytes ON images(size) WHERE state=0;"                                           \
+    "CREATE INDEX IF NOT EXISTS images_width ON images(width) WHERE state=0;"                                          \
+    "CREATE INDEX IF NOT EXISTS images_height ON images(height) WHERE state=0;"
+
+/* Labels other than `label`, for predicates: the distinct values of each, and which pictures with vectors have them; of
+ * a list each member. 7, 7.0 and '7' are told apart, because as texts they differ. Triggers keep both up to date, also
+ * when an older version of this program writes. A value that no picture has any more stays until the next compaction.
+ */
+#define LABEL_TABLES                                                                                                   \
+    "CREATE TABLE label_values(number INTEGER PRIMARY KEY, name TEXT NOT NULL, value NOT NULL);"                       \
+    "CREATE UNIQUE INDEX label_values_value ON label_values(name, value, typeof(value));"                              \
+    "CREATE INDEX label_values_number ON label_values(name, CAST(value AS REAL))"                                      \
+    "  WHERE value GLOB '*[0-9]*' AND value NOT GLOB '*[^-+.eE0-9]*';"                                                 \
+    "CREATE TABLE label_images(value INTEGER NOT NULL, image INTEGER NOT NULL, PRIMARY KEY(value, image))"             \
+    "  WITHOUT ROWID;"
+/* image, name, value of each label of a row, or of all rows of a table */
+#define LABELS_OF(table, row)                                                                                          \
+    "(SELECT " row ".id AS image, key AS name, value FROM " table "json_each(" row ".labels)"                          \
+    "  WHERE type NOT IN ('array','object','null') AND key<>'label'"                                                   \
+    " UNION ALL SELECT " row ".id, top.key, each.value"                                                                \
+    "  FROM " table "json_each(" row ".labels) AS top, json_each(top.value) AS each"                                   \
+    "  WHERE top.type IN ('array','object') AND each.value IS NOT NULL AND top.key<>'label') AS one"
+#define THEIR_VALUES                                                                                                   \
+    " CROSS JOIN label_values AS v ON v.name=one.name AND v.value=one.value AND typeof(v.value)=typeof(one.value)"
+#define ADD_LABELS(table, row, condition)                                                                              \
+    "INSERT OR IGNORE INTO label_values(name, value) SELECT name, value FROM " LABELS_OF(                              \
+        table, row) " WHERE " condition ";"                                                                            \
+                    "INSERT OR IGNORE INTO label_images SELECT v.number, image FROM " LABELS_OF(table, row)            \
+                        THEIR_VALUES " WHERE " condition ";"
+#define DROP_LABELS                                                                                                    \
+    "DELETE FROM label_images WHERE image=old.id AND value IN"                                                         \
+    " (SELECT v.number FROM " LABELS_OF("", "old") THEIR_VALUES ");"
+#define LABEL_TRIGGERS                                                                                                 \
+    "CREATE TRIGGER images_added AFTER INSERT ON images WHEN new.state=0 BEGIN " ADD_LABELS(                           \
+        "", "new", "1") " END;"                                                                                        \
+                        "CREATE TRIGGER images_removed AFTER DELETE ON images BEGIN " DROP_LABELS " END;"              \
+                        "CREATE TRIGGER images_changed AFTER UPDATE OF labels, state ON images"                        \
+                        " WHEN old.labels<>new.labels OR old.state<>new.state BEGIN " DROP_LABELS ADD_LABELS(          \
+                            "", "new", "new.state=0") " END;"
+/* What the triggers would have written, for a collection of an older version. */
+#define FILL_LABELS ADD_LABELS("(SELECT id, labels FROM images WHERE state=0) AS old, ", "old", "1")
+
 static const char schema[] =
     "CREATE TABLE images("
     "  id INTEGER PRIMARY KEY AUTOINCREMENT," /* AUTOINCREMENT: an id is never used again, even after a removal */
@@ -29,7 +73,7 @@ static const char schema[] =
     "  width INTEGER NOT NULL, height INTEGER NOT NULL, labels TEXT NOT NULL, label TEXT,"
     "  state INTEGER NOT NULL, error TEXT, segment INTEGER, row INTEGER);"
     "CREATE INDEX images_hash ON images(hash);"
-    "CREATE INDEX images_label ON images(label);" NUMBER_INDEX
+    "CREATE INDEX images_label ON images(label);" NUMBER_INDEX SIZE_INDEXES LABEL_TABLES LABEL_TRIGGERS
     "CREATE TABLE segments(number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, rows INTEGER NOT NULL);"
     /* Rows of segments that nothing refers to any more. A snapshot reads these instead of every picture. */
     "CREATE TABLE dead(segment INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY(segment, row)) WITHOUT "
@@ -76,6 +120,11 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_LOSE] = "UPDATE images SET state=1, error=?2, size=0, mtime_ns=0, segment=NULL, row=NULL"
                     " WHERE id=?1",
     [LK_SQL_DEAD_BEYOND] = "DELETE FROM dead WHERE segment=?1 AND row>=?2",
+    [LK_SQL_FORGET_VALUES] = "DELETE FROM label_values"
+                             " WHERE NOT EXISTS(SELECT 1 FROM label_images WHERE label_images.value=number)",
+    [LK_SQL_HAS_LABEL_TABLES] = "SELECT 1 FROM sqlite_master WHERE type='trigger' AND name='images_changed'",
+    [LK_SQL_SELECT_BEGIN] = "SAVEPOINT selection", /* a transaction of its own, or within the one that is open */
+    [LK_SQL_SELECT_END] = "RELEASE selection",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",
 };
 
@@ -164,10 +213,26 @@ static int open_database(lk_catalog *catalog, lk_access access)
     return code;
 }
 
-/* Brings the catalog of an older version up to date. Readers leave it as it is. */
+lk_status lk_catalog_has_label_tables(lk_catalog *catalog, bool *out)
+{
+    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_HAS_LABEL_TABLES);
+    *out = false;
+    if (!st) return LK_IO;
+    int code = sqlite3_step(st);
+    *out = code == SQLITE_ROW;
+    sqlite3_reset(st);
+    return code == SQLITE_ROW || code == SQLITE_DONE ? LK_OK : lk_catalog_fail(catalog, code);
+}
+
+/* Brings the catalog of an older version up to date. Readers leave it as it is. The indexes and the tables of labels
+ * are no new version of the schema: older programs live with them without knowing them. */
 static lk_status upgrade(lk_catalog *catalog)
 {
-    lk_status s = execute(catalog, NUMBER_INDEX);
+    bool tables;
+    lk_status s = execute(catalog, NUMBER_INDEX SIZE_INDEXES);
+    if (s == LK_OK) s = lk_catalog_has_label_tables(catalog, &tables);
+    if (s == LK_OK && !tables)
+        s = execute(catalog, "BEGIN IMMEDIATE; " LABEL_TABLES FILL_LABELS LABEL_TRIGGERS " COMMIT;");
     if (s != LK_OK || catalog->schema >= SCHEMA_VERSION) return s;
     s = execute(catalog, catalog->schema < 2
                              ? "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=3; COMMIT;"

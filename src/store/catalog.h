@@ -38,6 +38,10 @@ enum {
     LK_SQL_PLACES,
     LK_SQL_LOSE,
     LK_SQL_DEAD_BEYOND,
+    LK_SQL_FORGET_VALUES,
+    LK_SQL_HAS_LABEL_TABLES,
+    LK_SQL_SELECT_BEGIN,
+    LK_SQL_SELECT_END,
     LK_SQL_STATEMENTS
 };
 
@@ -58,6 +62,8 @@ sqlite3_stmt *lk_catalog_statement(lk_catalog *catalog, int which);
 /* Runs a statement that returns no rows (bound by the caller, from lk_catalog_statement; NULL fails). */
 lk_status lk_catalog_run(lk_catalog *catalog, sqlite3_stmt *statement);
 lk_status lk_catalog_simple(lk_catalog *catalog, int which);
+/* Whether the tables of labels are there: not in a collection that only older versions have written to. */
+lk_status lk_catalog_has_label_tables(lk_catalog *catalog, bool *out);
 /* SQLite's last error in our words. */
 lk_status lk_catalog_fail(lk_catalog *catalog, int code);
 

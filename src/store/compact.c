@@ -125,6 +125,7 @@ static lk_status switch_catalog(rewriter *w)
     LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_SEGMENTS));
     LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_DEAD));
     LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_ANN)); /* it names rows, which have moved */
+    LK_TRY(lk_catalog_simple(catalog, LK_SQL_FORGET_VALUES));
     for (size_t i = 0; i < w->count; i++) {
         sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_SEGMENT_PUT);
         if (!st) return LK_IO;

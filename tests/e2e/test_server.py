@@ -83,6 +83,46 @@ class Api(unittest.TestCase):
                              headers={"Content-Type": "multipart/form-data; boundary=frontier"})
         self.assertEqual(posted["results"], raw["results"])
 
+    def post_form(self, pictures, status=200, arguments=""):
+        parts = b"".join(b'--frontier\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + p + b"\r\n" for p in pictures)
+        return self.ask("/api/v1/search?" + arguments, status, "POST", parts + b"--frontier--\r\n",
+                        {"Content-Type": "multipart/form-data; boundary=frontier"})
+
+    def told(self, *arguments):
+        """What the command finds: ids in order."""
+        return [r["id"] for r in json.loads(run("search", self.collection, *arguments, "--json").stdout)["results"]]
+
+    def test_range_finds_what_lies_within(self):
+        everything = self.ask("/api/v1/search?id=5&k=200&exact=1")[0]["results"]
+        score = everything[7]["score"]
+        found = self.ask(f"/api/v1/search?id=5&within={1 - score + 1e-6}")[0]["results"]
+        self.assertEqual([r["id"] for r in found], [r["id"] for r in everything if r["score"] >= score])
+        self.assertEqual([r["id"] for r in found], self.told("id:5", "--within", str(1 - score + 1e-6)))
+        self.assertEqual(len(self.ask("/api/v1/search?id=5&within=2")[0]["results"]), 23)
+        self.assertEqual(len(self.ask("/api/v1/search?id=5&within=2&k=3")[0]["results"]), 3)
+        self.assertEqual(self.ask("/api/v1/search?id=5&within=0")[0]["results"], [])
+
+    def test_diverse_results_differ(self):
+        plain = [r["id"] for r in self.ask("/api/v1/search?id=5&k=6")[0]["results"]]
+        for arguments in (("diverse", "0.3"), ("trade", "0.6")):
+            found = [r["id"] for r in self.ask("/api/v1/search?id=5&k=6&" + "=".join(arguments))[0]["results"]]
+            self.assertEqual(found[0], plain[0])
+            self.assertNotEqual(found, plain)
+            self.assertEqual(found, self.told("id:5", "-k", "6", "--" + arguments[0], arguments[1]))
+
+    def test_several_posted_pictures_are_one_query(self):
+        files = [self.folder / "one.svg", self.folder / "two.svg"]
+        logo(files[0], "leaf", 4)
+        logo(files[1], list(SHAPES)[0], 4)
+        pictures = [f.read_bytes() for f in files]
+        for fuse in ("mean", "best"):
+            found = [r["id"] for r in self.post_form(pictures, arguments=f"k=9&fuse={fuse}")[0]["results"]]
+            self.assertEqual(found, self.told(*files, "-k", "9", "--fuse", fuse))
+        self.assertEqual([r["id"] for r in self.post_form(pictures, arguments="k=9")[0]["results"]],
+                         self.told(*files, "-k", "9", "--together"))
+        self.assertEqual(len(self.post_form(pictures, arguments="k=9&rerank=geometric")[0]["results"]), 9)
+        self.post_form([pictures[0], b"no picture"], 415)
+
     def test_picture_of_the_collection_is_never_its_own_result(self):
         answer, _ = self.ask("/api/v1/search?id=5&k=200")
         self.assertEqual(len(answer["results"]), 23)
@@ -120,10 +160,13 @@ class Api(unittest.TestCase):
                      "/api/v1/images/1/file?size=1000000"):
             self.ask(path, 400)
         self.ask("/api/v1/search?crop=4294967296,0,10,10", 400, "POST", b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>")
-        part = b'--frontier\r\nContent-Disposition: form-data; name="image"\r\n\r\n<svg/>\r\n'
-        answer, _ = self.ask("/api/v1/search", 400, "POST", part + part + b"--frontier--\r\n",
-                             {"Content-Type": "multipart/form-data; boundary=frontier"})
-        self.assertIn("more than one picture", answer["error"]["message"])
+        for argument, message in (("k=1001&within=0.5", "1 to 1000"), ("within=near", "within near: a number from 0"), ("within=-1", "within"),
+                                  ("within=nan", "within"), ("diverse=x", "diverse x: a number"), ("trade=1.5", "from 0 to 1 is"),
+                                  ("fuse=worst", "mean or best"), ("fuse=best&expand=aqe", "one query"), ("trade=0.5&rerank=kreciprocal", "one of them")):
+            answer, _ = self.ask(f"/api/v1/search?id=1&{argument}", 400)
+            self.assertIn(message, answer["error"]["message"])
+        answer, _ = self.post_form([b"<svg/>"] * 17, 400)
+        self.assertIn("more than 16 pictures", answer["error"]["message"])
         self.ask("/api/v1/search", 400, "POST", b"")
         self.ask("/api/v1/search", 400, "POST", b"no form at all", {"Content-Type": "multipart/form-data"})
         self.ask("/api/v1/search", 400, "POST", b'--frontier\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--frontier--\r\n',

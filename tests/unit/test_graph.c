@@ -8,6 +8,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 enum { N = 3000, QUERIES = 100, K = 10 };
 
@@ -578,6 +579,137 @@ static void searches_go_on_while_the_graph_changes(void **state)
     test_free(more);
 }
 
+static int pass_some(void *user, uint64_t id)
+{
+    return id % *(size_t *)user == 0;
+}
+
+enum { VICTIMS = 16 };
+
+/* Removes what is nearest to the queries of a batch, one vector after another, once the batch has begun. */
+typedef struct remover {
+    lk_graph_index *graph;
+    size_t one_in; /* so many ids pass its filter */
+    atomic_bool begun, done;
+    lk_hit victims[VICTIMS];
+    size_t count;
+} remover;
+
+static int pass_and_begin(void *user, uint64_t id)
+{
+    remover *r = user;
+    atomic_store(&r->begun, true);
+    return pass_some(&r->one_in, id);
+}
+
+static void *remove_nearest(void *arg)
+{
+    remover *r = arg;
+    while (!atomic_load(&r->begun)) usleep(50);
+    for (size_t i = 0; i < r->count && !atomic_load(&r->done); i++) {
+        lk_graph_index_remove(r->graph, r->victims[i].id);
+        usleep(1000);
+    }
+    return NULL;
+}
+
+/* A batch of n times one query, with a writer beside it; whether it found one thing first and another at last. */
+static bool writer_gets_in(lk_graph_index *graph, int way, size_t n, const float *queries, lk_hit *hits, size_t *counts)
+{
+    remover r = {.graph = graph, .one_in = way == 1 ? 8 : 2}; /* 8: the filter is worked out before the walks */
+    pthread_t writer;
+    lk_diversity apart = {.apart = 0.01f};
+    lk_status s;
+    assert_int_equal(
+        lk_graph_index_search(graph, NULL, 400, 1, queries, VICTIMS, pass_some, &r.one_in, r.victims, &r.count), LK_OK);
+    assert_int_equal(pthread_create(&writer, NULL, remove_nearest, &r), 0);
+    if (way < 2)
+        s = lk_graph_index_search(graph, NULL, 100, n, queries, K, pass_and_begin, &r, hits, counts);
+    else if (way == 2)
+        s = lk_graph_index_range(graph, NULL, 100, n, queries, 1e9f, K, pass_and_begin, &r, hits, counts);
+    else
+        s = lk_graph_index_search_diverse(graph, NULL, 100, apart, n, queries, K, pass_and_begin, &r, hits, counts);
+    atomic_store(&r.done, true);
+    pthread_join(writer, NULL);
+    assert_int_equal(s, LK_OK);
+    assert_true(counts[0] > 0 && counts[n - 1] > 0);
+    return hits[0].id != hits[(n - 1) * K].id;
+}
+
+static void writers_get_in_while_a_long_batch_runs(void **state)
+{
+    (void)state;
+    enum { DIM = 8, BATCH = 4000, TRIES = 5 }; /* a busy machine may not run the writer during one batch */
+    lk_random random;
+    lk_random_seed(&random, 14);
+    float *vectors = make_vectors(&random, N, DIM, 0), *queries = test_malloc(BATCH * DIM * sizeof *queries);
+    static lk_hit hits[BATCH * K];
+    static size_t counts[BATCH];
+    for (size_t i = 0; i < BATCH * DIM; i++) queries[i] = vectors[i % DIM];
+    for (int way = 0; way < 4; way++) {
+        lk_graph_index *graph;
+        assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+        bool between = false;
+        for (int i = 0; i < TRIES && !between; i++) between = writer_gets_in(graph, way, BATCH, queries, hits, counts);
+        if (!between) fail_msg("way %d: the writer waited for the whole batch", way);
+        lk_graph_index_free(graph);
+    }
+    test_free(vectors);
+    test_free(queries);
+}
+
+static void check_same(const lk_hit *a, const size_t *a_counts, const lk_hit *b, const size_t *b_counts, size_t n)
+{
+    for (size_t q = 0; q < n; q++) {
+        assert_int_equal(a_counts[q], b_counts[q]);
+        for (size_t i = 0; i < a_counts[q]; i++) {
+            assert_int_equal(a[q * K + i].id, b[q * K + i].id);
+            assert_float_equal(a[q * K + i].score, b[q * K + i].score, 0);
+        }
+    }
+}
+
+static void a_batch_finds_what_its_queries_find_one_by_one(void **state)
+{
+    (void)state;
+    enum { DIM = 16, BATCH = 600 }; /* longer than what is held at once */
+    lk_random random;
+    lk_random_seed(&random, 15);
+    lk_graph_index *graph;
+    float *vectors = make_vectors(&random, N, DIM, 0), *queries = make_vectors(&random, BATCH, DIM, 0);
+    static lk_hit whole[BATCH * K], single[BATCH * K];
+    static size_t whole_counts[BATCH], single_counts[BATCH];
+    lk_context_options options = {.threads = 2};
+    lk_context *context;
+    assert_int_equal(lk_context_new(&options, &context), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, NULL, vectors, &graph), LK_OK);
+    lk_diversity apart = {.apart = 0.5f};
+    size_t every[] = {0, 2, 8}; /* 0 = no filter */
+    for (int i = 0; i < 3; i++) {
+        lk_id_filter filter = every[i] ? pass_some : NULL;
+        lk_graph_index_search(graph, context, 30, BATCH, queries, K, filter, &every[i], whole, whole_counts);
+        for (size_t q = 0; q < BATCH; q++)
+            lk_graph_index_search(graph, NULL, 30, 1, queries + q * DIM, K, filter, &every[i], single + q * K,
+                                  single_counts + q);
+        check_same(whole, whole_counts, single, single_counts, BATCH);
+        lk_graph_index_range(graph, context, 30, BATCH, queries, 8, K, filter, &every[i], whole, whole_counts);
+        for (size_t q = 0; q < BATCH; q++)
+            lk_graph_index_range(graph, NULL, 30, 1, queries + q * DIM, 8, K, filter, &every[i], single + q * K,
+                                 single_counts + q);
+        check_same(whole, whole_counts, single, single_counts, BATCH);
+        lk_graph_index_search_diverse(graph, context, 30, apart, BATCH, queries, K, filter, &every[i], whole,
+                                      whole_counts);
+        for (size_t q = 0; q < BATCH; q++)
+            lk_graph_index_search_diverse(graph, NULL, 30, apart, 1, queries + q * DIM, K, filter, &every[i],
+                                          single + q * K, single_counts + q);
+        check_same(whole, whole_counts, single, single_counts, BATCH);
+    }
+    lk_graph_index_free(graph);
+    lk_context_free(context);
+    test_free(vectors);
+    test_free(queries);
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -629,6 +761,8 @@ int main(void)
         cmocka_unit_test(range_search_finds_what_lies_within),
         cmocka_unit_test(tuned_effort_reaches_the_recall_on_other_queries),
         cmocka_unit_test(searches_go_on_while_the_graph_changes),
+        cmocka_unit_test(writers_get_in_while_a_long_batch_runs),
+        cmocka_unit_test(a_batch_finds_what_its_queries_find_one_by_one),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,10 @@
 /* Predicates over labels: what they find, and what they refuse. */
 #include <likeness/collection.h>
 
+#include "store/select.h"
 #include "unit.h"
+
+#include <sqlite3.h>
 
 static const char *const labels[] = {
     "{\"label\":\"coffee\",\"year\":\"2020\",\"tags\":[\"red\",\"dark blue\"]}",
@@ -176,14 +179,248 @@ static void senseless_predicates_are_refused_with_the_place(void **state)
     lk_collection_close(c);
 }
 
+/* ---- what is looked up, and where ---- */
+
+enum { MANY = 12000 }; /* more than a quick answer could look at one by one */
+
+static void catalog_path(const char *folder, char out[160])
+{
+    snprintf(out, 160, "%s/many.lk/catalog.db", folder);
+}
+
+static void change_catalog(const char *folder, const char *sql)
+{
+    char path[160], *message = NULL;
+    sqlite3 *db;
+    catalog_path(folder, path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK) fail_msg("%s", message);
+    sqlite3_close(db);
+}
+
+static int catalog_number(const char *folder, const char *sql)
+{
+    char path[160];
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    catalog_path(folder, path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    int value = sqlite3_column_int(st, 0);
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return value;
+}
+
+static void write_many_labels(int i, char *out, size_t size)
+{
+    static const char *const odd[] = {"7",    "\"7\"", "7.0",           "\"007\"", "\"x7\"",
+                                      "true", "null",  "[7,\"red\",8]", "1e300",   "{\"a\":3}"};
+    snprintf(out, size, "{\"label\":\"%d\",\"set\":\"s%d\",\"year\":%d,\"name\":\"picture %d\"%s%s}", i % 1000, i % 3,
+             1900 + i % 125, i, i % 7 ? "" : ",\"odd\":", i % 7 ? "" : odd[i / 7 % 10]);
+}
+
+static lk_collection *open_many(const char *folder, lk_access access)
+{
+    char path[128];
+    lk_collection *c;
+    snprintf(path, sizeof path, "%s/many.lk", folder);
+    if (lk_collection_open(path, access, &c) != LK_OK) fail_msg("%s", lk_error_message());
+    return c;
+}
+
+static lk_collection *many(const char *folder)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/many.lk", folder);
+    lk_collection *c;
+    lk_collection_config config = {
+        .dim = 2, .metric = LK_COSINE, .dtype = LK_F32, .embedder_id = "0", .embedder_name = "none"};
+    assert_int_equal(lk_collection_create(path, &config, &c), LK_OK);
+    for (int i = 1; i <= MANY; i++) {
+        char name[64], text[256];
+        snprintf(name, sizeof name, "/pictures/%05d.png", i);
+        write_many_labels(i, text, sizeof text);
+        lk_record record = {.path = name,
+                            .size = (uint64_t)i,
+                            .width = (uint32_t)i % 500,
+                            .height = 9,
+                            .labels = text,
+                            .hash = {(uint64_t)i}};
+        assert_int_equal(lk_collection_put(c, &record, (float[]){1, (float)i}, NULL), LK_OK);
+    }
+    assert_int_equal(lk_collection_commit(c), LK_OK);
+    return c;
+}
+
+/* How many are found; -1 where that takes longer than a quick answer may. */
+static int found_quickly(lk_collection *c, const char *predicate)
+{
+    lk_id_set *set;
+    assert_int_equal(lk_collection_select_quickly(c, predicate, &set), LK_OK);
+    int count = set ? (int)lk_id_set_count(set) : -1;
+    lk_id_set_free(set);
+    return count;
+}
+
+/* All ways to an answer say what looking at every picture says. */
+static void compare_ways(lk_collection *c, const char *predicate)
+{
+    static lk_hit every[MANY];
+    lk_id_set *sets[3];
+    for (int i = 0; i < MANY; i++) every[i].id = (uint64_t)i + 1;
+    assert_int_equal(lk_collection_select_among(c, predicate, MANY, every, &sets[0]), LK_OK);
+    assert_int_equal(lk_collection_select(c, predicate, &sets[1]), LK_OK);
+    assert_int_equal(lk_collection_select_quickly(c, predicate, &sets[2]), LK_OK);
+    for (int way = 1; way < 3; way++) {
+        if (way == 2 && !sets[way]) continue;
+        if (lk_id_set_count(sets[way]) != lk_id_set_count(sets[0]))
+            fail_msg("%s: %zu found, %zu wanted", predicate, lk_id_set_count(sets[way]), lk_id_set_count(sets[0]));
+        for (uint64_t id = 1; id <= MANY; id++)
+            if (lk_id_set_has(sets[way], id) != lk_id_set_has(sets[0], id)) fail_msg("%s: %d", predicate, (int)id);
+    }
+    for (int way = 0; way < 3; way++) lk_id_set_free(sets[way]);
+}
+
+static const char *const tests[] = {
+    "name = 'picture 77'",
+    "set = s1",
+    "year > 2020",
+    "year = 1950",
+    "year != 1950",
+    "odd = 7",
+    "odd = '7'",
+    "odd = '7.0'",
+    "odd = '007'",
+    "odd in (7, red)",
+    "odd in ('7', '7.0')",
+    "odd in (x7, '8', 3)",
+    "odd like '%7'",
+    "odd exists",
+    "odd < 7.5",
+    "odd = true",
+    "odd = '1'",
+    "odd = 1e300",
+    "odd > 1000",
+    "odd < 'y'",
+    "odd != red",
+    "label = 5",
+    "label in (5, '6')",
+    "label like '99%'",
+    "label != 5",
+    "width > 490",
+    "width in (3, 4)",
+    "bytes <= 20",
+    "height = 9",
+    "height != 9",
+    "path = '/pictures/00007.png'",
+    "path like '%11.png'",
+    "id < 100",
+    "'label' = 5",
+    "nothing = 1",
+    "nothing != 1",
+    "not odd exists",
+};
+enum { TESTS = sizeof tests / sizeof *tests };
+
+static void looked_up_is_what_every_picture_says(void **state)
+{
+    lk_collection *c = many(*state);
+    uint32_t random = 1;
+    char text[512];
+    for (int i = 0; i < TESTS; i++) compare_ways(c, tests[i]);
+    for (int i = 0; i < 60; i++) {
+        const char *part[4];
+        static const char *const joints[] = {"and", "or", "and not", "or not"};
+        for (int j = 0; j < 4; j++) {
+            random = random * 1664525 + 1013904223;
+            part[j] = tests[(random >> 8) % TESTS];
+        }
+        snprintf(text, sizeof text, "%s %s (%s %s %s) %s %s", part[0], joints[random >> 30], part[1],
+                 joints[random >> 28 & 3], part[2], joints[random >> 26 & 3], part[3]);
+        compare_ways(c, text);
+    }
+    lk_collection_close(c);
+}
+
+static void rare_labels_are_found_without_looking_at_all(void **state)
+{
+    lk_collection *c = many(*state);
+    assert_int_equal(found_quickly(c, "name = 'picture 77'"), 1);
+    assert_int_equal(found_quickly(c, "name in ('picture 77', 'picture 78', none)"), 2);
+    assert_int_equal(found_quickly(c, "year = 2000"), MANY / 125);
+    assert_int_equal(found_quickly(c, "year > 2023"), MANY / 125);
+    assert_int_equal(found_quickly(c, "missing exists"), 0);
+    assert_int_equal(found_quickly(c, "width >= 498"), 2 * MANY / 500);
+    assert_int_equal(found_quickly(c, "bytes < 11"), 10);
+    /* Of an `and` the part that is looked up is enough, whichever it is. */
+    assert_int_equal(found_quickly(c, "path like '%5.png' and year = 2000 and not label like '1%'"), 48);
+    assert_int_equal(found_quickly(c, "name = 'picture 77' or year = 1976"), 1 + MANY / 125);
+    assert_int_equal(found_quickly(c, "name = 'picture 77' or path like '%77.png'"), -1);
+    lk_collection_close(c);
+}
+
+static void looked_up_labels_follow_every_change(void **state)
+{
+    lk_collection *c = many(*state);
+    lk_record record = {.id = 77, .path = "/pictures/00077.png", .labels = "{\"name\":[\"other\",\"one more\"]}"};
+    assert_int_equal(lk_collection_update(c, &record), LK_OK);
+    assert_int_equal(found_quickly(c, "name = 'one more'"), 1); /* also before it is committed */
+    assert_int_equal(found_quickly(c, "name = 'picture 77'"), 0);
+    assert_int_equal(lk_collection_rollback(c), LK_OK);
+    assert_int_equal(found_quickly(c, "name = 'one more'"), 0);
+    assert_int_equal(found_quickly(c, "name = 'picture 77'"), 1);
+    assert_int_equal(lk_collection_remove(c, 77), LK_OK);
+    lk_record skipped = {.id = 78,
+                         .path = "/pictures/00078.png",
+                         .labels = "{\"name\":\"picture 78\"}",
+                         .state = LK_PICTURE_SKIPPED,
+                         .error = "broken"};
+    assert_int_equal(lk_collection_put(c, &skipped, NULL, NULL), LK_OK);
+    assert_int_equal(lk_collection_commit(c), LK_OK);
+    assert_int_equal(found_quickly(c, "name in ('picture 77', 'picture 78')"), 0);
+    const char *stale = "SELECT count(*) FROM label_values WHERE value IN ('picture 77','picture 78')";
+    assert_int_equal(catalog_number(*state, stale), 2);
+    assert_int_equal(lk_collection_compact(c), LK_OK);
+    assert_int_equal(catalog_number(*state, stale), 0);
+    skipped = (lk_record){.id = 78, .path = "/pictures/00078.png", .labels = "{\"name\":\"picture 78\"}"};
+    assert_int_equal(lk_collection_put(c, &skipped, (float[]){1, 2}, NULL), LK_OK);
+    assert_int_equal(found_quickly(c, "name = 'picture 78'"), 1);
+    for (int i = 0; i < TESTS; i++) compare_ways(c, tests[i]);
+    lk_collection_close(c);
+}
+
+static void collections_of_older_versions_answer_and_become_quick(void **state)
+{
+    lk_collection_close(many(*state));
+    change_catalog(*state, "DROP TRIGGER images_added; DROP TRIGGER images_removed; DROP TRIGGER images_changed;"
+                           "DROP TABLE label_values; DROP TABLE label_images; DROP INDEX images_number;"
+                           "DROP INDEX images_bytes; DROP INDEX images_width; DROP INDEX images_height;");
+    lk_collection *c = open_many(*state, LK_READ);
+    for (int i = 0; i < TESTS; i++) compare_ways(c, tests[i]);
+    assert_int_equal(found_quickly(c, "name = 'picture 77'"), -1);
+    /* The reader that has it open sees it. */
+    lk_collection_close(open_many(*state, LK_WRITE));
+    assert_int_equal(found_quickly(c, "name = 'picture 77'"), 1);
+    assert_int_equal(found_quickly(c, "width >= 498"), 2 * MANY / 500);
+    for (int i = 0; i < TESTS; i++) compare_ways(c, tests[i]);
+    lk_collection_close(c);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest all[] = {
         cmocka_unit_test_setup_teardown(predicates_find_what_they_say, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(lists_may_be_long_and_mixed, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(values_are_never_taken_for_sql, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(senseless_predicates_are_refused_with_the_place, unit_folder,
                                         unit_folder_remove),
+        cmocka_unit_test_setup_teardown(looked_up_is_what_every_picture_says, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(rare_labels_are_found_without_looking_at_all, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(looked_up_labels_follow_every_change, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(collections_of_older_versions_answer_and_become_quick, unit_folder,
+                                        unit_folder_remove),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(all, NULL, NULL);
 }
