@@ -1,7 +1,9 @@
 /* Answers from a graph: the walk, then the candidates scored again with the query as it was given.
  *
  * A batch holds the graph for some queries at a time, so that a writer gets in between, and those that wait behind the
- * writer too. What is found for one query is of one state of the graph; a batch may see several. */
+ * writer too. What is found for one query is of one state of the graph; a batch may see several. Only the calling
+ * thread takes the lock, never one of the pool: those would wait behind a writer who waits for a caller whose work they
+ * are to do. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "index/graph.h"
@@ -12,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Queries for which the graph is held: by a thread that takes it for each piece of work, and by a batch with a filter,
- * which belongs to one state. */
-enum { HELD = 16, HELD_RANGES = 4, HELD_FILTERED = 256 };
+/* Queries for which the graph is held: for each thread that works on a batch, and by a batch with a filter, which
+ * belongs to one state. PIECE: of them a thread takes at a time. */
+enum { HELD = 32, HELD_RANGES = 4, HELD_FILTERED = 256, PIECE = 8 };
 
 typedef struct searching {
     const lk_graph_index *g;
@@ -134,7 +136,6 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     const searching *p = arg;
     lk_status status = LK_OK;
-    if (!p->held) hold(p->g);
     size_t beam = beam_now(p);
     lk_graph_index_scratch *s = lk_graph_index_borrow(p->g, beam);
     if (!s) status = lk_fail_memory("graph search");
@@ -145,13 +146,30 @@ static lk_status search_some(void *arg, size_t begin, size_t end, int worker)
             status = search_one(p, s, beam, q);
     }
     lk_graph_index_give_back(p->g, s);
-    if (!p->held) let_go(p->g);
     return status;
 }
 
-static lk_status search_all(size_t n, searching *p)
+/* Works on n queries in pieces, holding the graph for `each` queries of every thread unless the caller holds it. */
+static lk_status in_turns(const searching *p, size_t n, size_t each, size_t piece, lk_range_fn work)
 {
-    return lk_parallel_for(lk_context_pool(p->context), n, HELD, search_some, p);
+    lk_pool *pool = lk_context_pool(p->context);
+    size_t at_once = p->held ? n : each * (size_t)lk_pool_threads(pool);
+    lk_status s = LK_OK;
+    for (size_t done = 0; s == LK_OK && done < n; done += at_once) {
+        searching some = *p;
+        some.queries += done * p->g->dim;
+        some.hits += done * p->k;
+        some.counts += done;
+        if (!p->held) hold(p->g);
+        s = lk_parallel_for(pool, n - done < at_once ? n - done : at_once, piece, work, &some);
+        if (!p->held) let_go(p->g);
+    }
+    return s;
+}
+
+static lk_status search_all(size_t n, const searching *p)
+{
+    return in_turns(p, n, HELD, PIECE, search_some);
 }
 
 /* Share of a sample of vectors that passes. */
@@ -298,11 +316,9 @@ static lk_status range_some(void *arg, size_t begin, size_t end, int worker)
     (void)worker;
     const searching *p = arg;
     lk_status s = LK_OK;
-    if (!p->held) hold(p->g);
     for (size_t q = begin; s == LK_OK && q < end; q++)
         s = p->context && lk_context_cancelled(p->context) ? lk_fail(LK_CANCELLED, "the search was cancelled")
                                                            : range_one(p, q);
-    if (!p->held) let_go(p->g);
     return s;
 }
 
@@ -340,7 +356,7 @@ lk_status lk_graph_index_range(const lk_graph_index *g, lk_context *context, siz
                        .counts = counts + done,
                        .held = filter != NULL,
                        .bound = bound};
-        if (s == LK_OK) s = lk_parallel_for(lk_context_pool(context), some, HELD_RANGES, range_some, &p);
+        if (s == LK_OK) s = in_turns(&p, some, HELD_RANGES, 1, range_some);
         if (filter) let_go(g);
     }
     lk_graph_index_filter_free(among);

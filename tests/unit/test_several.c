@@ -7,7 +7,10 @@
 #include "unit.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <unistd.h>
 
 enum { N = 3000, DIM = 19, QUERIES = 20, K = 10, KINDS = 4 };
 
@@ -379,12 +382,93 @@ static void nonsense_is_refused(void **state)
     drop_kinds(&all);
 }
 
+/* ---- one beside the other ---- */
+
+static int pass_one_in_ten(void *user, uint64_t id)
+{
+    (void)user;
+    return id / 3 % 10 == 0;
+}
+
+/* On one graph and one pool of threads; each thread does its kind of work until all have done enough. */
+typedef struct crowd {
+    lk_context *context;
+    lk_graph_index *graph;
+    atomic_int done[4]; /* batches, another's batches, batches with a filter, writes */
+    atomic_int failures;
+    atomic_bool over;
+} crowd;
+
+static void *search_batches(crowd *c, int kind, lk_id_filter filter)
+{
+    static _Thread_local lk_hit hits[N / 4 * K];
+    static _Thread_local size_t counts[N / 4];
+    while (!atomic_load(&c->over)) {
+        if (lk_graph_index_search(c->graph, c->context, 64, N / 4, vectors, K, filter, NULL, hits, counts) != LK_OK)
+            atomic_fetch_add(&c->failures, 1);
+        atomic_fetch_add(&c->done[kind], 1);
+    }
+    return NULL;
+}
+
+static void *search_all_batches(void *arg)
+{
+    return search_batches(arg, 0, NULL);
+}
+
+static void *search_other_batches(void *arg)
+{
+    return search_batches(arg, 1, NULL);
+}
+
+static void *search_filtered(void *arg)
+{
+    return search_batches(arg, 2, pass_one_in_ten);
+}
+
+static void *write_on(void *arg)
+{
+    crowd *c = arg;
+    for (uint64_t id = 1000000; !atomic_load(&c->over); id++) {
+        if (lk_graph_index_add(c->graph, c->context, 1, &id, vectors) != LK_OK ||
+            lk_graph_index_remove(c->graph, id) != LK_OK)
+            atomic_fetch_add(&c->failures, 1);
+        atomic_fetch_add(&c->done[3], 1);
+    }
+    return NULL;
+}
+
+static void batches_filters_and_writers_share_a_pool(void **state)
+{
+    (void)state;
+    enum { ENOUGH = 20, PATIENCE = 240 }; /* seconds, for a standstill */
+    crowd c = {0};
+    assert_int_equal(lk_context_new(&(lk_context_options){.threads = 2}, &c.context), LK_OK);
+    assert_int_equal(lk_graph_index_build(NULL, NULL, LK_L2, DIM, N, ids, vectors, &c.graph), LK_OK);
+    void *(*const work[])(void *) = {search_all_batches, search_other_batches, search_filtered, write_on};
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, work[i], &c), 0);
+    bool enough = false;
+    for (int i = 0; i < 100 * PATIENCE && !enough; i++) {
+        usleep(10000);
+        enough = true;
+        for (int k = 0; k < 4; k++) enough = enough && atomic_load(&c.done[k]) >= ENOUGH;
+    }
+    if (!enough) fail_msg("%d, %d, %d, %d: they wait for each other", c.done[0], c.done[1], c.done[2], c.done[3]);
+    atomic_store(&c.over, true);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(c.failures, 0);
+    lk_graph_index_free(c.graph);
+    lk_context_free(c.context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fused_score_of_several_vectors_ranks),  cmocka_unit_test(no_result_is_near_a_better_one),
         cmocka_unit_test(marginal_relevance_follows_its_definition), cmocka_unit_test(a_range_is_all_that_lies_within),
         cmocka_unit_test(a_batch_of_ranges_is_one_after_the_other),  cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(batches_filters_and_writers_share_a_pool),
     };
     return cmocka_run_group_tests(tests, make_vectors, NULL);
 }
