@@ -91,6 +91,8 @@ static _Noreturn void serve(int socket, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(0);
+    signal(SIGINT, SIG_IGN); /* to the whole group: the program decides what ends */
+    signal(SIGTERM, SIG_IGN);
     /* Whoever reads what the program prints waits until nobody holds the other end. Standard input stays: /dev/stdin is
      * a picture's name too. */
     int nothing = open("/dev/null", O_WRONLY);
@@ -102,13 +104,28 @@ static _Noreturn void serve(int socket, pid_t parent)
 
 /* ---- the program ---- */
 
+/* Above the numbers of standard streams, whichever of these are closed. */
+static bool make_ends(int ends[2])
+{
+    int low[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, low) != 0) return false;
+    for (int i = 0; i < 2; i++) {
+        ends[i] = fcntl(low[i], F_DUPFD_CLOEXEC, 3);
+        close(low[i]);
+    }
+    if (ends[0] >= 0 && ends[1] >= 0) return true;
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0) close(ends[i]);
+    return false;
+}
+
 decoder *decoder_start(void)
 {
     decoder *d = lk_alloc_zero(1, sizeof *d);
     int ends[2];
     if (!d) return NULL;
     d->socket = -1;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return d;
+    if (!make_ends(ends)) return d;
     pid_t parent = getpid();
     d->process = fork();
     if (d->process == 0) {

@@ -294,6 +294,14 @@ class Searching(Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(json.loads(done.stdout)["results"][0]["path"].endswith("star-0.svg"))
 
+    def test_closed_streams_do_not_disturb_the_decoder(self):
+        page = self.folder / "page.html"
+        picture = self.folder / "copy.svg"
+        shutil.copy(self.folder / "logos" / "fish-1.svg", picture)
+        command = f'exec "{LIKENESS}" search "{self.collection}" "{picture}" --html "{page}" >&- 2>&-'
+        self.assertEqual(subprocess.run(["sh", "-c", command]).returncode, 0)
+        self.assertTrue(page.exists())
+
     def kill_decoder(self, picture):
         search = subprocess.Popen([LIKENESS, "search", self.collection, picture], stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True)
