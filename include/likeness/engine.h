@@ -117,6 +117,9 @@ typedef struct lk_search_options {
     bool range;         /* all results whose score is `bound` or better, but at most k */
     float bound;
     lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
+    size_t diverse_among; /* how many of the nearest `diverse` chooses from at most, never fewer than k or a shortlist;
+                             there are fewer than k results when these are too much alike. 0 = any number, all of the
+                             collection if it takes that */
     lk_fusion fuse; /* of several queries: LK_FUSE_MEAN (their mean is searched for) or LK_FUSE_BEST (each is, and a
                        picture has the best of its scores; without feedback, expansion and re-ranking) */
     /* Everything below wants a collection of cosine vectors (LK_UNSUPPORTED), except LK_RERANK_GEOMETRIC. */

@@ -20,7 +20,7 @@ static int run(int argc, char **argv)
         {.name = "--address", .value = "IP", .help = "default 127.0.0.1: this machine alone", .text = &address},
         {.name = "--max-upload",
          .value = "BYTES",
-         .help = "of a picture (default 32 MiB)",
+         .help = "of all pictures of one search together (default 32 MiB)",
          .number = &upload,
          .least = 1,
          .most = 1u << 30},

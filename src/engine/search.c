@@ -362,6 +362,14 @@ done:
     return s;
 }
 
+/* How long a list may become in which results that differ are looked for: never too short for what else it is for. */
+static size_t longest_list(const lk_search_options *o)
+{
+    if (!o->diverse_among) return SIZE_MAX;
+    size_t least = o->rerank && o->shortlist > o->k ? o->shortlist : o->k;
+    return o->diverse_among > least ? o->diverse_among : least;
+}
+
 /* Keeps k results that differ; *enough: there are so many, or no more can come from a longer list of `asked`. */
 static lk_status diversify(search *q, size_t asked, size_t k, bool *enough)
 {
@@ -394,19 +402,23 @@ static lk_status diversify(search *q, size_t asked, size_t k, bool *enough)
     return s;
 }
 
-/* Finds, re-ranks and diversifies; where too few are left the list is begun anew, four times as long. */
+/* Finds, re-ranks and diversifies; where too few are left the list is begun anew, four times as long, up to the limit:
+ * among copies without end no length would do, and each costs a search of its own. */
 static lk_status find_results(search *q)
 {
     const lk_search_options *o = &q->options;
     bool differ = o->diverse.apart > 0 || o->diverse.trade > 0, enough = !differ;
     size_t asked = o->rerank && o->shortlist > o->k ? o->shortlist : differ ? 4 * o->k + 16 : o->k;
+    size_t longest = longest_list(o);
     lk_status s;
     do {
+        if (differ && asked >= longest) asked = longest;
         free(q->reranked);
         q->reranked = NULL;
         s = find(q, asked);
         if (s == LK_OK) s = rerank(q);
         if (s == LK_OK && differ) s = diversify(q, asked, o->k, &enough);
+        enough = enough || asked == longest;
         asked *= 4;
     } while (s == LK_OK && !enough);
     return s;

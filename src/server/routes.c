@@ -205,7 +205,7 @@ static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t 
     }
 }
 
-enum { MOST_IDS = 64, MOST_NEAR = 200, MOST_RESULTS = 200, MOST_WITHIN = 1000 };
+enum { MOST_IDS = 64, MOST_NEAR = 200, MOST_RESULTS = 200, MOST_WITHIN = 1000, MOST_DIVERSE_AMONG = 10000 };
 
 /* What the query string asks for. */
 typedef struct asked {
@@ -251,6 +251,7 @@ static const char *read_asked(lk_request *request, asked *out)
     if (!id_list(request, "yes", out->yes, MOST_IDS, &o->n_yes) || !id_list(request, "no", out->no, MOST_IDS, &o->n_no))
         return "yes and no are numbers of pictures, up to 64 with commas";
     o->k = (size_t)k;
+    o->diverse_among = MOST_DIVERSE_AMONG;
     o->shortlist = (size_t)shortlist;
     o->expand_k = (size_t)expand_k;
     o->yes = out->yes;
@@ -294,14 +295,16 @@ static lk_status read_uploads(lk_request *request, const uint32_t *crop, bool de
     lk_server *server = request->server;
     lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
     lk_status s = LK_OK;
+    char name[32] = "upload"; /* in messages; of several the number tells which */
     *out = (uploads){0};
     for (size_t i = 0; s == LK_OK && i < request->pictures; i++) {
         size_t begin = request->starts[i], end = i + 1 < request->pictures ? request->starts[i + 1] : request->size;
         const uint8_t *bytes = request->body + begin;
         out->count++;
-        s = lk_query_image_memory(server->searcher, bytes, end - begin, "upload", crop, &limits, &out->images[i]);
+        if (request->pictures > 1) snprintf(name, sizeof name, "upload %zu", i + 1);
+        s = lk_query_image_memory(server->searcher, bytes, end - begin, name, crop, &limits, &out->images[i]);
         if (s == LK_OK && detailed)
-            s = lk_query_image_memory(NULL, bytes, end - begin, "upload", crop, &limits, &out->details[i]);
+            s = lk_query_image_memory(NULL, bytes, end - begin, name, crop, &limits, &out->details[i]);
     }
     if (s != LK_OK) free_uploads(out);
     return s;

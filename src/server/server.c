@@ -47,7 +47,7 @@ static bool append(lk_request *request, const void *bytes, size_t n)
 {
     if (request->size + n > request->server->options.max_upload_bytes) {
         request->refused = 413;
-        request->refusal = "the picture is larger than this server accepts";
+        request->refusal = "the upload, all its pictures together, is larger than this server accepts";
         return false;
     }
     lk_server *server = request->server;
@@ -103,7 +103,7 @@ static void examine(lk_request *request)
         request->refusal = "requests from pages of other sites are not answered";
     } else if (length && strtoull(length, NULL, 10) > request->server->options.max_upload_bytes + 65536) {
         request->refused = 413; /* 64 KiB for the wrapping of a form */
-        request->refusal = "the picture is larger than this server accepts";
+        request->refusal = "the upload, all its pictures together, is larger than this server accepts";
     } else if (post && type && strncasecmp(type, "multipart/form-data", 19) == 0) {
         request->form = MHD_create_post_processor(request->connection, 65536, form_part, request);
         if (!request->form) {

@@ -121,7 +121,9 @@ class Api(unittest.TestCase):
         self.assertEqual([r["id"] for r in self.post_form(pictures, arguments="k=9")[0]["results"]],
                          self.told(*files, "-k", "9", "--together"))
         self.assertEqual(len(self.post_form(pictures, arguments="k=9&rerank=geometric")[0]["results"]), 9)
-        self.post_form([pictures[0], b"no picture"], 415)
+        for bad in range(3):
+            answer, _ = self.post_form([b"no picture" if i == bad else pictures[0] for i in range(3)], 415)
+            self.assertTrue(answer["error"]["message"].startswith(f"upload {bad + 1}: is not a picture"), answer)
 
     def test_picture_of_the_collection_is_never_its_own_result(self):
         answer, _ = self.ask("/api/v1/search?id=5&k=200")
@@ -178,9 +180,14 @@ class Api(unittest.TestCase):
         self.ask("/api/v1/info", 405, "POST", b"x")
 
     def test_uploads_that_are_no_pictures_or_too_large_are_refused(self):
-        self.ask("/api/v1/search", 415, "POST", b"hello, this is text")
+        answer, _ = self.ask("/api/v1/search", 415, "POST", b"hello, this is text")
+        self.assertTrue(answer["error"]["message"].startswith("upload: is not a picture"), answer)
         self.ask("/api/v1/search", 415, "POST", b"%PDF-1.4 ...")
         self.ask("/api/v1/search", 413, "POST", bytes(2 << 20))
+        picture = b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>".ljust(600000)
+        self.post_form([picture], arguments="k=1")
+        answer, _ = self.post_form([picture, picture], 413)  # each would pass: the limit is of both together
+        self.assertIn("all its pictures together", answer["error"]["message"])
         bomb = self.folder / "bomb.png"
         huge_png(bomb, 12000)
         self.ask("/api/v1/search", 413, "POST", bomb.read_bytes())

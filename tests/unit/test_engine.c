@@ -147,6 +147,42 @@ static void more_results_than_there_are_pictures_are_all_of_them(void **state)
     lk_embedder_free(embedder);
 }
 
+static size_t differing(lk_searcher *searcher, size_t among, lk_rerank rerank)
+{
+    const lk_search_options options = {
+        .k = 5, .diverse = {.apart = 0.01f}, .diverse_among = among, .rerank = rerank, .shortlist = rerank ? 110 : 0};
+    lk_results results;
+    OK(lk_search_vector(searcher, (float[8]){1}, &options, &results));
+    size_t count = results.count;
+    lk_results_free(&results);
+    return count;
+}
+
+static void results_that_differ_are_looked_for_among_so_many_and_no_more(void **state)
+{
+    enum { COPIES = 100, OTHERS = 7 };
+    lk_embedder *embedder = train(1);
+    lk_collection *c = new_collection(state, "c.lk", embedder);
+    lk_searcher *searcher;
+    for (int i = 0; i < COPIES; i++) put(c, i, (float[8]){1, (float)(1e-5 * i)});
+    for (int i = 0; i < OTHERS; i++) {
+        float vector[8] = {0.5f};
+        vector[i + 1] = 1;
+        put(c, COPIES + i, vector);
+    }
+    OK(lk_collection_commit(c));
+    OK(lk_searcher_open(NULL, at(state, "c.lk"), &searcher));
+    assert_int_equal(differing(searcher, 0, LK_RERANK_NONE), 5);
+    assert_int_equal(differing(searcher, 1000, LK_RERANK_NONE), 5);
+    assert_int_equal(differing(searcher, COPIES + 2, LK_RERANK_NONE), 3); /* the list grows to that length exactly */
+    assert_int_equal(differing(searcher, COPIES, LK_RERANK_NONE), 1);
+    assert_int_equal(differing(searcher, 1, LK_RERANK_NONE), 1);
+    assert_int_equal(differing(searcher, COPIES, LK_RERANK_SUPERGLOBAL), 5); /* a shortlist is never cut short */
+    lk_searcher_free(searcher);
+    lk_collection_close(c);
+    lk_embedder_free(embedder);
+}
+
 static void the_length_of_a_query_vector_means_nothing(void **state)
 {
     lk_embedder *embedder = train(1);
@@ -560,6 +596,7 @@ int main(void)
         IN_FOLDER(a_refreshed_searcher_sees_what_was_committed_since),
         IN_FOLDER(the_last_of_many_refreshes_at_once_sees_the_last_commit),
         IN_FOLDER(more_results_than_there_are_pictures_are_all_of_them),
+        IN_FOLDER(results_that_differ_are_looked_for_among_so_many_and_no_more),
         IN_FOLDER(the_length_of_a_query_vector_means_nothing),
         IN_FOLDER(a_table_of_neighbours_holds_as_long_as_the_vectors_do),
         IN_FOLDER(pages_walk_through_all_pictures_once),
