@@ -224,6 +224,7 @@ static lk_status begin_values(writer *w, const lk_where *test)
 static lk_status write_values(writer *w, const lk_where *test)
 {
     bool among = strcmp(test->op, "=") == 0 || strcmp(test->op, "IN") == 0;
+    if (among && count_numbers(test) == test->count) return write_numeric_values(w, test);
     lk_status s = begin_values(w, test);
     if (s != LK_OK || strcmp(test->op, "EXISTS") == 0) return s;
     fputs(" AND ", w->sql);
