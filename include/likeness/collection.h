@@ -69,7 +69,8 @@ LK_API const char *lk_collection_model_dir(const lk_collection *collection);
 
 /* Puts a picture: a new one (record->id 0 and path unknown), or the new version of the one with this path or id; the id
  * is kept. vector [dim] f32 for LK_PICTURE_INDEXED (normalised inside for LK_COSINE), NULL for LK_PICTURE_SKIPPED.
- * Visible to readers after the commit. *id (may be NULL) receives the id. LK_INVALID (not finite, bad JSON), LK_IO. */
+ * Visible to readers after the commit. *id (may be NULL) receives the id. LK_INVALID (not finite, bad JSON, or JSON
+ * nested more than SQLite reads: 1000 or 2000 levels), LK_IO. */
 LK_API lk_status lk_collection_put(lk_collection *collection, const lk_record *record, const float *vector,
                                    int64_t *id);
 /* Changes the labels alone, or the path/size/mtime alone (a file that moved or was touched): the vector stays. */

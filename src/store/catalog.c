@@ -41,11 +41,13 @@
     "  WITHOUT ROWID;"
 /* image, name, value of each label of a row, or of all rows of a table */
 #define LABELS_OF(table, row)                                                                                          \
-    "(SELECT " row ".id AS image, key AS name, value FROM " table "json_each(" row ".labels)"                          \
-    "  WHERE type NOT IN ('array','object','null') AND key<>'label'"                                                   \
-    " UNION ALL SELECT " row ".id, top.key, each.value"                                                                \
-    "  FROM " table "json_each(" row ".labels) AS top, json_each(top.value) AS each"                                   \
-    "  WHERE top.type IN ('array','object') AND each.value IS NOT NULL AND top.key<>'label') AS one"
+    "(SELECT " row ".id AS image, key AS name, value FROM " table "json_each(" LK_SQL_LABELS(                          \
+        row) ")"                                                                                                       \
+             "  WHERE type NOT IN ('array','object','null') AND key<>'label'"                                          \
+             " UNION ALL SELECT " row ".id, top.key, each.value"                                                       \
+             "  FROM " table "json_each(" LK_SQL_LABELS(                                                               \
+                 row) ") AS top, json_each(top.value) AS each"                                                         \
+                      "  WHERE top.type IN ('array','object') AND each.value IS NOT NULL AND top.key<>'label') AS one"
 #define THEIR_VALUES                                                                                                   \
     " CROSS JOIN label_values AS v ON v.name=one.name AND v.value=one.value AND typeof(v.value)=typeof(one.value)"
 #define ADD_LABELS(table, row, condition)                                                                              \
@@ -123,6 +125,7 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_FORGET_VALUES] = "DELETE FROM label_values"
                              " WHERE NOT EXISTS(SELECT 1 FROM label_images WHERE label_images.value=number)",
     [LK_SQL_HAS_LABEL_TABLES] = "SELECT 1 FROM sqlite_master WHERE type='trigger' AND name='images_changed'",
+    [LK_SQL_READS_LABELS] = "SELECT json_valid(?1)",
     [LK_SQL_SELECT_BEGIN] = "SAVEPOINT selection", /* a transaction of its own, or within the one that is open */
     [LK_SQL_SELECT_END] = "RELEASE selection",
     [LK_SQL_PLACES] = "SELECT id, segment, row FROM images WHERE state=0 ORDER BY id",

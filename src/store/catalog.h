@@ -6,6 +6,12 @@
 #include <likeness/collection.h>
 #include <sqlite3.h>
 
+/* The labels of a row, for SQLite's functions of JSON. They fail on what is nested deeper than they read (1000 or 2000
+ * levels; lk_collection_put refuses it, versions before did not), which counts as no labels. Shorter texts need no
+ * look: that many brackets do not fit. */
+#define LK_SQL_LABELS(row)                                                                                             \
+    "CASE WHEN length(" row ".labels)<2000 OR json_valid(" row ".labels) THEN " row ".labels ELSE '{}' END"
+
 /* Statements are prepared once, at their first use. */
 enum {
     LK_SQL_BEGIN,
@@ -40,6 +46,7 @@ enum {
     LK_SQL_DEAD_BEYOND,
     LK_SQL_FORGET_VALUES,
     LK_SQL_HAS_LABEL_TABLES,
+    LK_SQL_READS_LABELS,
     LK_SQL_SELECT_BEGIN,
     LK_SQL_SELECT_END,
     LK_SQL_STATEMENTS

@@ -446,8 +446,22 @@ static lk_status bury_vector(lk_collection *c, place at)
     return lk_catalog_run(&c->catalog, st);
 }
 
+/* The catalog's tables of labels are made by SQLite, which reads less deeply than Jansson. */
+static lk_status check_depth(lk_collection *c, const lk_record *record)
+{
+    sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_READS_LABELS);
+    if (!st) return LK_IO;
+    sqlite3_bind_text(st, 1, record->labels, -1, SQLITE_STATIC);
+    int code = sqlite3_step(st);
+    lk_status s = code == SQLITE_ROW ? LK_OK : lk_catalog_fail(&c->catalog, code);
+    if (s == LK_OK && !sqlite3_column_int(st, 0))
+        s = lk_fail(LK_INVALID, "%s: its labels are nested too deeply", record->path);
+    sqlite3_reset(st);
+    return s;
+}
+
 /* Checks the strings of a record; *label receives a malloc'ed copy of the label, or NULL. */
-static lk_status check_record(const lk_record *record, char **label)
+static lk_status check_record(lk_collection *c, const lk_record *record, char **label)
 {
     *label = NULL;
     if (!record->path || !*record->path || !lk_utf8_valid(record->path))
@@ -461,8 +475,8 @@ static lk_status check_record(const lk_record *record, char **label)
         return lk_fail(LK_INVALID, "%s: its labels are not a JSON object: %s", record->path, object ? "" : error.text);
     }
     json_t *member = json_object_get(object, "label");
-    lk_status s = LK_OK;
-    if (member && !json_is_null(member)) {
+    lk_status s = check_depth(c, record);
+    if (s == LK_OK && member && !json_is_null(member)) {
         *label = json_is_string(member) ? strdup(json_string_value(member))
                                         : json_dumps(member, JSON_ENCODE_ANY | JSON_COMPACT);
         if (!*label) s = lk_fail_memory("label");
@@ -518,7 +532,7 @@ lk_status lk_collection_put(lk_collection *c, const lk_record *record, const flo
     if (s != LK_OK) return s;
     if ((record->state == LK_PICTURE_INDEXED) != (vector != NULL))
         return lk_fail(LK_INVALID, "%s: an indexed picture has a vector, a skipped one has none", record->path);
-    LK_TRY(check_record(record, &label));
+    LK_TRY(check_record(c, record, &label));
     LK_TRY(begin(c));
     if (!id) LK_TRY(id_of_path(c, record->path, &id));
     if (vector) LK_TRY(lk_fail_in(add_vector(c, vector, &row), "%s", record->path));
@@ -544,7 +558,7 @@ lk_status lk_collection_update(lk_collection *c, const lk_record *record)
     int64_t id = record->id;
     lk_status s = lk_collection_for_writing(c);
     if (s != LK_OK) return s;
-    LK_TRY(check_record(record, &label));
+    LK_TRY(check_record(c, record, &label));
     LK_TRY(begin(c));
     if (!id) LK_TRY(id_of_path(c, record->path, &id));
     if (id) LK_TRY(write_record(c, LK_SQL_TOUCH, id, record, label, false, 0));

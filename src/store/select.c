@@ -1,8 +1,9 @@
 /* Which pictures satisfy a predicate, as a set of ids.
  *
  * Each test is looked up by itself in the catalog's indexes, the sets are joined as the predicate says; so a rare label
- * costs its own pictures and not all of them. What takes too long is left out: of an `and` the rest tells which
- * pictures may pass, and SQLite is asked about these. Where that is not enough it looks at every picture. */
+ * costs its own pictures and not all of them. What takes too long, or is too long for SQLite, is left out: of an `and`
+ * the rest tells which pictures may pass, and SQLite is asked about these. Where that is not enough it looks at every
+ * picture. */
 #include "store/select.h"
 #include "store/collection.h"
 #include "store/where.h"
@@ -248,7 +249,10 @@ static lk_status look_up(question *q, const lk_where *test, budget *left, lk_id_
     if (s != LK_OK) return s;
     left->test = TEST_STEPS;
     s = prepare(q->collection, sql.text, &st);
-    if (s == LK_OK) s = run(q->collection, st, &sql, left, out);
+    if (s == LK_OK)
+        s = run(q->collection, st, &sql, left, out);
+    else if (s == LK_LIMIT) /* says more than the condition, which was not too long: that one answers */
+        s = LK_OK;
     sqlite3_finalize(st);
     lk_where_sql_free(&sql);
     return s;

@@ -162,12 +162,6 @@ static lk_status comparison(parser *p, lk_where *out)
         out->column = columns[i].column;
         out->numbers = columns[i].numbers;
     }
-    if (!out->column) {
-        if (strpbrk(name, "\"\\"))
-            return lk_fail(LK_INVALID, "the filter \"%s\": a label cannot be called %s", p->text, name);
-        if (asprintf(&out->path, "$.\"%s\"", name) < 0) out->path = NULL;
-        if (!out->path) return lk_fail_memory("filter");
-    }
     return take_test(p, out);
 }
 
@@ -241,6 +235,5 @@ void lk_where_free(lk_where *where)
     free(where->parts);
     free(where->values);
     free(where->name);
-    free(where->path);
     *where = (lk_where){0};
 }

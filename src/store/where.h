@@ -23,7 +23,6 @@ typedef struct lk_where {
     char *name;
     const char *column; /* of the table of pictures; NULL = a label */
     bool numbers;       /* the column holds such, else texts; labels may be either */
-    char *path;         /* of a label in the object of labels */
     const char *op;     /* "=", "<>", "<", "<=", ">", ">=", "LIKE" with one value, "IN" with some, "EXISTS" with none */
     lk_where_value *values;
     size_t count, capacity;

@@ -1,4 +1,5 @@
 /* Predicates as SQL: over the rows of the table `images`, and as look-ups of single tests in the catalog's indexes. */
+#include "store/catalog.h"
 #include "store/where.h"
 
 #include "base/error.h"
@@ -131,14 +132,23 @@ static lk_status write_column_test(writer *w, const lk_where *test)
     return s;
 }
 
+/* The values of one label of a picture: its own, or its members. The label is found by its key and not by a path of
+ * JSON, because SQLite compares paths with the text as it is written, escapes and all; so the tables of labels, whose
+ * names are keys too, and this say the same. */
+#define IS_LIST "top.type IN ('array','object')"
+#define VALUES_OF_LABEL                                                                                                \
+    "(SELECT CASE WHEN " IS_LIST " THEN member.value ELSE top.value END AS value"                                      \
+    " FROM json_each(" LK_SQL_LABELS("images") ") AS top"                                                              \
+                                               " LEFT JOIN json_each(CASE WHEN " IS_LIST                               \
+                                               " THEN top.value END) AS member WHERE top.key=?) AS each"
+
 /* A label that is a list passes when one of its members does. "<>" is the opposite of "=": a picture without the label
  * passes, and one whose list has the value does not. */
 static lk_status write_label_test(writer *w, const lk_where *test)
 {
     bool differs = strcmp(test->op, "<>") == 0;
-    fprintf(w->sql, "%sEXISTS(SELECT 1 FROM json_each(images.labels, ?) AS each WHERE each.value IS NOT NULL",
-            differs ? "NOT " : "");
-    lk_status s = bind(w, test->path);
+    fprintf(w->sql, "%sEXISTS(SELECT 1 FROM " VALUES_OF_LABEL " WHERE each.value IS NOT NULL", differs ? "NOT " : "");
+    lk_status s = bind(w, test->name);
     if (s == LK_OK && strcmp(test->op, "EXISTS") != 0) {
         fputs(" AND ", w->sql);
         s = write_test_of(w, "each.value", VALUE, test, differs ? "=" : test->op);
@@ -147,11 +157,17 @@ static lk_status write_label_test(writer *w, const lk_where *test)
     return s;
 }
 
+/* As shallow as it can be said: SQLite's parser bears a hundred open words and brackets. */
 static lk_status write_condition(writer *w, const lk_where *where)
 {
     lk_status s = LK_OK;
     if (where->kind == LK_WHERE_TEST) return where->column ? write_column_test(w, where) : write_label_test(w, where);
-    fputs(where->kind == LK_WHERE_NOT ? "NOT (" : "(", w->sql);
+    if (where->kind == LK_WHERE_NOT) {
+        if (where->parts->kind == LK_WHERE_NOT) return write_condition(w, where->parts->parts);
+        fputs("NOT ", w->sql);
+        return write_condition(w, where->parts);
+    }
+    fputs("(", w->sql);
     for (size_t i = 0; s == LK_OK && i < where->part_count; i++) {
         if (i) fputs(where->kind == LK_WHERE_AND ? " AND " : " OR ", w->sql);
         s = write_condition(w, &where->parts[i]);
@@ -167,24 +183,34 @@ static bool reads_like_number(const char *text)
     return strpbrk(text, "0123456789") && strspn(text, "-+.eE0123456789") == strlen(text);
 }
 
-/* Texts that a label may be, so that the index of values finds them: as they are, and a number that is written so. */
-static lk_status write_texts(writer *w, const lk_where *test)
+#define WANTED "CAST(column1 AS REAL)"
+/* As far from a number may those be whose text is its text: SQLite writes 15 digits. */
+#define LESS "*(1-1e-14)"
+#define MORE "*(1+1e-14)"
+
+static bool is_numeric(const lk_where_value *value)
 {
-    bool numeric = false;
-    fputs("value IN (", w->sql);
-    lk_status s = write_members(w, "?", test, TEXTS);
+    return value->number || reads_like_number(value->text);
+}
+
+/* Values that read like numbers, among the labels that do: bare ones by number or by text, quoted ones by text. */
+static lk_status write_numeric_values(writer *w, const lk_where *test)
+{
+    lk_status s = LK_OK;
+    size_t written = 0;
+    fputs("SELECT number FROM (VALUES", w->sql);
     for (size_t i = 0; s == LK_OK && i < test->count; i++) {
-        if (test->values[i].number || !reads_like_number(test->values[i].text)) continue;
-        numeric = true;
-        fputs(",CAST(? AS NUMERIC)", w->sql);
+        if (!is_numeric(&test->values[i])) continue;
+        fprintf(w->sql, "%s(?,%d)", written++ ? "," : "", test->values[i].number);
         s = bind(w, test->values[i].text);
     }
-    fputs(")", w->sql);
-    if (s == LK_OK && numeric) {
-        fputs(" AND CAST(value AS TEXT) IN (", w->sql);
-        s = write_members(w, "?", test, TEXTS);
-        fputs(")", w->sql);
-    }
+    fputs(") AS wanted CROSS JOIN label_values WHERE name=? AND ", w->sql);
+    if (s == LK_OK) s = bind(w, test->name);
+    write_reads_like_number(w, "value");
+    fputs(" AND CAST(value AS REAL) BETWEEN min(" WANTED LESS "," WANTED MORE ") AND max(" WANTED LESS "," WANTED MORE
+          ")"
+          " AND (CAST(value AS TEXT)=column1 OR (column2 AND CAST(value AS REAL)=" WANTED "))",
+          w->sql);
     return s;
 }
 
@@ -198,25 +224,27 @@ static lk_status begin_values(writer *w, const lk_where *test)
 static lk_status write_values(writer *w, const lk_where *test)
 {
     bool among = strcmp(test->op, "=") == 0 || strcmp(test->op, "IN") == 0;
-    size_t numbers = count_numbers(test);
+    if (among && count_numbers(test) == test->count) return write_numeric_values(w, test);
     lk_status s = begin_values(w, test);
     if (s != LK_OK || strcmp(test->op, "EXISTS") == 0) return s;
     fputs(" AND ", w->sql);
-    if (!among && (numbers == 0 || strcmp(test->op, "LIKE") == 0)) {
+    if (!among && count_numbers(test) && strcmp(test->op, "LIKE") != 0) {
+        write_reads_like_number(w, "value");
+        fprintf(w->sql, " AND CAST(value AS REAL) %s CAST(? AS REAL)", test->op);
+        return bind(w, test->values[0].text);
+    }
+    if (!among) {
         fprintf(w->sql, "CAST(value AS TEXT) %s ?", test->op);
         return bind(w, test->values[0].text);
     }
-    if (numbers) {
-        write_reads_like_number(w, "value");
-        fprintf(w->sql, " AND CAST(value AS REAL) %s (", among ? "IN" : test->op);
-        s = write_members(w, "CAST(? AS REAL)", test, NUMBERS);
-        fputs(")", w->sql);
-        if (s != LK_OK || numbers == test->count) return s;
-        fputs(" UNION ALL ", w->sql);
-        s = begin_values(w, test);
-        fputs(" AND ", w->sql);
-    }
-    return s == LK_OK ? write_texts(w, test) : s;
+    fputs("value IN (", w->sql);
+    s = write_members(w, "?", test, TEXTS);
+    fputs(")", w->sql);
+    bool numeric = false;
+    for (size_t i = 0; i < test->count; i++) numeric |= is_numeric(&test->values[i]);
+    if (s != LK_OK || !numeric) return s;
+    fputs(" UNION ALL ", w->sql);
+    return write_numeric_values(w, test);
 }
 
 static lk_status write_lookup(writer *w, const lk_where *test)
