@@ -158,7 +158,7 @@ static inline float exp_f32(float x)
     memcpy(&bits, &t, 4);
     /* In two halves, so that 2^128 of the largest x does not overflow in between. */
     int32_t whole = bits - 0x4b400000, half = whole >> 1;
-    int32_t a = (half + 127) << 23, b = (whole - half + 127) << 23;
+    uint32_t a = (uint32_t)(half + 127) << 23, b = (uint32_t)(whole - half + 127) << 23; /* of NaN any: p is NaN */
     float fa, fb;
     memcpy(&fa, &a, 4);
     memcpy(&fb, &b, 4);
