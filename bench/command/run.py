@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Measures the whole `likeness search` command on a large collection: a new process each time, files in the page cache.
 
-    bench/command/run.py --build BUILD --vectors VECTORS.npy [--count 1000000] [--keep FOLDER] [--prepare-only]
+    bench/command/run.py --build BUILD --vectors VECTORS.npy [--count 1000000] [--keep FOLDER] [--query FILE ...]
+                          [--prepare-only]
 
 A collection of a few drawings with the shipped model (its vectors have 128 components) is filled with outside vectors and
-indexed. Then the command is run --runs times by id and by a picture file of another drawing, and once exactly. Printed are
+indexed. Then the command is run --runs times by id, by another drawing (SVG) and by the pictures --query,
+and thrice exactly. Printed are
 the time from start to exit, the most memory a run had resident (pages of mapped files included), its page faults and the
 size of the collection's files.
 """
@@ -56,7 +58,8 @@ def measure(options, collection):
     subprocess.run([tool, "info", collection], check=True)
     picture = sorted((ROOT / "build" / "logos" / "svg").rglob("*.svg"))[options.pictures]
     chance = random.Random(1)
-    ways = {"by id": lambda: f"id:{chance.randrange(1, options.count)}", "by picture": lambda: str(picture)}
+    ways = {"by id": lambda: f"id:{chance.randrange(1, options.count)}", "by a drawing": lambda: str(picture)}
+    ways |= {f"by {file}": lambda file=file: file for file in options.query}
     print(f"files of the collection: {size / 2**20:.0f} MiB\n\n|  | median, ms | slowest of {options.runs}, ms | processor time, ms "
           "| most resident, MiB | page faults | from disk |\n|---|---|---|---|---|---|---|")
     results = {way: [] for way in [*ways, "by id, exact"]}
@@ -79,6 +82,7 @@ def main():
     parser.add_argument("--index", default="auto")
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--keep", type=pathlib.Path)
+    parser.add_argument("--query", nargs="*", default=[], help="picture files of other formats")
     parser.add_argument("--labels", action="store_true", help="four labels and some widths, to measure --where with")
     parser.add_argument("--prepare-only", action="store_true")
     options = parser.parse_args()

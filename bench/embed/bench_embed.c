@@ -1,4 +1,5 @@
 /* One network at one precision, timed: bench_embed DIRECTORY f32|bf16|int8 BATCH THREADS, driven by run.py over a pipe.
+ * new:ARCHITECTURE instead of a directory: weights at random, pictures of 224 x 224.
  *
  *     time SECONDS    -> "<wall seconds> <processor seconds> <pictures>" of whole runs that together take that long
  *     embed FILE      -> "ok"; FILE holds BATCH pictures [3][h][w] f32 and receives BATCH embeddings
@@ -70,7 +71,7 @@ static void profile(bench *b)
     }
     for (size_t i = 0; i < e->step_count; i++) {
         const lk_step *step = &e->steps[i];
-        static const char *const kinds[] = {"own", "dnn", "copy", "winograd", "product"};
+        static const char *const kinds[] = {"own", "dnn", "copy", "winograd", "product", "conv"};
         const lk_value *y = &e->values[step->output];
         printf("%9.1f us %-8s %-14s %-36s", best[i] * 1e6, kinds[step->kind],
                step->node ? lk_op_name(step->node->op) : "", step->node ? step->node->name : "");
@@ -126,7 +127,11 @@ int main(int argc, char **argv)
     options.precision = strcmp(argv[2], "int8") == 0   ? LK_PRECISION_INT8
                         : strcmp(argv[2], "bf16") == 0 ? LK_PRECISION_BF16
                                                        : LK_PRECISION_F32;
-    if (lk_model_open(argv[1], LK_MODEL_VISION, &b.model) != LK_OK) stop(argv[1]);
+    bool fresh = strncmp(argv[1], "new:", 4) == 0;
+    if (fresh ? lk_model_new(argv[1] + 4, 224, 224, &b.model) != LK_OK ||
+                    lk_graph_initialise(lk_model_graph(b.model), 1) != LK_OK
+              : lk_model_open(argv[1], LK_MODEL_VISION, &b.model) != LK_OK)
+        stop(argv[1]);
     lk_model_info info = lk_model_info_of(b.model);
     lk_graph *graph = lk_model_graph(b.model);
     lk_graph_output(graph, lk_model_embedding(b.model));

@@ -31,8 +31,9 @@ typedef struct lk_image_options {
 } lk_image_options;
 
 /* Loads and starts the decoders, which takes some tens of milliseconds once in a process. The first picture does that
- * by itself; this is for a thread or process that has nothing better to do. LK_UNSUPPORTED. */
-LK_API lk_status lk_image_prepare(void);
+ * by itself; this is for a thread or process that has nothing better to do. path: a picture to come, for a drawing
+ * (SVG) needs less; NULL: all. LK_UNSUPPORTED. */
+LK_API lk_status lk_image_prepare(const char *path);
 
 /* max_side 0, RGB on white, 64 MiB, 100 megapixels. */
 LK_API lk_image_options lk_image_default_options(void);

@@ -5,18 +5,16 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Without a branch, so that loops over it vectorise. */
 static inline float lk_half_to_float(uint16_t half)
 {
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 0x3ffu, bits;
-    if (exponent == 31) {
-        bits = sign | 0x7f800000u | (fraction << 13) | (fraction ? 0x400000u : 0); /* a signalling NaN becomes quiet */
-    } else if (exponent != 0) {
-        bits = sign | ((exponent + 112) << 23) | (fraction << 13);
-    } else {
-        float value = (float)fraction * 0x1p-24f; /* zero or subnormal: exact */
-        memcpy(&bits, &value, sizeof bits);
-        bits |= sign;
-    }
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = half & 0x7fffu, fraction = half & 0x3ffu;
+    uint32_t normal = (magnitude << 13) + (112u << 23);
+    /* infinity, or NaN: a signalling one becomes quiet */
+    uint32_t special = (magnitude << 13) | 0x7f800000u | (magnitude > 0x7c00u ? 0x400000u : 0u), tiny;
+    float value = (float)(int32_t)fraction * 0x1p-24f; /* zero or subnormal: exact */
+    memcpy(&tiny, &value, sizeof tiny);
+    uint32_t bits = sign | (magnitude >= 0x7c00u ? special : magnitude < 0x400u ? tiny : normal);
     float out;
     memcpy(&out, &bits, sizeof out);
     return out;

@@ -87,7 +87,7 @@ static bool serve_one(int socket)
     return going;
 }
 
-static _Noreturn void serve(int socket, pid_t parent)
+static _Noreturn void serve(int socket, pid_t parent, const char *first)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(0);
@@ -97,7 +97,7 @@ static _Noreturn void serve(int socket, pid_t parent)
      * a picture's name too. */
     int nothing = open("/dev/null", O_WRONLY);
     for (int fd = 1; nothing >= 0 && fd <= 2; fd++) dup2(nothing, fd);
-    lk_image_prepare();
+    lk_image_prepare(first);
     while (serve_one(socket)) continue;
     _exit(0);
 }
@@ -119,7 +119,7 @@ static bool make_ends(int ends[2])
     return false;
 }
 
-decoder *decoder_start(void)
+decoder *decoder_start(const char *first)
 {
     decoder *d = lk_alloc_zero(1, sizeof *d);
     int ends[2];
@@ -130,7 +130,7 @@ decoder *decoder_start(void)
     d->process = fork();
     if (d->process == 0) {
         close(ends[0]);
-        serve(ends[1], parent);
+        serve(ends[1], parent, first);
     }
     close(ends[1]);
     if (d->process > 0)

@@ -8,8 +8,9 @@
 
 typedef struct decoder decoder;
 
-/* Before any thread is started. NULL: there is no such process, and decoder_ask decodes by itself. */
-decoder *decoder_start(void);
+/* Before any thread is started. first: the picture that will most likely be asked for first; borrowed. NULL: there is
+ * no such process, and decoder_ask decodes by itself. */
+decoder *decoder_start(const char *first);
 /* Asks for a picture as lk_query_image_file gives it; decoder_take waits for it. */
 lk_status decoder_ask(decoder *decoder, const char *path, const uint32_t crop[4], const lk_image_options *options);
 lk_status decoder_take(decoder *decoder, lk_image *out);

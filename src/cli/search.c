@@ -241,12 +241,13 @@ static int print_json(char **texts, const lk_results *results, size_t rows)
     return cli_print_json(json_pack("{s:o}", "queries", all));
 }
 
-/* Only those that name pictures by their id surely need no decoder. */
-static bool may_decode(char *const *queries, size_t n, bool crop)
+/* The first query that may have to be decoded: only those that name pictures by their id surely need no decoder. NULL:
+ * none. */
+static const char *may_decode(char *const *queries, size_t n, bool crop)
 {
     for (size_t i = 0; i < n; i++)
-        if (crop || strncmp(queries[i], "id:", 3) != 0) return true;
-    return false;
+        if (crop || strncmp(queries[i], "id:", 3) != 0) return queries[i];
+    return NULL;
 }
 
 static int run(int argc, char **argv)
@@ -347,7 +348,8 @@ static int run(int argc, char **argv)
     if (!sensible) cli_usage(&cli_search_command, "%s", lk_error_message());
     size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
     decoder *beside = NULL;
-    if (sensible && !in.text && may_decode(argv + 1, n, in.crop)) beside = decoder_start(); /* before any thread */
+    const char *decoded = sensible && !in.text ? may_decode(argv + 1, n, in.crop) : NULL;
+    if (decoded) beside = decoder_start(decoded); /* before any thread */
     lk_context *context = sensible ? cli_context(&common) : NULL;
     if (!context) {
         decoder_stop(beside);

@@ -2,6 +2,7 @@
  * then pixels, by the decoder of exactly that format. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "image/bmp.h"
 #include "image/convert.h"
 #include "image/raster.h"
@@ -9,8 +10,11 @@
 #include "image/vips.h"
 #include <likeness/image.h>
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 lk_image_options lk_image_default_options(void)
 {
@@ -20,9 +24,28 @@ lk_image_options lk_image_default_options(void)
                               .max_pixels = 100000000};
 }
 
-lk_status lk_image_prepare(void)
+/* Of a file whose reading takes nothing away: not of pipes. */
+static lk_picture_format format_of(const char *path)
 {
-    return lk_vips_start();
+    enum { ENOUGH = 1 << 16 };
+    struct stat about;
+    const char *name;
+    lk_picture_format format = LK_PICTURE_UNKNOWN;
+    if (!path || stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return format;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    char *head = lk_alloc(ENOUGH, 1);
+    ssize_t n = file >= 0 && head ? pread(file, head, ENOUGH, 0) : 0;
+    if (n > 0) format = lk_picture_sniff(head, (size_t)n, &name);
+    free(head);
+    if (file >= 0) close(file);
+    return format;
+}
+
+lk_status lk_image_prepare(const char *path)
+{
+    if (format_of(path) != LK_PICTURE_SVG) return lk_vips_start();
+    lk_svg_start();
+    return LK_OK;
 }
 
 void lk_image_free(lk_image *image)
@@ -52,11 +75,34 @@ static uint32_t shrunk(uint32_t side, double shrink)
     return size < 1 ? 1 : (uint32_t)size;
 }
 
+/* Bytes of sRGB, with or without alpha, that need no other size: in place, without libvips, whose libraries take longer
+ * to load than a drawing to render. */
+static void finish_pixels(uint8_t *pixels, size_t count, uint32_t from, uint32_t to, const uint8_t background[3])
+{
+    if (from == to) return;
+    for (size_t i = 0; i < count; i++) { /* from 4 to 3 */
+        const uint8_t *p = pixels + i * 4;
+        uint32_t alpha = p[3];
+        for (size_t k = 0; k < 3; k++)
+            pixels[i * 3 + k] = (uint8_t)((p[k] * alpha + background[k] * (255 - alpha)) / 255);
+    }
+}
+
 /* Pixels that are in memory already; takes them over. */
 static lk_status convert_pixels(uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, lk_conversion *to,
                                 lk_image *out)
 {
-    lk_status s;
+    uint32_t wanted = to->colour == LK_COLOUR_RGBA ? 4 : 3;
+    if (width == to->width && height == to->height && to->colour != LK_COLOUR_GREY && channels >= wanted) {
+        finish_pixels(pixels, (size_t)width * height, channels, wanted, to->background);
+        *out = (lk_image){.pixels = pixels, .width = width, .height = height, .channels = wanted};
+        return LK_OK;
+    }
+    lk_status s = lk_vips_start();
+    if (s != LK_OK) {
+        free(pixels);
+        return s;
+    }
     VipsImage *image = vips_image_new_from_memory(pixels, (size_t)width * height * channels, (int)width, (int)height,
                                                   (int)channels, VIPS_FORMAT_UCHAR);
     VipsImage *named;
@@ -108,7 +154,8 @@ static lk_status load_raster(const lk_raster_source *in, const lk_image_options 
                              lk_image *out)
 {
     lk_raster raster;
-    lk_status s = lk_raster_open(in, &raster);
+    lk_status s = lk_vips_start();
+    if (s == LK_OK) s = lk_raster_open(in, &raster);
     if (s != LK_OK) return s;
     LK_TRY(check_pixels(in->name, raster.width, raster.height, options->max_pixels));
     double shrink = shrink_to(raster.width, raster.height, options->max_side);
@@ -139,8 +186,7 @@ lk_status lk_image_load_memory(const void *bytes, size_t size, const char *name,
     if (options->max_bytes && size > options->max_bytes)
         return lk_fail(LK_LIMIT, "%s: %zu bytes is over the limit of %llu", name, size,
                        (unsigned long long)options->max_bytes);
-    lk_status s = lk_vips_start();
-    if (s != LK_OK) return s;
+    lk_status s;
     lk_raster_source in = {.bytes = bytes, .size = size, .name = name};
     in.format = lk_picture_sniff(bytes, size, &in.format_name);
     lk_conversion to = {.name = name,

@@ -2,13 +2,30 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "image/vips.h"
 
 #include <librsvg/rsvg.h>
+#include <libxml/parser.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
 #define CAIRO_MOST 32767 /* pixels along a side that cairo can draw on */
+
+static void start(void)
+{
+    static const char *const domains[] = {"librsvg", "GdkPixbuf", "Pango"};
+    for (size_t i = 0; i < sizeof domains / sizeof *domains; i++) lk_silence(domains[i]);
+    xmlInitParser(); /* for svg_embedded.c: not safe from two threads at once */
+    rsvg_handle_get_type();
+}
+
+void lk_svg_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start);
+}
 
 /* Width and height in pixels. What is drawn outside (0, 0, width, height) is cut off. */
 static bool intrinsic_size(RsvgHandle *drawing, double *width, double *height)
@@ -74,6 +91,7 @@ lk_status lk_svg_render(const uint8_t *bytes, size_t size, const char *name, uin
                         lk_drawing *out)
 {
     *out = (lk_drawing){0};
+    lk_svg_start();
     lk_status s = lk_svg_check_embedded(bytes, size, name, max_pixels);
     if (s != LK_OK) return s;
     GError *error = NULL;

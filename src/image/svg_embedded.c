@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "image/format.h"
 #include "image/raster.h"
+#include "image/vips.h"
 
 #include <libxml/SAX2.h>
 #include <libxml/parser.h>
@@ -48,7 +49,8 @@ static lk_status check_bytes(inspection *in, const guchar *bytes, size_t size)
         return lk_fail(LK_UNSUPPORTED, "%s: the drawing embeds a picture of a kind that is not read there (%s)",
                        in->name, format_name);
     lk_raster header;
-    lk_status s = lk_raster_open(&(lk_raster_source){bytes, size, in->name, format_name, format}, &header);
+    lk_status s = lk_vips_start();
+    if (s == LK_OK) s = lk_raster_open(&(lk_raster_source){bytes, size, in->name, format_name, format}, &header);
     if (s != LK_OK) return s;
     in->pixels += (double)header.width * header.height;
     lk_raster_close(&header);

@@ -5,7 +5,6 @@
 
 #include <dlfcn.h>
 #include <gmodule.h>
-#include <libxml/parser.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -17,15 +16,16 @@ static void drop_line(const char *domain, GLogLevelFlags level, const char *text
     (void)domain, (void)level, (void)text, (void)user;
 }
 
+void lk_silence(const char *domain)
+{
+    g_log_set_handler(
+        domain, G_LOG_LEVEL_CRITICAL | G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO | G_LOG_LEVEL_DEBUG,
+        drop_line, NULL);
+}
+
 static void start(void)
 {
-    /* Damaged pictures make these libraries talk on stderr; what is wrong comes back in our own message. */
-    static const char *const domains[] = {"VIPS", "librsvg", "GdkPixbuf", "Pango"};
-    for (size_t i = 0; i < sizeof domains / sizeof *domains; i++)
-        g_log_set_handler(domains[i],
-                          G_LOG_LEVEL_CRITICAL | G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO |
-                              G_LOG_LEVEL_DEBUG,
-                          drop_line, NULL);
+    lk_silence("VIPS");
     /* Where libvips is told to look there are no modules: those for PDF, slides, JPEG XL and ImageMagick, which we
      * never use, take a fifth of a search's time to load. */
     const char *home = g_getenv("VIPSHOME");
@@ -38,7 +38,6 @@ static void start(void)
         g_unsetenv("VIPSHOME");
     g_free(before);
     if (failed) return;
-    xmlInitParser();         /* for svg_embedded.c: not safe from two threads at once */
     vips_concurrency_set(1); /* many pictures are decoded side by side: threads within one would only compete */
     vips_cache_set_max(0);   /* no picture is asked for twice */
     /* We name the loader for bytes that we have looked at, so no other can run; this is the second lock on that door.

@@ -1,4 +1,4 @@
-/* Starting libvips (and libxml2) once, and its errors in our words. */
+/* Starting libvips once, and its errors in our words. */
 #ifndef LK_IMAGE_VIPS_H
 #define LK_IMAGE_VIPS_H
 
@@ -10,6 +10,9 @@
 lk_status lk_vips_start(void);
 /* Before HEIF and AVIF are loaded, which libvips may have in a module of its own. */
 void lk_vips_with_heif(void);
+
+/* Damaged pictures make libraries talk on stderr through GLib; what is wrong comes back in our own message. */
+void lk_silence(const char *domain);
 
 /* Takes libvips' error text and clears it. Leaves "<name>: cannot be <done> as <format>: <reason>" with LK_CORRUPT, or
  * LK_UNSUPPORTED when libvips says so, or LK_NO_MEMORY. */

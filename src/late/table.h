@@ -7,7 +7,12 @@ typedef struct lk_late_function {
     unsigned library; /* of lk_late_libraries */
 } lk_late_function;
 
-extern const char *const lk_late_libraries[]; /* sonames */
+typedef struct lk_late_library {
+    const char *soname;
+    const char *const *needs; /* sonames of what it needs, in an order in which each can be loaded; ends with NULL */
+} lk_late_library;
+
+extern const lk_late_library lk_late_libraries[];
 extern const unsigned lk_late_library_count;
 extern const lk_late_function lk_late_functions[];
 extern void *lk_late_slots[] __attribute__((visibility("hidden"))); /* where the stub of each function jumps */

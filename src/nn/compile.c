@@ -403,9 +403,11 @@ static lk_status bind(lk_executor *e)
         size_t need = 0;
         for (int k = 0; k < step->dnn_count; k++) need += scratch_room(&step->dnn[k]);
         for (int k = 0; k < step->input_count; k++) step->views[k] = e->values[step->inputs[k]].view;
-        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT) {
+        if (step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT || step->kind == LK_STEP_CONV) {
             step->call.y = e->values[step->output].view;
-            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e) : lk_winograd_scratch(e, step);
+            need = step->kind == LK_STEP_PRODUCT ? lk_product_scratch(e)
+                   : step->kind == LK_STEP_CONV  ? lk_conv_scratch(e, step)
+                                                 : lk_winograd_scratch(e, step);
         }
         if (step->kind == LK_STEP_OPERATOR) {
             step->call.team = &e->team;
@@ -471,7 +473,6 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
-    LK_TRY(lk_dnn_open(&e->dnn));
     lk_fuse(graph, keep, options->keep_count, !options->no_fusion, e->fused);
     analyse(e);
     if (like)

@@ -13,15 +13,18 @@ void lk_floats_from(lk_type type, const void *src, size_t n, float *dst)
             memcpy(&x, at + 8 * i, 8);
             dst[i] = (float)x;
         }
-    } else if (type == LK_TYPE_F16 || type == LK_TYPE_BF16) {
+    } else if (type == LK_TYPE_F16) {
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, at + 2 * i, 2);
+            dst[i] = lk_half_to_float(h);
+        }
+    } else if (type == LK_TYPE_BF16) {
         for (size_t i = 0; i < n; i++) {
             uint16_t h;
             memcpy(&h, at + 2 * i, 2);
             uint32_t bits = (uint32_t)h << 16;
-            if (type == LK_TYPE_F16)
-                dst[i] = lk_half_to_float(h);
-            else
-                memcpy(dst + i, &bits, 4);
+            memcpy(dst + i, &bits, 4);
         }
     } else {
         memcpy(dst, src, n * sizeof *dst);

@@ -14,6 +14,7 @@ lk_status lk_dnn_check(dnnl_status_t status, const char *what)
 
 lk_status lk_dnn_open(lk_dnn *dnn)
 {
+    if (dnn->stream) return LK_OK;
     lk_status s = lk_dnn_check(dnnl_engine_create(&dnn->engine, dnnl_cpu, 0), "engine");
     if (s != LK_OK) return s;
     return lk_dnn_check(dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags), "stream");

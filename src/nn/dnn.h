@@ -13,6 +13,7 @@ typedef struct lk_dnn {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
 } lk_dnn;
+/* Loads oneDNN, the first time in a process; nothing when it is open. */
 lk_status lk_dnn_open(lk_dnn *dnn);
 void lk_dnn_close(lk_dnn *dnn);
 

@@ -35,6 +35,7 @@ static lk_status run_step(lk_executor *e, lk_step *step)
     case LK_STEP_OPERATOR: return step->operator->forward(&step->call);
     case LK_STEP_WINOGRAD: lk_winograd_run(e, step); return LK_OK;
     case LK_STEP_PRODUCT: lk_product_run(e, step); return LK_OK;
+    case LK_STEP_CONV: lk_conv_run(e, step); return LK_OK;
     case LK_STEP_COPY:
         lk_copy_strided(&e->team, &step->copy, &step->views[0], 0, &e->values[step->output].view, 0, false);
         return LK_OK;

@@ -20,7 +20,8 @@ typedef enum lk_step_kind {
     LK_STEP_DNN,
     LK_STEP_COPY,
     LK_STEP_WINOGRAD,
-    LK_STEP_PRODUCT
+    LK_STEP_PRODUCT,
+    LK_STEP_CONV
 } lk_step_kind;
 
 /* A 3x3 convolution by Winograd's way, and what follows it (others: number in step->views). Weights
@@ -33,7 +34,7 @@ typedef struct lk_winograd {
 } lk_winograd;
 
 /* A product by kernels of our own: y = after(before(x W^T + bias) + other). Weights in panels of 64 outputs, the last
- * of as many sixteens as there are outputs for. */
+ * of as many sixteens as there are outputs for. Of a convolution the rows of x are its windows. */
 typedef struct lk_product {
     const void *weights;
     const float *bias; /* filled up to whole panels; NULL = none */
@@ -54,7 +55,7 @@ typedef struct lk_step {
     lk_dnn_op *dnn;
     int dnn_count;
     lk_winograd winograd; /* LK_STEP_WINOGRAD */
-    lk_product product;   /* LK_STEP_PRODUCT */
+    lk_product product;   /* LK_STEP_PRODUCT, LK_STEP_CONV */
     /* LK_STEP_COPY: the same elements in another layout or type */
     lk_strided copy;
 } lk_step;
@@ -165,6 +166,17 @@ void lk_product_weights(const lk_nn_kernels *kernels, lk_type type, const float 
                         void *packed);
 size_t lk_product_scratch(const lk_executor *e);
 void lk_product_run(lk_executor *e, lk_step *step);
+/* What follows `rows` rows of a panel's sums [rows][64], from row `first` and output `at` on. */
+void lk_product_finish(const lk_executor *e, const lk_step *step, size_t first, size_t rows, size_t at,
+                       const float *sums);
+
+/* The same for convolutions (conv.c). */
+bool lk_conv_fits(const lk_conv *conv, const lk_view *x, const lk_view *y);
+size_t lk_conv_bytes(const lk_conv *conv, size_t in);
+/* factor [out]: the weights are multiplied with it; NULL = not. */
+void lk_conv_weights(const lk_conv *conv, const float *weights, const float *factor, size_t in, float *packed);
+size_t lk_conv_scratch(const lk_executor *e, lk_step *step);
+void lk_conv_run(lk_executor *e, lk_step *step);
 
 lk_status lk_lower_linear(lk_executor *e, lk_node anchor);
 lk_status lk_lower_matmul(lk_executor *e, lk_node node);

@@ -7,6 +7,7 @@
 
 void lk_folded_free(lk_folded *f)
 {
+    free(f->factor);
     free(f->own);
     free(f->bias);
     *f = (lk_folded){0};
@@ -17,9 +18,18 @@ bool lk_folded_own(lk_folded *f)
     if (f->own) return true;
     f->own = lk_alloc(f->out * f->k, sizeof *f->own);
     if (!f->own) return false;
-    memcpy(f->own, f->weight, f->out * f->k * sizeof *f->own);
+    for (size_t o = 0; o < f->out; o++)
+        for (size_t j = 0; j < f->k; j++)
+            f->own[o * f->k + j] = f->weight[o * f->k + j] * (f->factor ? f->factor[o] : 1);
     f->weight = f->own;
+    free(f->factor);
+    f->factor = NULL;
     return true;
+}
+
+lk_status lk_folded_apply(lk_folded *f)
+{
+    return !f->factor || lk_folded_own(f) ? LK_OK : lk_fail_memory("weights");
 }
 
 lk_status lk_fold(const lk_executor *e, lk_node anchor, lk_folded *f)
@@ -45,7 +55,11 @@ lk_status lk_fold(const lk_executor *e, lk_node anchor, lk_folded *f)
         const float *p[LK_MAX_PARAMETERS] = {NULL};
         for (int j = 0; j < LK_MAX_PARAMETERS; j++)
             if (by->parameters[j] >= 0) p[j] = graph->parameters[by->parameters[j]].values;
-        if (!lk_folded_own(f)) return lk_fail_memory("weights");
+        if (!f->factor) {
+            f->factor = lk_alloc(f->out, sizeof *f->factor);
+            if (!f->factor) return lk_fail_memory("weights");
+            for (size_t o = 0; o < f->out; o++) f->factor[o] = 1;
+        }
         for (size_t o = 0; o < f->out; o++) {
             float factor = p[0][o];
             if (by->op == LK_OP_BATCH_NORM) {
@@ -54,7 +68,7 @@ lk_status lk_fold(const lk_executor *e, lk_node anchor, lk_folded *f)
             } else if (f->bias) {
                 f->bias[o] *= factor;
             }
-            for (size_t j = 0; j < f->k; j++) f->own[o * f->k + j] *= factor;
+            f->factor[o] *= factor;
         }
     }
     return LK_OK;

@@ -53,6 +53,13 @@ typedef struct lk_finish {
     size_t y_step;
 } lk_finish;
 
+/* Rows of a matrix that lie in pieces: row r is `count` runs of n numbers, `distance` apart, the first at rows[r] +
+ * offset. */
+typedef struct lk_runs {
+    const float *const *rows;
+    size_t offset, count, distance, n;
+} lk_runs;
+
 typedef struct lk_nn_kernels {
     const char *name;
     /* dst [n] = src [n], times scale for the integers. */
@@ -96,6 +103,8 @@ typedef struct lk_nn_kernels {
     /* y [rows][w] = (more: +=) a [rows][n] b [n][w] for w = 16 vectors, at most 64; every sum runs over n in order. */
     void (*product)(const float *a, size_t a_step, size_t rows, const float *b, size_t n, int vectors, bool more,
                     float *y, size_t y_step);
+    void (*product_runs)(const lk_runs *a, size_t rows, const float *b, int vectors, bool more, float *y,
+                         size_t y_step);
     void (*finish)(const lk_finish *finish, const float *sums, size_t rows); /* sums [rows][64] */
     /* The same of bf16 by F(2x2, 3x3): tiles of 4x4 positions (channels a multiple of 32) to 16 rows; back to 2x2
      * positions (of f32 or bf16) plus bias; and products, b [n / 2][w] holding two neighbours of n in one word. NULL

@@ -3,23 +3,28 @@
  * two neighbouring factors are kept together and multiplied at once; the sums are f32. */
 
 #if defined(__AVX512F__)
-/* sums [rows][4 x 16] over n of a[r][i] * b[i][64], on top of y when `more`; b's rows are `step` floats apart. `ahead`:
- * memory that is fetched meanwhile, a line for every i. */
-__attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *a, size_t a_step,
-                                                                const float *b, size_t step, size_t n,
+/* sums [rows][4 x 16] over n of a[r][i] * b[i][64], on top of y when `more`; b's rows are `step` floats apart. Of a row
+ * there are `runs` of n numbers, `distance` apart. `ahead`: memory that is fetched meanwhile, a line for every i. */
+__attribute__((always_inline)) static inline void multiply_rows(const int rows, const float *const *a, size_t runs,
+                                                                size_t distance, const float *b, size_t step, size_t n,
                                                                 const int vectors, float *y, size_t y_step,
                                                                 const bool more, const char *ahead)
 {
     lanes sums[LK_HEAD_ROWS][4];
+    const float *at[LK_HEAD_ROWS];
+    for (int r = 0; r < rows; r++) at[r] = a[r];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
             sums[r][v] = more ? load_lanes(y + (size_t)r * y_step + 16 * (size_t)v) : (lanes){0};
-    for (size_t i = 0; i < n; i++) {
-        lanes w[4];
-        __builtin_prefetch(ahead + 64 * i, 0, 2);
-        for (int v = 0; v < vectors; v++) w[v] = load_lanes(b + i * step + 16 * (size_t)v);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) sums[r][v] += a[(size_t)r * a_step + i] * w[v];
+    for (size_t run = 0; run < runs; run++, b += n * step, ahead += 64 * n) {
+        for (size_t i = 0; i < n; i++) {
+            lanes w[4];
+            __builtin_prefetch(ahead + 64 * i, 0, 2);
+            for (int v = 0; v < vectors; v++) w[v] = load_lanes(b + i * step + 16 * (size_t)v);
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++) sums[r][v] += at[r][i] * w[v];
+        }
+        for (int r = 0; r < rows; r++) at[r] += distance;
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) memcpy(y + (size_t)r * y_step + 16 * (size_t)v, &sums[r][v], sizeof(lanes));
@@ -45,10 +50,10 @@ __attribute__((always_inline)) static inline void multiply_rows(const int rows, 
     }
 
 #if defined(__AVX512F__)
-static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
-                          float *y, size_t y_step, bool more, const void *ahead)
+static void multiply_some(int rows, const float *const *a, size_t runs, size_t distance, const float *b, size_t step,
+                          size_t n, int vectors, float *y, size_t y_step, bool more, const void *ahead)
 {
-#define CALL(r, v) multiply_rows(r, a, a_step, b, step, n, v, y, y_step, more, ahead)
+#define CALL(r, v) multiply_rows(r, a, runs, distance, b, step, n, v, y, y_step, more, ahead)
     EACH_SHAPE(CALL)
 #undef CALL
 }
@@ -64,28 +69,34 @@ static inline half_lanes load_half(const float *x)
     return v;
 }
 
-__attribute__((always_inline)) static inline void multiply_halves(const int rows, const int across, const float *a,
-                                                                  size_t a_step, const float *b, size_t step, size_t n,
-                                                                  float *y, size_t y_step, const bool more,
-                                                                  const char *ahead)
+__attribute__((always_inline)) static inline void multiply_halves(const int rows, const int across,
+                                                                  const float *const *a, size_t runs, size_t distance,
+                                                                  const float *b, size_t step, size_t n, float *y,
+                                                                  size_t y_step, const bool more, const char *ahead)
 {
     half_lanes sums[LK_HEAD_ROWS][8];
+    const float *at[LK_HEAD_ROWS];
+    for (int r = 0; r < rows; r++) at[r] = a[r];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int h = 0; h < across; h++)
             sums[r][h] = more ? load_half(y + (size_t)r * y_step + 8 * h) : (half_lanes){0};
-    for (size_t i = 0; i < n; i++) {
-        half_lanes w[8];
-        __builtin_prefetch(ahead + 8 * (size_t)across * i, 0, 2); /* a panel takes 8 / across calls */
+    for (size_t run = 0; run < runs; run++, b += n * step, ahead += 8 * (size_t)across * n) {
+        for (size_t i = 0; i < n; i++) {
+            half_lanes w[8];
+            __builtin_prefetch(ahead + 8 * (size_t)across * i, 0, 2); /* a panel takes 8 / across calls */
 #pragma GCC unroll 8
-        for (int h = 0; h < across; h++) w[h] = load_half(b + i * step + 8 * h);
+            for (int h = 0; h < across; h++) w[h] = load_half(b + i * step + 8 * h);
 #pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-            float x = a[(size_t)r * a_step + i];
+            for (int r = 0; r < rows; r++) {
+                float x = at[r][i];
 #pragma GCC unroll 8
-            for (int h = 0; h < across; h++) sums[r][h] += x * w[h];
+                for (int h = 0; h < across; h++) sums[r][h] += x * w[h];
+            }
         }
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) at[r] += distance;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
@@ -93,10 +104,10 @@ __attribute__((always_inline)) static inline void multiply_halves(const int rows
         for (int h = 0; h < across; h++) memcpy(y + (size_t)r * y_step + 8 * h, &sums[r][h], sizeof sums[r][h]);
 }
 
-static void multiply_some(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t n, int vectors,
-                          float *y, size_t y_step, bool more, const void *ahead)
+static void multiply_some(int rows, const float *const *a, size_t runs, size_t distance, const float *b, size_t step,
+                          size_t n, int vectors, float *y, size_t y_step, bool more, const void *ahead)
 {
-#define CALL(r, across) multiply_halves(r, across, a, a_step, b, step, n, y, y_step, more, ahead)
+#define CALL(r, across) multiply_halves(r, across, a, runs, distance, b, step, n, y, y_step, more, ahead)
     if (rows == 1 && vectors == 4) {
         CALL(1, 8);
         return;
@@ -120,8 +131,10 @@ static void multiply_some(int rows, const float *a, size_t a_step, const float *
 static void multiply_all(int rows, const float *a, size_t a_step, const float *b, size_t step, size_t panel, size_t n,
                          size_t width, float *y, size_t y_step)
 {
+    const float *at[LK_HEAD_ROWS];
+    for (int r = 0; r < rows; r++) at[r] = a + (size_t)r * a_step;
     for (size_t j = 0; j < width; j += 64, b += panel)
-        multiply_some(rows, a, a_step, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step, false,
+        multiply_some(rows, at, 1, 0, b, step, n, j + 64 <= width ? 4 : (int)((width - j) / 16), y + j, y_step, false,
                       b);
 }
 

@@ -701,6 +701,7 @@ const lk_nn_kernels NN_TABLE = {
     .winograd_in = k_winograd_in,
     .winograd_out = k_winograd_out,
     .product = k_product,
+    .product_runs = k_product_runs,
     .finish = k_finish,
     .winograd2_in = k_winograd2_in,
     .winograd2_out = k_winograd2_out,

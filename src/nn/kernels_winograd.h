@@ -140,7 +140,19 @@ static void k_product(const float *a, size_t a_step, size_t rows, const float *b
                       float *y, size_t y_step)
 {
     size_t step = 16 * (size_t)vectors;
-    EACH_GROUP(multiply_some(some, a + r * a_step, a_step, b, step, n, vectors, y + r * y_step, y_step, more,
+    const float *at[LK_HEAD_ROWS];
+    EACH_GROUP(for (int i = 0; i < some; i++) at[i] = a + (r + (size_t)i) * a_step;
+               multiply_some(some, at, 1, 0, b, step, n, vectors, y + r * y_step, y_step, more,
+                             b + (g < (size_t)vectors ? n * step + g * n * 16 : 0)))
+}
+
+static void k_product_runs(const lk_runs *a, size_t rows, const float *b, int vectors, bool more, float *y,
+                           size_t y_step)
+{
+    size_t step = 16 * (size_t)vectors, n = a->count * a->n;
+    const float *at[LK_HEAD_ROWS];
+    EACH_GROUP(for (int i = 0; i < some; i++) at[i] = a->rows[r + (size_t)i] + a->offset;
+               multiply_some(some, at, a->count, a->distance, b, step, a->n, vectors, y + r * y_step, y_step, more,
                              b + (g < (size_t)vectors ? n * step + g * n * 16 : 0)))
 }
 

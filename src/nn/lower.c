@@ -35,6 +35,8 @@ static void product_free(product *p)
 
 static lk_status new_step(lk_executor *e, product *p, const lk_node_data *node, int pieces)
 {
+    lk_status s = lk_dnn_open(&e->dnn); /* not before: a network may need none of it */
+    if (s != LK_OK) return s;
     p->step = lk_executor_step(e, LK_STEP_DNN, node);
     if (p->step) p->step->dnn = lk_alloc_zero((size_t)pieces, sizeof *p->step->dnn);
     return p->step && p->step->dnn ? LK_OK : lk_fail_memory("plan");
@@ -372,27 +374,39 @@ static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lowe
 }
 
 /* Whether a group is of the form that our own product knows: before, sum, after. */
-static bool own_product(const lk_executor *e, const product *p, const lk_folded *f, const lk_view *x,
-                        const lk_view *dst)
+/* Whether our kernels can do what follows a product. */
+static bool own_finish(const lk_executor *e, const product *p, int *sum_count)
 {
     int sums = 0, activations = 0;
     for (int i = 0; i < p->group.chain_count; i++)
         (lk_at(e->graph, p->group.chain[i])->op == LK_OP_ACTIVATION ? activations++ : sums++);
     bool order = activations < 2 || (activations == 2 && sums == 1 && p->group.chain_count == 3 &&
                                      lk_at(e->graph, p->group.chain[1])->op != LK_OP_ACTIVATION);
-    bool single = dst->rank == 2 && sums == 0;
-    return order && sums < 2 && (single || dst->rank > 2) && lk_product_fits(e, x->type, f->k, f->out, single);
+    *sum_count = sums;
+    return order && sums < 2;
 }
 
-static lk_status lower_product(lk_executor *e, product *p, const lk_folded *f, lk_node anchor, int source)
+static bool own_product(const lk_executor *e, const product *p, const lk_folded *f, const lk_view *x,
+                        const lk_view *dst)
+{
+    int sums;
+    bool order = own_finish(e, p, &sums), single = dst->rank == 2 && sums == 0;
+    return order && (single || dst->rank > 2) && lk_product_fits(e, x->type, f->k, f->out, single);
+}
+
+static lk_status lower_product(lk_executor *e, product *p, const lk_folded *f, lk_node anchor, int source,
+                               const lk_conv *windows)
 {
     lk_type type = e->values[source].view.type;
-    lk_step *step = lk_executor_step(e, LK_STEP_PRODUCT, lk_at(e->graph, anchor));
+    size_t in = (size_t)e->values[source].view.dims[1];
+    lk_step *step = lk_executor_step(e, windows ? LK_STEP_CONV : LK_STEP_PRODUCT, lk_at(e->graph, anchor));
     bool fresh;
-    void *weights = lk_weights_next(e, lk_product_bytes(type, f->k, f->out), &fresh);
+    size_t bytes = windows ? lk_conv_bytes(windows, in) : lk_product_bytes(type, f->k, f->out);
+    void *weights = lk_weights_next(e, bytes, &fresh);
     const float *bias = f->bias ? keep_vector(e, (f->out + 63) / 64 * 64, f->out, f->bias) : NULL;
     if (!step || !weights || (f->bias && !bias)) return lk_fail_memory("weights");
-    if (fresh) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
+    if (fresh && windows) lk_conv_weights(windows, f->weight, f->factor, in, weights);
+    if (fresh && !windows) lk_product_weights(e->team.kernels, type, f->weight, f->k, f->out, weights);
     step->product = (lk_product){.weights = weights, .bias = bias, .k = f->k, .out = f->out, .before = -1, .after = -1};
     step->inputs[0] = source;
     step->input_count = 1;
@@ -418,11 +432,12 @@ static lk_status lower_rows(lk_executor *e, lk_node anchor, int source, lk_view 
                  .in_scale = e->values[source].view.scale};
     lk_status s;
     lk_view x = e->values[source].view;
+    LK_TRY(lk_folded_apply(f));
     p.own = own_product(e, &p, f, &x, &dst);
     LK_TRY(begin(e, &p, f, dst));
     x = e->values[source].view;
     if (p.own) {
-        s = lower_product(e, &p, f, anchor, source);
+        s = lower_product(e, &p, f, anchor, source, NULL);
         goto done;
     }
     int64_t rows = (int64_t)lk_view_elements(&dst) / (int64_t)f->out;
@@ -507,8 +522,10 @@ static lk_status lower_patches(lk_executor *e, lk_node anchor, int source, lk_fo
     return lower_rows(e, anchor, gathered, dst, f);
 }
 
-static lk_status lower_winograd(lk_executor *e, product *p, const lk_folded *f, const lk_node_data *node, int source)
+static lk_status lower_winograd(lk_executor *e, product *p, lk_folded *f, const lk_node_data *node, int source)
 {
+    lk_status s = lk_folded_apply(f);
+    if (s != LK_OK) return s;
     lk_step *step = lk_executor_step(e, LK_STEP_WINOGRAD, node);
     size_t in = f->k / 9;
     bool fresh, fresh_bias;
@@ -590,7 +607,7 @@ static part picture_rows(const lk_conv *c, const lk_view *x, const lk_view *dst,
 }
 
 /* In one piece, or every picture in as many as there are threads for it. */
-static lk_status conv_pieces(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, lk_view x, lk_view dst,
+static lk_status conv_pieces(lk_executor *e, product *p, lk_folded *f, const lk_conv *c, lk_view x, lk_view dst,
                              int source)
 {
     lk_status s;
@@ -604,6 +621,7 @@ static lk_status conv_pieces(lk_executor *e, product *p, const lk_folded *f, con
     }
     if (each > dst.dims[2]) each = dst.dims[2];
     bool whole = threads == 1 && each == 1;
+    LK_TRY(lk_folded_apply(f));
     LK_TRY(begin_weights(e, p, f));
     LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), whole ? 1 : (int)(n * each)));
     if (whole) {
@@ -648,10 +666,12 @@ static lk_status lower_conv(lk_executor *e, lk_node anchor)
     }
     p.int8 = is_int(x.type);
     p.in_scale = x.scale;
-    p.own = lk_winograd_fits(e, c, &x, &dst);
+    int sums;
+    bool winograd = lk_winograd_fits(e, c, &x, &dst);
+    p.own = winograd || (lk_conv_fits(c, &x, &dst) && own_finish(e, &p, &sums) && !own_swish(e, &p, dst.type));
     LK_TRY(begin(e, &p, &f, dst));
     if (p.own) {
-        s = lower_winograd(e, &p, &f, node, source);
+        s = winograd ? lower_winograd(e, &p, &f, node, source) : lower_product(e, &p, &f, anchor, source, c);
         goto done;
     }
     LK_TRY(conv_pieces(e, &p, &f, c, x, dst, source));

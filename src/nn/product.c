@@ -65,39 +65,39 @@ typedef struct product_job {
     bool by_rows; /* slots share the rows, not the panels */
 } product_job;
 
-/* What follows `rows` rows of a panel's sums, from row `first` and output `at` on. */
-static void finish(const product_job *j, size_t first, size_t rows, size_t at, const float *sums)
+void lk_product_finish(const lk_executor *e, const lk_step *step, size_t first, size_t rows, size_t at,
+                       const float *sums)
 {
-    const lk_product *p = &j->step->product;
-    const lk_view *y = &j->step->call.y;
-    size_t bytes = lk_type_bytes(y->type), width = j->out - at < PANEL ? j->out - at : PANEL;
+    const lk_product *p = &step->product;
+    const lk_view *y = &step->call.y;
+    size_t bytes = lk_type_bytes(y->type), width = p->out - at < PANEL ? p->out - at : PANEL;
     char row[PANEL * sizeof(float)], beside[PANEL * sizeof(float)] = {0};
-    lk_finish f = {.vectors = (int)vectors_at(j->out, at),
+    lk_finish f = {.vectors = (int)vectors_at(p->out, at),
                    .bias = p->bias ? p->bias + at : NULL,
                    .before = p->before,
                    .after = p->after,
-                   .y = lk_view_at(y, first * j->out + at),
+                   .y = lk_view_at(y, first * p->out + at),
                    .y_type = y->type,
                    .y_scale = y->scale,
-                   .y_step = j->out};
-    const lk_view *other = p->other ? &j->step->views[p->other] : NULL;
+                   .y_step = p->out};
+    const lk_view *other = p->other ? &step->views[p->other] : NULL;
     if (other) {
-        f.other = lk_view_at(other, first * j->out + at);
+        f.other = lk_view_at(other, first * p->out + at);
         f.other_type = other->type;
         f.other_scale = other->scale;
     }
     if (width % 16 == 0) {
-        j->e->team.kernels->finish(&f, sums, rows);
+        e->team.kernels->finish(&f, sums, rows);
         return;
     }
     for (size_t r = 0; r < rows; r++, sums += PANEL) { /* whole sixteens would reach beyond the row */
         f.y = row;
         if (other) {
-            memcpy(beside, lk_view_at(other, (first + r) * j->out + at), width * lk_type_bytes(other->type));
+            memcpy(beside, lk_view_at(other, (first + r) * p->out + at), width * lk_type_bytes(other->type));
             f.other = beside;
         }
-        j->e->team.kernels->finish(&f, sums, 1);
-        memcpy(lk_view_at(y, (first + r) * j->out + at), row, width * bytes);
+        e->team.kernels->finish(&f, sums, 1);
+        memcpy(lk_view_at(y, (first + r) * p->out + at), row, width * bytes);
     }
 }
 
@@ -119,7 +119,7 @@ static void run_panel(const product_job *j, size_t panel, size_t begin, size_t e
             else
                 kernels->product(a, j->k, rows, w, n, (int)vectors, i > 0, tile, PANEL);
         }
-        finish(j, first, rows, at, tile);
+        lk_product_finish(j->e, j->step, first, rows, at, tile);
     }
 }
 

@@ -52,7 +52,7 @@ void lk_spot_inputs(lk_executor *e, int64_t batch)
 void lk_spot_step(lk_executor *e, const lk_step *step, int64_t batch)
 {
     const lk_view *view = &e->values[step->output].view;
-    bool product = step->kind == LK_STEP_DNN || step->kind == LK_STEP_WINOGRAD || step->kind == LK_STEP_PRODUCT;
+    bool product = step->kind != LK_STEP_OPERATOR && step->kind != LK_STEP_COPY;
     if (!product || view->dims[0] != e->options.batch || (view->type != LK_TYPE_F32 && view->type != LK_TYPE_BF16))
         return;
     size_t width = (size_t)(view->rank == 4 ? view->dims[1] : view->dims[view->rank - 1]);

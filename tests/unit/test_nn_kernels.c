@@ -278,6 +278,32 @@ static void squeezes_and_small_maps_are_right_in_any_batch_and_on_any_threads(vo
     lk_graph_free(g);
 }
 
+/* Windows of every kind: three channels, strides, borders that differ, kernels that are not square, a last panel that
+ * is narrow, windows longer than what is multiplied at a time, more lines than a block holds, with activations and a
+ * sum behind them and a batch norm folded in. */
+static void windows_are_right_in_any_batch_and_on_any_threads(void **state)
+{
+    (void)state;
+    enum { H = 45, W = 58, OUT = 48 };
+    lk_graph *g;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, 3, H, W});
+    lk_node y = lk_graph_conv(
+        g, "a", x, &(lk_conv){.out = 80, .kernel = {7, 7}, .stride = {2, 2}, .pad = {3, 3, 3, 3}, .no_bias = true});
+    y = lk_graph_activation(g, NULL, lk_graph_batch_norm(g, "n", y, 1e-5f, 0.1f), LK_RELU);
+    lk_node z =
+        lk_graph_conv(g, "b", y, &(lk_conv){.out = 320, .kernel = {3, 2}, .stride = {2, 1}, .pad = {0, 1, 2, 0}});
+    z = lk_graph_conv(g, "c", lk_graph_activation(g, NULL, z, LK_HARD_SWISH),
+                      &(lk_conv){.out = OUT, .kernel = {2, 3}, .stride = {1, 3}});
+    lk_node w = lk_graph_conv(g, "d", z, &(lk_conv){.out = OUT, .kernel = {3, 3}, .pad = {1, 1, 1, 1}});
+    z = lk_graph_activation(g, NULL, lk_graph_add(g, NULL, w, z), LK_RELU);
+    z = lk_graph_conv(g, "e", z, &(lk_conv){.out = 16, .kernel = {1, 1}, .stride = {2, 2}});
+    lk_graph_output(g, lk_graph_global_avg_pool(g, NULL, z));
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    agrees_everywhere(g, 4, 3 * H * W, 16, 2e-2);
+    lk_graph_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +313,7 @@ int main(void)
         cmocka_unit_test(attention_of_bf16_agrees_with_the_plain_one),
         cmocka_unit_test(own_products_are_right_in_any_batch_and_on_any_threads),
         cmocka_unit_test(squeezes_and_small_maps_are_right_in_any_batch_and_on_any_threads),
+        cmocka_unit_test(windows_are_right_in_any_batch_and_on_any_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
