@@ -190,7 +190,16 @@ lk_status lk_file_write_atomic(const char *path, const void *bytes, size_t size)
 
 lk_status lk_map_open(const char *path, lk_map *out)
 {
+    int file;
+    lk_status s = lk_map_open_file(path, out, &file);
+    if (file >= 0) close(file);
+    return s;
+}
+
+lk_status lk_map_open_file(const char *path, lk_map *out, int *file)
+{
     *out = (lk_map){0};
+    *file = -1;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return lk_fail_errno(errno, "%s: cannot be opened", path);
     lk_status s = LK_OK;
@@ -206,7 +215,10 @@ lk_status lk_map_open(const char *path, lk_map *out)
         else
             *out = (lk_map){p, (size_t)st.st_size};
     }
-    close(fd);
+    if (s == LK_OK)
+        *file = fd;
+    else
+        close(fd);
     return s;
 }
 

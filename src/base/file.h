@@ -40,6 +40,8 @@ typedef struct lk_map {
     size_t size;
 } lk_map;
 lk_status lk_map_open(const char *path, lk_map *out);
+/* The same, and the file stays open for reading; *file is -1 on failure. */
+lk_status lk_map_open_file(const char *path, lk_map *out, int *file);
 void lk_map_close(lk_map *map);
 
 /* mkdir -p. */

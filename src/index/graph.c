@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { DEGREE = 32, BUILD_EFFORT = 128 };
 
@@ -123,6 +124,7 @@ lk_graph_index *lk_graph_index_alloc(const lk_graph_index_options *o, lk_metric 
 {
     lk_graph_index *g = lk_alloc_zero(1, sizeof *g);
     if (!g) return NULL;
+    g->file = -1;
     g->dim = dim;
     g->metric = metric;
     g->degree = o->degree ? o->degree : DEGREE;
@@ -147,6 +149,7 @@ void lk_graph_index_free(lk_graph_index *g)
 {
     if (!g) return;
     lk_graph_index_free_scratches(g);
+    if (g->file >= 0) close(g->file);
     if (g->map.bytes) {
         lk_map_close(&g->map);
     } else {

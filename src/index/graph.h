@@ -21,7 +21,7 @@
 #include <string.h>
 
 #define LK_NO_VERTEX UINT32_MAX
-enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256, LK_GRAPH_PROJECT_FROM = 256 };
+enum { LK_GRAPH_MAX_DEGREE = 256, LK_GRAPH_ENTRIES = 256, LK_GRAPH_PROJECT_FROM = 256, LK_GRAPH_READS = 2 };
 
 /* A candidate as one sortable number: distance << 32 | vertex << 1 | expanded. */
 typedef uint64_t lk_near;
@@ -77,6 +77,9 @@ typedef struct lk_graph_index_scratch {
     uint32_t *rows;     /* [rows_capacity] */
     uint32_t *distances;
     uint32_t *previews; /* [rows_capacity]: distances in the first components alone */
+    bool reading;       /* this walk reads codes from the file, into: */
+    uint8_t *codes;     /* [rows_capacity][width of what the walk compares] */
+    uint32_t *in_order; /* [rows_capacity]: 0, 1, 2, ... */
     size_t rows_capacity;
     uint64_t hops, comparisons; /* of the last walk */
 } lk_graph_index_scratch;
@@ -119,7 +122,9 @@ struct lk_graph_index {
     pthread_mutex_t mutex;  /* guards free_scratch */
     lk_graph_index_scratch *free_scratch;
     lk_id_map places;
-    lk_map map; /* of the file that the arrays lie in; they are then not owned */
+    lk_map map;        /* of the file that the arrays lie in; they are then not owned */
+    int file;          /* that file, or -1 */
+    _Atomic int reads; /* walks that are still to read codes from it (graph_walk.c) */
 };
 
 static inline const uint8_t *lk_graph_index_code(const lk_graph_index *g, uint32_t vertex)

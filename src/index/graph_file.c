@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { VERSION = 1, PAGE = 4096 };
 #define ENDIAN 0x01020304u
@@ -267,8 +268,9 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     lk_map map = {0};
     file_header h;
     lk_graph_index *g = NULL;
+    int file;
     *out = NULL;
-    lk_status s = lk_map_open(path, &map);
+    lk_status s = lk_map_open_file(path, &map, &file);
     if (s != LK_OK) return s;
     LK_TRY(check_header(path, &map, &h));
     if (flags & (LK_GRAPH_VERIFY | LK_GRAPH_CHANGE)) LK_TRY(verify_tables(path, &map, &h));
@@ -304,11 +306,16 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     if (flags & LK_GRAPH_CHANGE) {
         LK_TRY(check_links(path, g));
         LK_TRY(lk_graph_index_own(g));
+    } else {
+        g->file = file;
+        g->reads = LK_GRAPH_READS;
+        file = -1;
     }
     *out = g;
     g = NULL;
 done:
     if (map.bytes) lk_map_close(&map);
+    if (file >= 0) close(file);
     lk_graph_index_free(g);
     return s;
 }

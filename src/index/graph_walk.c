@@ -5,13 +5,19 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Vertices expanded at once. Their links and codes come from memory together instead of one after another, which is
  * worth more than what is expanded too early costs: measured on 300,000 SIFT descriptors, 4 give 1.4 times the speed of
  * 1 at the same recall, 3 to 8 are within a few percent. */
 enum { AT_ONCE = 4 };
+
+/* The first walks of an opened file (LK_GRAPH_READS) copy the codes they compare instead of looking at them where they
+ * are mapped: on a million vectors a walk touches a thousand and more pages for the first time, each of which costs as
+ * much as a dozen copies, and again when the process ends. A program that stays has mapped them soon. */
 
 /* Of vectors that were rotated at random, the first components tell nearly how far they are (as ADSampling, Gao and
  * Long, 2023): where nothing better tells, those that seem to be farther than the beam reaches by SLACK eighths are
@@ -31,6 +37,8 @@ static void scratch_free(lk_graph_index_scratch *s)
     free(s->distances);
     free(s->projected);
     free(s->previews);
+    free(s->codes);
+    free(s->in_order);
     free(s);
 }
 
@@ -125,22 +133,48 @@ void lk_graph_index_distances(const lk_graph_index *g, const lk_graph_index_scra
     add_extra(g, s, rows, n, 1, out);
 }
 
+static bool has_preview(const lk_graph_index *g)
+{
+    return !g->projected && g->quantiser.rotation.signs && g->quantiser.stride >= PREVIEW_FROM;
+}
+
+/* Copies codes [n] of the given rows from the file; false: they are to be looked at where they are mapped. */
+static bool read_codes(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint8_t *codes, size_t width,
+                       const uint32_t *rows, size_t n)
+{
+    off_t at = codes - g->map.bytes;
+    for (size_t i = 0; i < n; i++)
+        if (pread(g->file, s->codes + i * width, width, at + (off_t)(rows[i] * width)) != (ssize_t)width) return false;
+    return true;
+}
+
 /* Distances as the walk compares them: of the projected codes where there are any. */
 static void near_distances(const lk_graph_index *g, const lk_graph_index_scratch *s, const uint32_t *rows, size_t n,
                            uint32_t *out)
 {
-    if (!g->projected) {
-        lk_graph_index_distances(g, s, rows, n, out);
-        return;
-    }
-    size_t width = g->projection.width;
-    g->kernels->l2_u8_rows(s->projected, g->projected, width, rows, n, width, out);
-    add_extra(g, s, rows, n, g->projection.grid[width + 1], out);
+    size_t width = g->projected ? g->projection.width : g->quantiser.stride;
+    const uint8_t *codes = g->projected ? g->projected : g->codes;
+    const int16_t *query = g->projected ? s->projected : s->query;
+    if (s->reading && read_codes(g, s, codes, width, rows, n))
+        g->kernels->l2_u8_rows(query, s->codes, width, s->in_order, n, width, out);
+    else
+        g->kernels->l2_u8_rows(query, codes, width, rows, n, width, out);
+    add_extra(g, s, rows, n, g->projected ? g->projection.grid[width + 1] : 1, out);
 }
 
-static bool has_preview(const lk_graph_index *g)
+static void start_reading(const lk_graph_index *g, lk_graph_index_scratch *s)
 {
-    return !g->projected && g->quantiser.rotation.signs && g->quantiser.stride >= PREVIEW_FROM;
+    lk_graph_index *counted = (lk_graph_index *)g; /* how its file is read is no part of what a graph says */
+    size_t width = g->projected ? g->projection.width : g->quantiser.stride;
+    s->reading = false;
+    if (g->file < 0 || has_preview(g) || atomic_load_explicit(&g->reads, memory_order_relaxed) <= 0 ||
+        atomic_fetch_sub(&counted->reads, 1) <= 0)
+        return;
+    if (!s->codes) s->codes = lk_alloc_aligned(s->rows_capacity, width);
+    if (!s->in_order) s->in_order = lk_alloc(s->rows_capacity, sizeof *s->in_order);
+    if (!s->codes || !s->in_order) return; /* it can be done without */
+    for (size_t i = 0; i < s->rows_capacity; i++) s->in_order[i] = (uint32_t)i;
+    s->reading = true;
 }
 
 /* near_distances of s->rows [n] into s->distances, without those that the preview shows to be too far for a beam of
@@ -246,6 +280,7 @@ void lk_graph_index_walk(const lk_graph_index *g, lk_graph_index_scratch *s, siz
 {
     size_t next = 0, count;
     uint32_t nearest[AT_ONCE];
+    start_reading(g, s);
     start(g, s, limit);
     s->hops = s->comparisons = 0;
     while ((count = take_nearest(s, next, AT_ONCE, nearest)) > 0) {
