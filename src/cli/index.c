@@ -100,6 +100,17 @@ static lk_status check_same(const index_options *o, const lk_collection *collect
     return s;
 }
 
+/* Whether a saved model runs here: told before there is a collection of it. Opened by itself, for what it compiles for
+ * one picture would stay in memory beside what is compiled for many. */
+static lk_status try_model(const char *directory)
+{
+    lk_embedder *embedder;
+    lk_status s = lk_embedder_open(directory, &embedder);
+    if (s == LK_OK) s = lk_embedder_prepare(embedder);
+    lk_embedder_free(embedder);
+    return s;
+}
+
 /* Makes the embedder of a new collection and creates it. The model is moved in as the collection comes into being, so a
  * run that is killed in between leaves nothing that looks like a collection. */
 static lk_status create(lk_context *context, const index_options *o, lk_source_list *list, lk_embedder **embedder,
@@ -119,6 +130,7 @@ static lk_status create(lk_context *context, const index_options *o, lk_source_l
     }
     LK_TRY(make_embedder(context, o, list, embedder));
     LK_TRY(lk_embedder_save(*embedder, model));
+    LK_TRY(try_model(model));
     lk_collection_config config = {.dim = lk_embedder_dim(*embedder),
                                    .metric = LK_COSINE,
                                    .embedder_id = lk_embedder_id(*embedder),
@@ -302,6 +314,7 @@ static int run(int argc, char **argv)
     lk_status s;
     LK_TRY(lk_sources_new(&list));
     LK_TRY(gather(&o, count, argv, list));
+    LK_TRY(lk_image_prepare(NULL)); /* without its libraries no picture could be used, and all would be skipped */
     if (lk_path_exists(o.into)) {
         LK_TRY(lk_collection_open(o.into, LK_WRITE, &collection));
         LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(collection), &embedder), "%s: its model", o.into));

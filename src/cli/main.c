@@ -22,7 +22,7 @@ static int print_help(FILE *stream)
           stream);
     for (int i = 0; i < COMMANDS; i++) fprintf(stream, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n`likeness COMMAND --help` tells the options of each.\n"
-          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 done with some inputs skipped.\n",
+          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 done with some inputs skipped, 127 a library is missing.\n",
           stream);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* likeness serve: HTTP API and web page. */
 #include "base/error.h"
 #include "cli/cli.h"
+#include "late/late.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,6 +37,11 @@ static int run(int argc, char **argv)
     lk_server_options how = {.address = address, .port = (uint16_t)port, .max_upload_bytes = upload};
     lk_status s;
     LK_TRY(lk_searcher_open(context, argv[0], &searcher));
+    /* What a search will need is loaded now: files may be replaced while the server runs. */
+    LK_TRY(lk_image_prepare(NULL));
+    lk_late_load_all();
+    if (lk_embedder_prepare(lk_searcher_embedder(searcher)) != LK_OK) /* without, it can still search by number */
+        cli_fail("serve: no search by a picture will succeed");
     LK_TRY(lk_server_new(context, searcher, &how, &server));
     printf("serving %s (%zu pictures) on http://%s%s%s:%u/ ; Ctrl-C stops\n", argv[0], lk_searcher_count(searcher),
            strchr(address, ':') ? "[" : "", address, strchr(address, ':') ? "]" : "", lk_server_port(server));

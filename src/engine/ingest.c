@@ -352,6 +352,8 @@ lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_emb
         return lk_fail(LK_CONFLICT, "%s holds vectors of the model %s (%s); they cannot be mixed with those of %s (%s)",
                        lk_collection_path(collection), config.embedder_name, config.embedder_id,
                        lk_embedder_name(embedder), lk_embedder_id(embedder));
+    lk_status s = lk_image_prepare(NULL); /* a missing library is no picture's fault: none may be skipped for it */
+    if (s != LK_OK) return s;
     ingest in = {.context = context,
                  .collection = collection,
                  .decoding = lk_embedder_image_options(embedder),
@@ -363,7 +365,7 @@ lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_emb
     if (options->max_pixels) in.decoding.max_pixels = options->max_pixels;
     double start = lk_now();
     lk_ordered *pipeline = NULL;
-    lk_status s = make_groups(&in, embedder);
+    s = make_groups(&in, embedder);
     if (s == LK_OK) s = lk_ordered_new(lk_context_pool(context), in.capacity, run_group, &pipeline);
     if (s == LK_OK) s = run(&in, sources, pipeline);
     if (s != LK_OK && pipeline) { /* drop what is still under way; keep the message of what went wrong */
@@ -433,5 +435,7 @@ lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, con
                      .dim = lk_embedder_dim(embedder),
                      .out = out,
                      .ok = ok};
+    lk_status s = lk_image_prepare(NULL);
+    if (s != LK_OK) return s;
     return lk_parallel_for(lk_context_pool(context), count, group_size(context, embedder, count), embed_range, &all);
 }

@@ -43,9 +43,9 @@ static lk_picture_format format_of(const char *path)
 
 lk_status lk_image_prepare(const char *path)
 {
-    if (format_of(path) != LK_PICTURE_SVG) return lk_vips_start();
-    lk_svg_start();
-    return LK_OK;
+    bool drawing = format_of(path) == LK_PICTURE_SVG;
+    lk_status s = drawing ? LK_OK : lk_vips_start();
+    return s == LK_OK && (drawing || !path) ? lk_svg_start() : s;
 }
 
 void lk_image_free(lk_image *image)

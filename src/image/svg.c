@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "image/vips.h"
+#include "late/late.h"
 
 #include <librsvg/rsvg.h>
 #include <libxml/parser.h>
@@ -21,10 +22,13 @@ static void start(void)
     rsvg_handle_get_type();
 }
 
-void lk_svg_start(void)
+lk_status lk_svg_start(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    const char *missing = lk_late_try("librsvg");
+    if (missing) return lk_fail(LK_UNSUPPORTED, "%s", missing);
     pthread_once(&once, start);
+    return LK_OK;
 }
 
 /* Width and height in pixels. What is drawn outside (0, 0, width, height) is cut off. */
@@ -91,8 +95,8 @@ lk_status lk_svg_render(const uint8_t *bytes, size_t size, const char *name, uin
                         lk_drawing *out)
 {
     *out = (lk_drawing){0};
-    lk_svg_start();
-    lk_status s = lk_svg_check_embedded(bytes, size, name, max_pixels);
+    lk_status s = lk_svg_start();
+    if (s == LK_OK) s = lk_svg_check_embedded(bytes, size, name, max_pixels);
     if (s != LK_OK) return s;
     GError *error = NULL;
     /* Given bytes and no base address, librsvg refuses every reference to the outside. */

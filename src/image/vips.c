@@ -48,6 +48,8 @@ static void start(void)
 
 lk_status lk_vips_start(void)
 {
+    const char *missing = lk_late_try("libvips");
+    if (missing) return lk_fail(LK_UNSUPPORTED, "%s", missing);
     pthread_once(&once, start);
     return started ? LK_OK : lk_fail(LK_UNSUPPORTED, "libvips could not be started");
 }

@@ -1,5 +1,7 @@
 #include "nn/dnn.h"
 
+#include "late/late.h"
+
 #include <string.h>
 
 lk_status lk_dnn_check(dnnl_status_t status, const char *what)
@@ -15,6 +17,8 @@ lk_status lk_dnn_check(dnnl_status_t status, const char *what)
 lk_status lk_dnn_open(lk_dnn *dnn)
 {
     if (dnn->stream) return LK_OK;
+    const char *missing = lk_late_try("libdnnl");
+    if (missing) return lk_fail(LK_UNSUPPORTED, "%s", missing);
     lk_status s = lk_dnn_check(dnnl_engine_create(&dnn->engine, dnnl_cpu, 0), "engine");
     if (s != LK_OK) return s;
     return lk_dnn_check(dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags), "stream");

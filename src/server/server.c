@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "late/late.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -216,6 +217,8 @@ static void quiet(void *user, const char *format, va_list args)
 lk_status lk_server_new(lk_context *context, lk_searcher *searcher, const lk_server_options *options, lk_server **out)
 {
     *out = NULL;
+    const char *missing = lk_late_try("libmicrohttpd");
+    if (missing) return lk_fail(LK_UNSUPPORTED, "%s", missing);
     lk_server *server = lk_alloc_zero(1, sizeof *server);
     if (!server) return lk_fail_memory("server");
     server->context = context;
