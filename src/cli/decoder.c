@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Both ends are one program, so structs travel as they are. The path follows the request; the pixels follow the answer.
@@ -126,6 +127,7 @@ decoder *decoder_start(const char *first)
     if (!d) return NULL;
     d->socket = -1;
     if (!make_ends(ends)) return d;
+    signal(SIGCHLD, SIG_DFL); /* whoever ignores it leaves nothing to wait for, and the number to another process */
     pid_t parent = getpid();
     d->process = fork();
     if (d->process == 0) {
@@ -140,11 +142,6 @@ decoder *decoder_start(const char *first)
     return d;
 }
 
-static lk_status fail_ended(const decoder *d)
-{
-    return lk_fail(LK_CORRUPT, "%s: the process that decodes it has ended", d->path);
-}
-
 lk_status decoder_ask(decoder *d, const char *path, const uint32_t crop[4], const lk_image_options *options)
 {
     if (!d) return lk_fail_memory("decoder");
@@ -153,10 +150,40 @@ lk_status decoder_ask(decoder *d, const char *path, const uint32_t crop[4], cons
     free(d->path);
     d->path = strdup(path);
     if (!d->path) return lk_fail_memory("decoder");
-    if (d->socket < 0 ||
-        (send_all(d->socket, &d->request, sizeof d->request) && send_all(d->socket, d->path, d->request.path_size)))
-        return LK_OK;
-    return fail_ended(d);
+    /* Who cannot send finds nothing to receive either: decoder_take says why. */
+    if (d->socket >= 0 && send_all(d->socket, &d->request, sizeof d->request))
+        send_all(d->socket, d->path, d->request.path_size);
+    return LK_OK;
+}
+
+/* The process has closed its end, so it ends. */
+static lk_status ended(decoder *d, lk_image *out)
+{
+    int how = 0;
+    pid_t waited;
+    close(d->socket);
+    d->socket = -1;
+    while ((waited = waitpid(d->process, &how, 0)) < 0 && errno == EINTR) continue;
+    if (waited < 0) return lk_fail(LK_IO, "%s: the process that decodes it has ended", d->path);
+    if (WIFEXITED(how) && WEXITSTATUS(how) == 127) return decode(&d->request, d->path, out); /* says what is missing */
+    if (WIFEXITED(how))
+        return lk_fail(LK_IO, "%s: the process that decodes it has ended with status %d", d->path, WEXITSTATUS(how));
+    int by = WTERMSIG(how);
+    bool crashed = by == SIGSEGV || by == SIGBUS || by == SIGFPE || by == SIGILL || by == SIGABRT || by == SIGTRAP;
+    return lk_fail(crashed ? LK_CORRUPT : LK_IO, "%s: the process that decodes it has ended by signal %d (%s)%s",
+                   d->path, by, strsignal(by), by == SIGKILL ? ", as it does when memory is short" : "");
+}
+
+/* The pictures of strangers may have taken the process over: what it sends is believed as little as they are. */
+static bool sensible(const decoder *d, answer *a)
+{
+    const lk_image *i = &a->image;
+    const lk_image_options *asked = &d->request.options;
+    uint32_t channels = asked->colour == LK_COLOUR_RGBA ? 4 : asked->colour == LK_COLOUR_GREY ? 1 : 3;
+    a->message[sizeof a->message - 1] = 0;
+    if (a->status != LK_OK) return a->status > LK_OK && a->status <= LK_LIMIT;
+    return i->width && i->height && i->channels == channels &&
+           (uint64_t)i->width * i->height <= (asked->max_pixels ? asked->max_pixels : SIZE_MAX / 4);
 }
 
 lk_status decoder_take(decoder *d, lk_image *out)
@@ -164,14 +191,17 @@ lk_status decoder_take(decoder *d, lk_image *out)
     answer a;
     *out = (lk_image){0};
     if (d->socket < 0) return decode(&d->request, d->path, out);
-    if (!receive_all(d->socket, &a, sizeof a)) return fail_ended(d);
+    if (!receive_all(d->socket, &a, sizeof a)) return ended(d, out);
+    if (!sensible(d, &a)) return lk_fail(LK_CORRUPT, "%s: the process that decodes it went wrong", d->path);
     if (a.status != LK_OK) return lk_fail(a.status, "%s", a.message);
     a.image.pixels = lk_alloc(pixel_bytes(&a.image), 1);
+    if (!a.image.pixels) return lk_fail_memory("picture");
+    if (!receive_all(d->socket, a.image.pixels, pixel_bytes(&a.image))) {
+        free(a.image.pixels);
+        return ended(d, out);
+    }
     *out = a.image;
-    if (!out->pixels) return lk_fail_memory("picture");
-    if (receive_all(d->socket, out->pixels, pixel_bytes(out))) return LK_OK;
-    lk_image_free(out);
-    return fail_ended(d);
+    return LK_OK;
 }
 
 void decoder_stop(decoder *d)
