@@ -33,9 +33,9 @@ static void free_query(query *q)
 }
 
 /* "id:7", a path of the collection, or any picture file. A part of a picture of the collection is a picture of its own.
- */
+ * prepare: it will be embedded by itself. */
 static lk_status read_query(lk_searcher *searcher, decoder *beside, const char *text, const uint32_t *crop,
-                            bool geometric, query *out, int64_t *exclude)
+                            bool geometric, bool prepare, query *out, int64_t *exclude)
 {
     lk_record record = {0};
     char *absolute = NULL, *end;
@@ -63,7 +63,7 @@ static lk_status read_query(lk_searcher *searcher, decoder *beside, const char *
     if (record.id) *exclude = record.id;
     lk_image_options decoding = lk_query_image_options(searcher, NULL), finely = lk_query_image_options(NULL, NULL);
     LK_TRY(decoder_ask(beside, out->shown, crop, &decoding));
-    lk_embedder_prepare(lk_searcher_embedder(searcher)); /* meanwhile; embedding reports what fails */
+    if (prepare) lk_embedder_prepare(lk_searcher_embedder(searcher)); /* meanwhile; embedding reports what fails */
     LK_TRY(decoder_take(beside, &out->image));
     if (geometric) LK_TRY(decoder_ask(beside, out->shown, crop, &finely));
     if (geometric) LK_TRY(decoder_take(beside, &out->detail));
@@ -210,16 +210,24 @@ done:
     return s;
 }
 
+/* Only a query that names a picture by its id surely needs no decoder. */
+static bool may_decode(const char *text, bool crop)
+{
+    return crop || strncmp(text, "id:", 3) != 0;
+}
+
 static lk_status search_all(lk_searcher *searcher, decoder *beside, const typed *in, lk_search_options options,
                             const uint32_t crop[4], char **texts, size_t count, query *queries, lk_results *results)
 {
     lk_status s = LK_OK;
     if (in->within) LK_TRY(lk_within_parse("--within", in->within, lk_searcher_config(searcher).metric, &options));
     if (in->text) return lk_search_text(searcher, in->text, &options, &results[0]);
+    size_t decoded = 0;
+    for (size_t i = 0; i < count; i++) decoded += may_decode(texts[i], in->crop);
     for (size_t i = 0; i < count; i++) {
         int64_t exclude = 0;
         LK_TRY(read_query(searcher, beside, texts[i], in->crop ? crop : NULL, options.rerank == LK_RERANK_GEOMETRIC,
-                          &queries[i], &exclude));
+                          !in->together || decoded == 1, &queries[i], &exclude));
         if (exclude || !in->together) options.exclude_id = exclude;
         if (!in->together) LK_TRY(search_with(searcher, &queries[i], 1, &options, &results[i]));
     }
@@ -239,15 +247,6 @@ static int print_json(char **texts, const lk_results *results, size_t rows)
             all, json_pack("{s:o, s:o}", "query", name ? name : json_null(), "results", results_json(&results[i])));
     }
     return cli_print_json(json_pack("{s:o}", "queries", all));
-}
-
-/* The first query that may have to be decoded: only those that name pictures by their id surely need no decoder. NULL:
- * none. */
-static const char *may_decode(char *const *queries, size_t n, bool crop)
-{
-    for (size_t i = 0; i < n; i++)
-        if (crop || strncmp(queries[i], "id:", 3) != 0) return queries[i];
-    return NULL;
 }
 
 static int run(int argc, char **argv)
@@ -348,8 +347,8 @@ static int run(int argc, char **argv)
     if (!sensible) cli_usage(&cli_search_command, "%s", lk_error_message());
     size_t n = in.text ? 1 : (size_t)count - 1, rows = in.together ? 1 : n;
     decoder *beside = NULL;
-    const char *decoded = sensible && !in.text ? may_decode(argv + 1, n, in.crop) : NULL;
-    if (decoded) beside = decoder_start(decoded); /* before any thread */
+    for (size_t i = 0; sensible && !in.text && !beside && i < n; i++)
+        if (may_decode(argv[i + 1], in.crop)) beside = decoder_start(argv[i + 1]); /* before any thread */
     lk_context *context = sensible ? cli_context(&common) : NULL;
     if (!context) {
         decoder_stop(beside);
