@@ -1,9 +1,11 @@
 """Every command from outside: what it prints, what it leaves on disk, how it ends."""
 import ast
+import contextlib
 import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import signal
 import struct
@@ -302,25 +304,51 @@ class Searching(Case):
         self.assertEqual(subprocess.run(["sh", "-c", command]).returncode, 0)
         self.assertTrue(page.exists())
 
-    def kill_decoder(self, picture):
+    def kill_decoder(self, picture, by, ignored):
+        """ignored: whoever started the program did not want to hear of its children."""
+        ignore = (lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)) if ignored else None
         search = subprocess.Popen([LIKENESS, "search", self.collection, picture], stdout=subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE, text=True)
+                                  stderr=subprocess.PIPE, text=True, preexec_fn=ignore)
         children = pathlib.Path(f"/proc/{search.pid}/task/{search.pid}/children")
-        while search.poll() is None:
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-                return search.communicate(timeout=60)[1], search.returncode
-        return search.communicate()[1], search.returncode
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # either may have ended meanwhile
+            while search.poll() is None:
+                for child in children.read_text().split():
+                    os.kill(int(child), by)
+                    return search.communicate(timeout=60)[1], search.returncode
+        return search.communicate(timeout=60)[1], search.returncode
 
     def test_death_of_the_decoder_is_told(self):
         picture = self.folder / "picture.png"
         png(picture, 64, 64, lambda x, y: (x, y, 0))
-        for _ in range(50):  # it may have done its work when we get to it
-            message, status = self.kill_decoder(picture)
-            if status:
-                break
-        self.assertEqual(status, 1)
-        self.assertIn("picture.png: the process that decodes it has ended", message)
+        for by, ignored in ((signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGSEGV, False)):
+            for _ in range(50):  # it may have done its work when we get to it
+                message, status = self.kill_decoder(picture, by, ignored)
+                if status:
+                    break
+            self.assertEqual(status, 1)
+            self.assertIn(f"picture.png: the process that decodes it has ended by signal {int(by)}", message)
+
+    @unittest.skipUnless(platform.machine() in ("x86_64", "aarch64"), "elsewhere all libraries are linked")
+    def test_missing_library_is_told_and_skips_no_picture(self):
+        gif = self.folder / "picture.gif"
+        gif.write_bytes(b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;")
+        drawing = shutil.copy(self.folder / "logos" / "fish-1.svg", self.folder / "drawing.svg")
+        new = self.folder / "new.lk"
+        for library, picture in ((r"libvips\.so\.\d+", gif), (r"librsvg-2\.so\.\d+", drawing)):
+            name = re.search(library.encode(), pathlib.Path(LIKENESS).read_bytes())[0].decode()
+            broken = self.folder / name
+            broken.write_text("no library")
+            env = {**os.environ, "LD_LIBRARY_PATH": f"{self.folder}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
+            for command in (("search", self.collection, picture), ("search", self.collection, gif, drawing, "--together"),
+                            ("index", self.csv, "--into", new), ("index", drawing, "--into", self.collection),
+                            ("serve", self.collection, "--port", "0")):
+                done = run(*command, status=1, env=env)
+                self.assertIn(name, done.stderr)
+                self.assertNotIn("the process that decodes", done.stderr)
+            run("search", self.collection, "id:1", env=env)
+            self.assertFalse(new.exists())
+            broken.unlink()
+        self.assertEqual(run_json("info", self.collection)["skipped"], 0)
 
     def test_part_of_a_picture_is_searched_with(self):
         both = self.folder / "both.svg"
