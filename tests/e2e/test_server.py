@@ -46,6 +46,13 @@ class Api(unittest.TestCase):
                 self.assertTrue(data["error"]["message"])
         return data, answer
 
+    def test_libraries_are_loaded_before_it_serves(self):
+        """An upgrade may replace their files afterwards."""
+        with Server(self.collection) as server:
+            loaded = pathlib.Path(f"/proc/{server.process.pid}/maps").read_text()
+        for name in "vips", "rsvg", "dnnl", "openblas", "vl":
+            self.assertIn(f"/lib{name}", loaded)
+
     def test_filters_limit_what_is_found(self):
         label = self.ask("/api/v1/images?n=1")[0]["images"][0]["label"]
         found = self.ask(f"/api/v1/search?id=1&k=50&where=label%20%3D%20%27{label}%27")[0]["results"]
