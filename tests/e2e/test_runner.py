@@ -13,7 +13,7 @@ HEAD = "echo '[==========] Running 2 test(s).'\necho '[       OK ] a'\n"
 
 
 class Runner(Case):
-    def counts(self, script):
+    def counts(self, script, names=("test_*",)):
         """(passed, failed, skipped) for a unit test program that is this shell script."""
         loader = SourceFileLoader("tests_run", str(RUN))
         module = importlib.util.module_from_spec(importlib.util.spec_from_loader("tests_run", loader))
@@ -23,7 +23,7 @@ class Runner(Case):
         program.write_text("#!/bin/sh\n" + script)
         program.chmod(0o755)
         with contextlib.redirect_stdout(io.StringIO()):
-            module.unit("fake", self.folder)
+            module.unit("fake", self.folder, names=names)
         self.assertEqual(bool(module.failures), module.failed > 0)
         return module.passed, module.failed, module.skipped
 
@@ -42,6 +42,12 @@ class Runner(Case):
     def test_an_end_before_the_last_test_is_a_failure(self):
         self.assertEqual(self.counts(HEAD + "exit 0"), (1, 1, 0))
         self.assertEqual(self.counts("exit 0"), (0, 1, 0))
+
+    def test_a_name_without_a_program_is_a_failure(self):
+        whole = HEAD + "echo '[       OK ] b'"
+        self.assertEqual(self.counts(whole, ["test_none*"]), (0, 1, 0))
+        self.assertEqual(self.counts(whole, ["test_*", "test_none*"]), (2, 1, 0))
+        self.assertEqual(self.counts(whole, ["test_*", "test_fake"]), (2, 0, 0))
 
 
 if __name__ == "__main__":
