@@ -41,7 +41,7 @@ LK_API lk_status lk_embedder_prepare(const lk_embedder *embedder);
 /* Embeds n decoded pictures: out [n][dim], each row L2-normalised and finite. Several threads may call it at once on
  * one embedder; the bytes do not depend on n, on order or on threads. LK_INVALID (picture of the wrong colour),
  * LK_CORRUPT (a picture yields NaN, infinity or nothing but zeros: the message gives its number; no row is to be used),
- * LK_NO_MEMORY, LK_UNSUPPORTED (this processor lacks the precision). */
+ * LK_NO_MEMORY, LK_UNSUPPORTED (this processor lacks the precision, or oneDNN is missing). */
 LK_API lk_status lk_embedder_embed(const lk_embedder *embedder, const lk_image *images, size_t n, float *out);
 /* How many pictures a call had best be given when many are to be embedded, at least 1. */
 LK_API size_t lk_embedder_batch(const lk_embedder *embedder);

@@ -59,12 +59,13 @@ typedef struct lk_ingest_report {
 /* Decodes, embeds and stores every source that is new or changed (by size and mtime, then by content). Ordered, bounded
  * in memory, interruptible: what was committed stays, and the same call goes on from there. A picture that cannot be
  * used is recorded as skipped with its reason and logged at LK_LOG_WARN; it does not stop the run.
- * A file whose name is not UTF-8, or a folder that may not be read, is logged and counted, but not recorded. */
+ * A file whose name is not UTF-8, or a folder that may not be read, is logged and counted, but not recorded.
+ * LK_UNSUPPORTED when a library that decodes or embeds is missing: then no picture is recorded. */
 LK_API lk_status lk_ingest(lk_context *context, lk_collection *collection, const lk_embedder *embedder,
                            lk_source_list *sources, const lk_ingest_options *options, lk_ingest_report *report);
 
 /* Embeds the sources in order into out [count][dim]; ok [count] (may be NULL) says which rows are valid, the others are
- * zero. */
+ * zero. LK_UNSUPPORTED as above. */
 LK_API lk_status lk_embed_sources(lk_context *context, const lk_embedder *embedder, const lk_source *sources,
                                   size_t count, float *out, uint8_t *ok);
 

@@ -42,7 +42,8 @@ LK_API lk_image_options lk_image_default_options(void);
  * the bytes, never by the name. Applies EXIF orientation; converts ICC profiles, CMYK, 16-bit and grey to the asked
  * colour. options NULL = defaults.
  * LK_NOT_FOUND, LK_IO (unreadable), LK_CORRUPT (not a picture, truncated beyond use), LK_LIMIT (bytes, pixels),
- * LK_UNSUPPORTED (a format that is recognised but not allowed). The message names the file. */
+ * LK_UNSUPPORTED (a format that is recognised but not allowed; a missing library). The message names the file, or the
+ * library. */
 LK_API lk_status lk_image_load(const char *path, const lk_image_options *options, lk_image *out);
 
 /* The same from memory; `name` stands in messages for the file's name ("upload"). bytes is borrowed for the call. */

@@ -22,7 +22,8 @@ typedef struct lk_server_options {
 } lk_server_options;
 
 /* Starts serving in threads of its own; the searcher is borrowed until lk_server_free. LK_IO when the port is taken
- * (the message says so). */
+ * (the message says so), LK_UNSUPPORTED when libmicrohttpd is missing. Uploads load libraries when the first comes; a
+ * host in which files may be replaced meanwhile calls lk_image_prepare and lk_embedder_prepare before. */
 LK_API lk_status lk_server_new(lk_context *context, lk_searcher *searcher, const lk_server_options *options,
                                lk_server **out);
 LK_API uint16_t lk_server_port(const lk_server *server);
