@@ -392,7 +392,8 @@ static bool own_product(const lk_executor *e, const product *p, const lk_folded 
 {
     int sums;
     bool order = own_finish(e, p, &sums), single = dst->rank == 2 && sums == 0;
-    return order && (single || dst->rank > 2) && lk_product_fits(e, x->type, f->k, f->out, single);
+    bool many = dst->rank > 2 || !(lk_cpu_detect() & LK_CPU_AVX512); /* without it oneDNN's sums depend on the rows */
+    return order && (single || many) && lk_product_fits(e, x->type, f->k, f->out, single);
 }
 
 static lk_status lower_product(lk_executor *e, product *p, const lk_folded *f, lk_node anchor, int source,
