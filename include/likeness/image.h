@@ -31,8 +31,8 @@ typedef struct lk_image_options {
 } lk_image_options;
 
 /* Loads and starts the decoders, which takes some tens of milliseconds once in a process. The first picture does that
- * by itself; this is for a thread or process that has nothing better to do. path: a picture to come, for a drawing
- * (SVG) needs less; NULL: all. LK_UNSUPPORTED. */
+ * by itself; this is for a thread or process that has nothing better to do. path: a picture to come, for drawings (SVG)
+ * and the common PNG and JPEG need less; NULL: all. LK_UNSUPPORTED. */
 LK_API lk_status lk_image_prepare(const char *path);
 
 /* max_side 0, RGB on white, 64 MiB, 100 megapixels. */
@@ -41,7 +41,7 @@ LK_API lk_image_options lk_image_default_options(void);
 /* Decodes the first frame or page of a JPEG, PNG, WebP, GIF, TIFF, BMP, SVG, AVIF or HEIF file. The format is told by
  * the bytes, never by the name. Applies EXIF orientation; converts ICC profiles, CMYK, 16-bit and grey to the asked
  * colour. options NULL = defaults.
- * LK_NOT_FOUND, LK_IO (unreadable), LK_CORRUPT (not a picture, truncated beyond use), LK_LIMIT (bytes, pixels),
+ * LK_NOT_FOUND, LK_IO (unreadable), LK_CORRUPT (not a picture, truncated beyond use), LK_LIMIT (bytes, pixels, scans),
  * LK_UNSUPPORTED (a format that is recognised but not allowed; a missing library). The message names the file, or the
  * library. */
 LK_API lk_status lk_image_load(const char *path, const lk_image_options *options, lk_image *out);

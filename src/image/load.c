@@ -5,7 +5,10 @@
 #include "base/memory.h"
 #include "image/bmp.h"
 #include "image/convert.h"
+#include "image/jpeg.h"
+#include "image/png.h"
 #include "image/raster.h"
+#include "image/shrink.h"
 #include "image/svg.h"
 #include "image/vips.h"
 #include <likeness/image.h>
@@ -24,28 +27,35 @@ lk_image_options lk_image_default_options(void)
                               .max_pixels = 100000000};
 }
 
-/* Of a file whose reading takes nothing away: not of pipes. */
-static lk_picture_format format_of(const char *path)
+/* Whether a picture can do without libvips. Its idea of the luma of colours is left to it. */
+static bool is_plain(const void *bytes, size_t size, lk_picture_format format, lk_image_colour colour, lk_plain *out)
 {
-    enum { ENOUGH = 1 << 16 };
-    struct stat about;
-    const char *name;
-    lk_picture_format format = LK_PICTURE_UNKNOWN;
-    if (!path || stat(path, &about) != 0 || !S_ISREG(about.st_mode)) return format;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    char *head = lk_alloc(ENOUGH, 1);
-    ssize_t n = file >= 0 && head ? pread(file, head, ENOUGH, 0) : 0;
-    if (n > 0) format = lk_picture_sniff(head, (size_t)n, &name);
-    free(head);
-    if (file >= 0) close(file);
-    return format;
+    bool plain = format == LK_PICTURE_PNG    ? lk_png_plain(bytes, size, out)
+                 : format == LK_PICTURE_JPEG ? lk_jpeg_plain(bytes, size, out)
+                                             : false;
+    return plain && (colour != LK_COLOUR_GREY || out->channels == 1);
 }
 
 lk_status lk_image_prepare(const char *path)
 {
-    bool drawing = format_of(path) == LK_PICTURE_SVG;
-    lk_status s = drawing ? LK_OK : lk_vips_start();
-    return s == LK_OK && (drawing || !path) ? lk_svg_start() : s;
+    enum { ENOUGH = 1 << 18 }; /* a photograph has segments of up to 64 KiB, one with a thumbnail */
+    struct stat about;
+    const char *name;
+    lk_plain plain;
+    lk_picture_format format = LK_PICTURE_UNKNOWN;
+    /* Only of a file whose reading takes nothing away: not of pipes. */
+    int file = path && stat(path, &about) == 0 && S_ISREG(about.st_mode) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    char *head = lk_alloc(ENOUGH, 1);
+    ssize_t n = file >= 0 && head ? pread(file, head, ENOUGH, 0) : 0;
+    if (n > 0) format = lk_picture_sniff(head, (size_t)n, &name);
+    bool without = format == LK_PICTURE_SVG || (n > 0 && is_plain(head, (size_t)n, format, LK_COLOUR_RGB, &plain));
+    free(head);
+    if (file >= 0) close(file);
+    lk_status s = without ? LK_OK : lk_vips_start();
+    if (s == LK_OK && (!path || (without && format == LK_PICTURE_SVG))) s = lk_svg_start();
+    if (s == LK_OK && (!path || (without && format == LK_PICTURE_PNG))) s = lk_png_start();
+    if (s == LK_OK && (!path || (without && format == LK_PICTURE_JPEG))) s = lk_jpeg_start();
+    return s;
 }
 
 void lk_image_free(lk_image *image)
@@ -75,26 +85,14 @@ static uint32_t shrunk(uint32_t side, double shrink)
     return size < 1 ? 1 : (uint32_t)size;
 }
 
-/* Bytes of sRGB, with or without alpha, that need no other size: in place, without libvips, whose libraries take longer
- * to load than a drawing to render. */
-static void finish_pixels(uint8_t *pixels, size_t count, uint32_t from, uint32_t to, const uint8_t background[3])
-{
-    if (from == to) return;
-    for (size_t i = 0; i < count; i++) { /* from 4 to 3 */
-        const uint8_t *p = pixels + i * 4;
-        uint32_t alpha = p[3];
-        for (size_t k = 0; k < 3; k++)
-            pixels[i * 3 + k] = (uint8_t)((p[k] * alpha + background[k] * (255 - alpha)) / 255);
-    }
-}
-
 /* Pixels that are in memory already; takes them over. */
 static lk_status convert_pixels(uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, lk_conversion *to,
                                 lk_image *out)
 {
     uint32_t wanted = to->colour == LK_COLOUR_RGBA ? 4 : 3;
     if (width == to->width && height == to->height && to->colour != LK_COLOUR_GREY && channels >= wanted) {
-        finish_pixels(pixels, (size_t)width * height, channels, wanted, to->background);
+        /* Without libvips, whose libraries take longer to load than a drawing to render. */
+        if (channels > wanted) lk_flatten(pixels, pixels, (size_t)width * height, to->background);
         *out = (lk_image){.pixels = pixels, .width = width, .height = height, .channels = wanted};
         return LK_OK;
     }
@@ -150,6 +148,39 @@ done:
     return s;
 }
 
+static lk_status load_plain(const lk_raster_source *in, const lk_image_options *options, const lk_plain *header,
+                            lk_image *out)
+{
+    lk_status s;
+    lk_shrink *rows = NULL;
+    bool jpeg = in->format == LK_PICTURE_JPEG;
+    LK_TRY(check_pixels(in->name, header->width, header->height, options->max_pixels));
+    double shrink = shrink_to(header->width, header->height, options->max_side);
+    /* A pixel that a JPEG's width or height leaves beyond its last whole block of them is not shown, unless alone. */
+    uint32_t denominator = jpeg ? lk_jpeg_shrink(shrink) : 1;
+    uint32_t width = header->width / denominator, height = header->height / denominator;
+    *out = (lk_image){.width = shrunk(header->width, shrink),
+                      .height = shrunk(header->height, shrink),
+                      .channels = options->colour == LK_COLOUR_GREY   ? 1
+                                  : options->colour == LK_COLOUR_RGBA ? 4
+                                                                      : 3,
+                      .source_width = header->width,
+                      .source_height = header->height};
+    out->pixels = lk_alloc((size_t)out->width * out->height, out->channels);
+    if (out->pixels)
+        rows = lk_shrink_new(width ? width : 1, height ? height : 1, header->channels, options->background, out);
+    if (!rows) {
+        s = lk_fail_memory(in->name);
+        goto done;
+    }
+    lk_plain_source source = {in->bytes, in->size, in->name};
+    s = jpeg ? lk_jpeg_decode(&source, header, denominator, rows) : lk_png_decode(&source, header, rows);
+done:
+    lk_shrink_free(rows);
+    if (s != LK_OK) lk_image_free(out);
+    return s;
+}
+
 static lk_status load_raster(const lk_raster_source *in, const lk_image_options *options, lk_conversion *to,
                              lk_image *out)
 {
@@ -187,6 +218,7 @@ lk_status lk_image_load_memory(const void *bytes, size_t size, const char *name,
         return lk_fail(LK_LIMIT, "%s: %zu bytes is over the limit of %llu", name, size,
                        (unsigned long long)options->max_bytes);
     lk_status s;
+    lk_plain plain;
     lk_raster_source in = {.bytes = bytes, .size = size, .name = name};
     in.format = lk_picture_sniff(bytes, size, &in.format_name);
     lk_conversion to = {.name = name,
@@ -204,7 +236,10 @@ lk_status lk_image_load_memory(const void *bytes, size_t size, const char *name,
         break;
     case LK_PICTURE_SVG: s = load_svg(&in, options, &to, out); break;
     case LK_PICTURE_BMP: s = load_bmp(&in, options, &to, out); break;
-    default: s = load_raster(&in, options, &to, out); break;
+    default:
+        s = is_plain(bytes, size, in.format, options->colour, &plain) ? load_plain(&in, options, &plain, out)
+                                                                      : load_raster(&in, options, &to, out);
+        break;
     }
     if (s != LK_OK) *out = (lk_image){0};
     return s;

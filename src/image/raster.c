@@ -1,15 +1,8 @@
 #include "image/raster.h"
 
 #include "base/error.h"
+#include "image/jpeg.h"
 #include "image/vips.h"
-
-/* By how much a JPEG's blocks are shrunk while they are decoded, which skips most of the work. That is a plain average
- * of 2, 4 or 8 pixels, so a factor of two is left to a proper filter: pictures then come out alike whatever format or
- * size they arrive in. */
-static int jpeg_shrink(double shrink)
-{
-    return shrink >= 16 ? 8 : shrink >= 8 ? 4 : shrink >= 4 ? 2 : 1;
-}
 
 static VipsImage *load(const lk_raster_source *in, double shrink)
 {
@@ -19,7 +12,7 @@ static VipsImage *load(const lk_raster_source *in, double shrink)
 #define COMMON "access", VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_TRUNCATED, NULL
     switch (in->format) {
     case LK_PICTURE_JPEG:
-        failed = vips_call("jpegload_buffer", blob, &image, "shrink", jpeg_shrink(shrink), COMMON);
+        failed = vips_call("jpegload_buffer", blob, &image, "shrink", (int)lk_jpeg_shrink(shrink), COMMON);
         break;
     case LK_PICTURE_WEBP:
         failed = vips_call("webpload_buffer", blob, &image, "scale", shrink >= 4 ? 2 / shrink : 1.0, COMMON);

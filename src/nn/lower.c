@@ -3,6 +3,7 @@
 #include "nn/executor.h"
 #include "nn/fold.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,7 +392,8 @@ static bool own_product(const lk_executor *e, const product *p, const lk_folded 
 {
     int sums;
     bool order = own_finish(e, p, &sums), single = dst->rank == 2 && sums == 0;
-    return order && (single || dst->rank > 2) && lk_product_fits(e, x->type, f->k, f->out, single);
+    bool many = dst->rank > 2 || !(lk_cpu_detect() & LK_CPU_AVX512); /* without it oneDNN's sums depend on the rows */
+    return order && (single || many) && lk_product_fits(e, x->type, f->k, f->out, single);
 }
 
 static lk_status lower_product(lk_executor *e, product *p, const lk_folded *f, lk_node anchor, int source,
@@ -553,31 +555,40 @@ lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
     return lower_or_widen(e, anchor, lower_linear);
 }
 
+/* The first piece chooses how the weights lie. */
+static lk_status describe_conv(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, part *piece,
+                               described *d)
+{
+    lk_status s;
+    dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
+    LK_TRY(lk_dnn_desc(&piece->src, false, &d->src));
+    LK_TRY(lk_dnn_desc(&piece->dst, false, &d->out));
+    if (p->wanted)
+        LK_TRY(lk_dnn_check(dnnl_memory_desc_clone(&d->weights, p->wanted), "weights"));
+    else
+        LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], type, true, &d->weights));
+    LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], p->int8 ? dnnl_s8 : dnnl_f32, false, &d->plain));
+    LK_TRY(
+        lk_dnn_check(dnnl_memory_desc_create_with_tag(&d->bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
+    LK_TRY(attributes(p, piece, false, c->groups > 1 ? 3 : 1, &d->attr));
+    LK_TRY(lk_dnn_check(dnnl_convolution_forward_primitive_desc_create(
+                            &d->pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, d->src, d->weights,
+                            f->bias ? d->bias : NULL, d->out, piece->how.strides, piece->how.dilates,
+                            piece->how.pad_before, piece->how.pad_after, d->attr),
+                        lk_at(e->graph, p->anchor)->name));
+    if (!p->wanted)
+        LK_TRY(lk_dnn_check(
+            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(d->pd, dnnl_query_weights_md, 0)),
+            "weights"));
+done:
+    return s;
+}
+
 static lk_status conv_piece(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, part *piece, int source)
 {
     described d = {NULL};
-    lk_status s;
-    dnnl_data_type_t type = p->int8 ? dnnl_s8 : lk_dnn_type(piece->src.type);
-    LK_TRY(lk_dnn_desc(&piece->src, false, &d.src));
-    LK_TRY(lk_dnn_desc(&piece->dst, false, &d.out));
-    if (p->wanted)
-        LK_TRY(lk_dnn_check(dnnl_memory_desc_clone(&d.weights, p->wanted), "weights"));
-    else
-        LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], type, true, &d.weights));
-    LK_TRY(lk_dnn_conv_weights(c, piece->src.dims[1], p->int8 ? dnnl_s8 : dnnl_f32, false, &d.plain));
-    LK_TRY(lk_dnn_check(dnnl_memory_desc_create_with_tag(&d.bias, 1, (dnnl_dims_t){c->out}, dnnl_f32, dnnl_a), "bias"));
-    LK_TRY(attributes(p, piece, false, c->groups > 1 ? 3 : 1, &d.attr));
-    LK_TRY(lk_dnn_check(dnnl_convolution_forward_primitive_desc_create(
-                            &d.pd, e->dnn.engine, dnnl_forward_inference, dnnl_convolution_direct, d.src, d.weights,
-                            f->bias ? d.bias : NULL, d.out, piece->how.strides, piece->how.dilates,
-                            piece->how.pad_before, piece->how.pad_after, d.attr),
-                        p->step->node->name));
-    if (!p->wanted)
-        LK_TRY(lk_dnn_check(
-            dnnl_memory_desc_clone(&p->wanted, dnnl_primitive_desc_query_md(d.pd, dnnl_query_weights_md, 0)),
-            "weights"));
-    LK_TRY(add_piece(e, p, f, piece, d.pd, d.plain, source, d.src, false));
-done:
+    lk_status s = describe_conv(e, p, f, c, piece, &d);
+    if (s == LK_OK) s = add_piece(e, p, f, piece, d.pd, d.plain, source, d.src, false);
     described_free(&d);
     return s;
 }
@@ -606,6 +617,39 @@ static part picture_rows(const lk_conv *c, const lk_view *x, const lk_view *dst,
     return p;
 }
 
+/* Piece i of `each` of picture n. */
+static part conv_part(const lk_conv *c, const lk_view *x, const lk_view *dst, int64_t n, int64_t i, int64_t each)
+{
+    int64_t first = dst->dims[2] * i / each, end = dst->dims[2] * (i + 1) / each;
+    return picture_rows(c, x, dst, n, first, end - first);
+}
+
+/* The name of the implementation that oneDNN takes for a piece; empty when it has none. */
+static void conv_way(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, part piece, char name[64])
+{
+    described d = {NULL};
+    const char *way = NULL;
+    *name = 0;
+    if (describe_conv(e, p, f, c, &piece, &d) == LK_OK &&
+        dnnl_primitive_desc_query(d.pd, dnnl_query_impl_info_str, 0, (void *)&way) == dnnl_success && way)
+        snprintf(name, 64, "%s", way);
+    described_free(&d);
+}
+
+/* Whether pieces are done the way the whole picture is: another implementation sums in another order, so that vectors
+ * would depend on the threads, and some pieces have none but the slow reference. */
+static bool pieces_are_alike(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, const part *whole,
+                             const lk_view *x, const lk_view *dst, int64_t each)
+{
+    char way[64], other[64];
+    conv_way(e, p, f, c, *whole, way);
+    for (int64_t i = 0; i < each; i++) {
+        conv_way(e, p, f, c, conv_part(c, x, dst, 0, i, each), other);
+        if (strcmp(way, other) != 0) return false;
+    }
+    return true;
+}
+
 /* In one piece, or every picture in as many as there are threads for it. */
 static lk_status conv_pieces(lk_executor *e, product *p, lk_folded *f, const lk_conv *c, lk_view x, lk_view dst,
                              int source)
@@ -614,6 +658,7 @@ static lk_status conv_pieces(lk_executor *e, product *p, lk_folded *f, const lk_
     int64_t n = x.dims[0];
     int threads = piece_count(e, (double)lk_view_elements(&dst) * (double)f->k);
     int64_t each = (threads > n ? threads / n : 1) * rounds(p, &dst, threads);
+    part one = picture_rows(c, &x, &dst, 0, 0, dst.dims[2]);
     if (pointwise(c) && each > 1) { /* positions are alike: they can be cut anywhere */
         x.dims[2] *= x.dims[3];
         dst.dims[2] *= dst.dims[3];
@@ -623,14 +668,15 @@ static lk_status conv_pieces(lk_executor *e, product *p, lk_folded *f, const lk_
     bool whole = threads == 1 && each == 1;
     LK_TRY(lk_folded_apply(f));
     LK_TRY(begin_weights(e, p, f));
+    LK_TRY(lk_dnn_open(&e->dnn));
+    while (each > 1 && !pieces_are_alike(e, p, f, c, &one, &x, &dst, each)) each--;
     LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), whole ? 1 : (int)(n * each)));
     if (whole) {
         part all = {.src = x, .dst = dst, .out = f->out, .how = lk_dnn_conv_of(c)};
         return conv_piece(e, p, f, c, &all, source);
     }
     for (int64_t i = 0; i < n * each; i++) {
-        int64_t first = dst.dims[2] * (i % each) / each, end = dst.dims[2] * (i % each + 1) / each;
-        part some = picture_rows(c, &x, &dst, i / each, first, end - first);
+        part some = conv_part(c, &x, &dst, i / each, i % each, each);
         LK_TRY(conv_piece(e, p, f, c, &some, source));
     }
 done:

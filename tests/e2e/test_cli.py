@@ -333,8 +333,11 @@ class Searching(Case):
         gif = self.folder / "picture.gif"
         gif.write_bytes(b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;")
         drawing = shutil.copy(self.folder / "logos" / "fish-1.svg", self.folder / "drawing.svg")
-        new = self.folder / "new.lk"
-        for library, picture in ((r"libvips\.so\.\d+", gif), (r"librsvg-2\.so\.\d+", drawing)):
+        new, small = self.folder / "new.lk", self.folder / "small.png"
+        png(small, 9, 9, lambda x, y: (x, y, 0))
+        jpeg = ROOT / "tests" / "fuzz" / "seeds" / "raster" / "rgb.jpg"
+        for library, picture in ((r"libvips\.so\.\d+", gif), (r"librsvg-2\.so\.\d+", drawing), (r"libpng16\.so\.\d+", small),
+                                 (r"libjpeg\.so\.\d+", jpeg)):
             name = re.search(library.encode(), pathlib.Path(LIKENESS).read_bytes())[0].decode()
             broken = self.folder / name
             broken.write_text("no library")

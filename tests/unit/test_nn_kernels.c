@@ -256,8 +256,8 @@ static void own_products_are_right_in_any_batch_and_on_any_threads(void **state)
     lk_graph_free(g);
 }
 
-/* The other shapes that they take: a row per picture with widths that fill no vector (squeeze and excitation),
- * pointwise convolutions of 7x7 positions whose last panel is narrow, with an activation or a sum behind them. */
+/* The other shapes that they take: a row per picture with widths that fill no vector (squeeze and excitation), or a
+ * sum, pointwise convolutions of 7x7 positions whose last panel is narrow, with an activation or a sum behind them. */
 static void squeezes_and_small_maps_are_right_in_any_batch_and_on_any_threads(void **state)
 {
     (void)state;
@@ -272,7 +272,9 @@ static void squeezes_and_small_maps_are_right_in_any_batch_and_on_any_threads(vo
     gate = lk_graph_linear(g, "d", lk_graph_activation(g, NULL, gate, LK_SILU), WIDE, false);
     z = lk_graph_multiply(g, NULL, z, lk_graph_activation(g, NULL, gate, LK_SIGMOID));
     z = lk_graph_add(g, NULL, lk_graph_conv(g, "e", z, &(lk_conv){.out = C, .kernel = {1, 1}}), y);
-    lk_graph_output(g, lk_graph_linear(g, "f", lk_graph_global_avg_pool(g, NULL, z), OUT, false));
+    z = lk_graph_global_avg_pool(g, NULL, z);
+    z = lk_graph_activation(g, NULL, lk_graph_add(g, NULL, lk_graph_linear(g, "h", z, C, false), z), LK_RELU);
+    lk_graph_output(g, lk_graph_linear(g, "f", z, OUT, false));
     assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
     agrees_everywhere(g, 4, C * SIDE * SIDE, OUT, 2e-2);
     lk_graph_free(g);
@@ -304,6 +306,23 @@ static void windows_are_right_in_any_batch_and_on_any_threads(void **state)
     lk_graph_free(g);
 }
 
+/* 156 and 157 positions want their weights laid out differently, and two thirds of this map have the reference alone.
+ */
+static void pieces_are_done_the_way_the_whole_is(void **state)
+{
+    (void)state;
+    enum { C = 128, H = 235, W = 2, OUT = 512 };
+    lk_graph *g;
+    assert_int_equal(lk_graph_new(&g), LK_OK);
+    lk_node x = lk_graph_input(g, "x", LK_TYPE_F32, 4, (int64_t[]){LK_BATCH, C, H, W});
+    lk_node y =
+        lk_graph_activation(g, NULL, lk_graph_conv(g, "a", x, &(lk_conv){.out = OUT, .kernel = {1, 1}}), LK_RELU);
+    lk_graph_output(g, lk_graph_global_avg_pool(g, NULL, y));
+    assert_int_equal(lk_graph_initialise(g, 8), LK_OK);
+    agrees_everywhere(g, 2, C * H * W, OUT, 2e-2);
+    lk_graph_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -314,6 +333,7 @@ int main(void)
         cmocka_unit_test(own_products_are_right_in_any_batch_and_on_any_threads),
         cmocka_unit_test(squeezes_and_small_maps_are_right_in_any_batch_and_on_any_threads),
         cmocka_unit_test(windows_are_right_in_any_batch_and_on_any_threads),
+        cmocka_unit_test(pieces_are_done_the_way_the_whole_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
