@@ -161,7 +161,15 @@ static void senseless_predicates_are_refused_with_the_place(void **state)
         const char *message = found(c, cases[i][0]);
         if (!strstr(message, cases[i][1])) fail_msg("%s: said \"%s\"", cases[i][0], message);
     }
+    assert_string_equal(found(c, "label = \xff"), "the filter is not UTF-8");
+    static char wide[60000] = "path like '%";
+    memset(wide + strlen(wide), 'x', 50100);
+    const char *message = found(c, wide);
+    if (!strstr(message, "a quote is not closed")) fail_msg("a long text without its end: said \"%s\"", message);
     lk_id_set *set;
+    strcat(wide, "'");
+    assert_int_equal(lk_collection_select(c, wide, &set), LK_LIMIT);
+    assert_non_null(strstr(lk_error_message(), "50000 bytes"));
     assert_int_equal(lk_collection_select(c, "label = ", &set), LK_INVALID);
     assert_null(set);
     char deep[300];
@@ -484,6 +492,22 @@ static void numbers_are_found_by_the_text_of_fifteen_digits(void **state)
     lk_collection_close(c);
 }
 
+/* Their texts of 15 digits read as infinity. */
+static void the_largest_numbers_are_found_by_their_texts(void **state)
+{
+    static const char *const texts[] = {"{\"price\":1.7976931348623157e308}", "{\"price\":-1.7976931348623157e308}",
+                                        "{\"price\":1.7e308}", "{\"price\":\"1e309\"}"};
+    lk_collection *c = with_labels(*state, texts, sizeof texts / sizeof *texts);
+    expect_both_ways(c, "price = '1.79769313486232e+308'", "1");
+    expect_both_ways(c, "price = '-1.79769313486232e+308'", "2");
+    expect_both_ways(c, "price in ('1.79769313486232e+308', '-1.79769313486232e+308', '1.7e+308')", "1 2 3");
+    expect_both_ways(c, "price = 1.7976931348623157e308", "1");
+    expect_both_ways(c, "price = -1.7976931348623157e308", "2");
+    expect_both_ways(c, "price = 1.7e308", "3");
+    expect_both_ways(c, "price = 1e310", "4");
+    lk_collection_close(c);
+}
+
 /* {"x":[[...]]} with so many brackets */
 static char *deep_labels(int depth)
 {
@@ -571,6 +595,7 @@ int main(void)
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(numbers_are_found_by_the_text_of_fifteen_digits, unit_folder,
                                         unit_folder_remove),
+        cmocka_unit_test_setup_teardown(the_largest_numbers_are_found_by_their_texts, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(labels_too_deep_for_the_catalog_are_refused, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(filters_may_be_as_deep_and_long_as_is_said, unit_folder, unit_folder_remove),
     };
