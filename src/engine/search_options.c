@@ -116,8 +116,8 @@ lk_status lk_expansion_parse(const char *text, lk_search_options *out)
                        lk_utf8_fit(text, SHOWN), text);
     int n = numbers(text, most[kind], v);
     if (n < 0 || !whole(v, n, 1))
-        return lk_fail(LK_INVALID, "%.*s: aqe[:N], rank[:N] or alpha[:N[:ALPHA]] is wanted",
-                       lk_utf8_fit(text, SHOWN), text);
+        return lk_fail(LK_INVALID, "%.*s: aqe[:N], rank[:N] or alpha[:N[:ALPHA]] is wanted", lk_utf8_fit(text, SHOWN),
+                       text);
     out->expand = (lk_expansion)kind;
     if (n > 0) out->expand_k = (size_t)v[0];
     if (n > 1) out->expand_alpha = (float)v[1];

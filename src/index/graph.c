@@ -425,8 +425,8 @@ uint64_t lk_graph_index_bytes(const lk_graph_index *g)
     pthread_rwlock_rdlock(lock);
     size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + g->projection.width +
                  (g->extra ? sizeof *g->extra : 0) + g->link_stride * sizeof *g->links + sizeof *g->ids;
-    uint64_t bytes = (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries +
-                     g->places.capacity * 16;
+    uint64_t bytes =
+        (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries + g->places.capacity * 16;
     pthread_rwlock_unlock(lock);
     return bytes;
 }
