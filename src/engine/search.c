@@ -1,5 +1,6 @@
 /* From a query to ranked pictures: embed, fuse, feedback, expand, search, re-rank. */
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "engine/geometry.h"
 #include "engine/searcher.h"
@@ -18,6 +19,7 @@ typedef struct search {
     lk_search_options options; /* with its defaults filled in */
     lk_searcher_view view;
     lk_searcher_filter *filter; /* NULL = all pictures, or which do is not worked out yet */
+    double until;               /* when working that out is given up; 0 = never */
     size_t dim;
     float *vector;  /* [dim]: what is searched with */
     float *several; /* [several_count][dim], LK_FUSE_BEST: instead of it */
@@ -197,7 +199,7 @@ static lk_status find_and_ask(search *q, size_t asked, lk_hit *hits, size_t *fou
         return LK_OK;
     lk_hit *list = lk_alloc(listed, sizeof *list);
     lk_status s = list ? find_one(q, q->vector, listed, list, &count) : lk_fail_memory("results");
-    if (s == LK_OK) s = lk_searcher_select_among(q->searcher, q->options.where, list, &count);
+    if (s == LK_OK) s = lk_searcher_select_among(q->searcher, q->options.where, q->until, list, &count);
     if (s == LK_OK && count >= asked) {
         memcpy(hits, list, asked * sizeof *hits);
         *found = asked;
@@ -218,7 +220,7 @@ static lk_status find(search *q, size_t k)
     lk_status s = LK_OK;
     if (q->options.where && !q->filter) {
         s = find_and_ask(q, asked, q->hits, &found);
-        if (s == LK_OK && !found) s = lk_searcher_select(q->searcher, q->options.where, false, &q->filter);
+        if (s == LK_OK && !found) s = lk_searcher_select(q->searcher, q->options.where, false, q->until, &q->filter);
     }
     if (s == LK_OK && !found)
         s = q->several ? find_best(q, asked, q->hits, &found) : find_one(q, q->vector, asked, q->hits, &found);
@@ -432,7 +434,7 @@ static lk_status rank_pictures(search *q)
     q->dim = lk_flat_dim(q->view.index);
     q->vector = lk_alloc(q->dim, sizeof *q->vector);
     if (!q->vector) return lk_fail_memory("query");
-    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, true, &q->filter));
+    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, true, q->until, &q->filter));
     LK_TRY(make_vector(q));
     LK_TRY(take_feedback(q));
     LK_TRY(expand(q));
@@ -457,6 +459,7 @@ static search begin_search(lk_searcher *searcher, const lk_query *query, const l
     return (search){.searcher = searcher,
                     .query = query,
                     .options = options ? *options : (lk_search_options){0},
+                    .until = options && options->where_seconds > 0 ? lk_now() + options->where_seconds : 0,
                     .view = lk_searcher_use(searcher)};
 }
 

@@ -206,6 +206,7 @@ static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t 
 }
 
 enum { MOST_IDS = 64, MOST_NEAR = 200, MOST_RESULTS = 200, MOST_WITHIN = 1000, MOST_DIVERSE_AMONG = 10000 };
+enum { WHERE_SECONDS = 5 }; /* that a filter may take: the thread answers nobody else meanwhile */
 
 /* What the query string asks for. */
 typedef struct asked {
@@ -259,6 +260,7 @@ static const char *read_asked(lk_request *request, asked *out)
     const char *rerank = text_argument(request, "rerank"), *expand = text_argument(request, "expand"),
                *crop = text_argument(request, "crop"), *exact = text_argument(request, "exact");
     o->where = text_argument(request, "where");
+    o->where_seconds = WHERE_SECONDS;
     if (exact && strcmp(exact, "0") != 0 && strcmp(exact, "1") != 0) return "exact is 0 or 1";
     o->exact = exact && *exact == '1';
     if (rerank && lk_rerank_parse(rerank, o) != LK_OK) return lk_error_message();

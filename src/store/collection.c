@@ -301,6 +301,17 @@ lk_status lk_collection_open(const char *path, lk_access access, lk_collection *
     return open_collection(path, access, false, out);
 }
 
+lk_status lk_collection_open_again(const lk_collection *c, lk_collection **out)
+{
+    lk_status s = open_collection(c->path, LK_READ, false, out);
+    if (s != LK_OK) return s;
+    const lk_manifest *a = &c->manifest, *b = &(*out)->manifest;
+    if (strcmp(a->created, b->created) == 0 && strcmp(a->config.embedder_id, b->config.embedder_id) == 0) return LK_OK;
+    lk_collection_close(*out);
+    *out = NULL;
+    return lk_fail(LK_CONFLICT, "%s: another collection has taken the place of the one that was opened", c->path);
+}
+
 lk_status lk_collection_recover(lk_collection *c)
 {
     return recover(c, true);

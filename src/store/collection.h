@@ -38,6 +38,9 @@ lk_status lk_collection_for_writing(lk_collection *collection);
  * committed. They are a convenience: what cannot be written is left for the next time. The caller is the writer,
  * outside of a batch. */
 void lk_collection_table_blocks(lk_collection *collection, size_t least);
+/* A further reader of the same collection, for another thread; `collection` may be in use meanwhile. LK_CONFLICT when
+ * another collection lies in its place by now. */
+lk_status lk_collection_open_again(const lk_collection *collection, lk_collection **out);
 /* As a writer, but without a look at anything: what other openings do then is done by lk_collection_recover, which
  * takes segments that are missing or cut short. */
 lk_status lk_collection_open_damaged(const char *path, lk_collection **out);

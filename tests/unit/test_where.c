@@ -277,7 +277,7 @@ static lk_collection *many(const char *folder)
 static int found_quickly(lk_collection *c, const char *predicate)
 {
     lk_id_set *set;
-    assert_int_equal(lk_collection_select_quickly(c, predicate, &set), LK_OK);
+    assert_int_equal(lk_collection_select_quickly(c, predicate, NULL, &set), LK_OK);
     int count = set ? (int)lk_id_set_count(set) : -1;
     lk_id_set_free(set);
     return count;
@@ -289,9 +289,9 @@ static void compare_ways(lk_collection *c, const char *predicate)
     static lk_hit every[MANY];
     lk_id_set *sets[3];
     for (int i = 0; i < MANY; i++) every[i].id = (uint64_t)i + 1;
-    assert_int_equal(lk_collection_select_among(c, predicate, MANY, every, &sets[0]), LK_OK);
+    assert_int_equal(lk_collection_select_among(c, predicate, MANY, every, NULL, &sets[0]), LK_OK);
     assert_int_equal(lk_collection_select(c, predicate, &sets[1]), LK_OK);
-    assert_int_equal(lk_collection_select_quickly(c, predicate, &sets[2]), LK_OK);
+    assert_int_equal(lk_collection_select_quickly(c, predicate, NULL, &sets[2]), LK_OK);
     for (int way = 1; way < 3; way++) {
         if (way == 2 && !sets[way]) continue;
         if (lk_id_set_count(sets[way]) != lk_id_set_count(sets[0]))
