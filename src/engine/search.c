@@ -405,7 +405,8 @@ static lk_status diversify(search *q, size_t asked, size_t k, bool *enough)
 }
 
 /* Finds, re-ranks and diversifies; where too few are left the list is begun anew, four times as long, up to the limit:
- * among copies without end no length would do, and each costs a search of its own. */
+ * among copies without end no length would do, and each costs a search of its own, or one for each of several queries.
+ * With these the limit is asked for at once, if there is one. */
 static lk_status find_results(search *q)
 {
     const lk_search_options *o = &q->options;
@@ -421,7 +422,7 @@ static lk_status find_results(search *q)
         if (s == LK_OK) s = rerank(q);
         if (s == LK_OK && differ) s = diversify(q, asked, o->k, &enough);
         enough = enough || asked == longest;
-        asked *= 4;
+        asked = q->several && o->diverse_among ? longest : asked * 4;
     } while (s == LK_OK && !enough);
     return s;
 }
@@ -461,6 +462,14 @@ static search begin_search(lk_searcher *searcher, const lk_query *query, const l
                     .options = options ? *options : (lk_search_options){0},
                     .until = options && options->where_seconds > 0 ? lk_now() + options->where_seconds : 0,
                     .view = lk_searcher_use(searcher)};
+}
+
+lk_status lk_search_check(lk_searcher *searcher, const lk_query *query, const lk_search_options *options)
+{
+    search q = begin_search(searcher, query, options);
+    lk_status s = check(&q);
+    end_search(&q);
+    return s;
 }
 
 lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_results *out)

@@ -34,6 +34,9 @@ lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, dou
 const lk_id_set *lk_searcher_filter_set(const lk_searcher_filter *filter);
 void lk_searcher_drop_filter(lk_searcher_filter *filter); /* NULL allowed */
 
+/* What lk_search says of options that do not go together, or not with the collection or the number of queries, without
+ * a look at these: LK_INVALID, LK_UNSUPPORTED. */
+lk_status lk_search_check(lk_searcher *searcher, const lk_query *query, const lk_search_options *options);
 /* lk_search without the catalog: hits [options->k], best first. */
 lk_status lk_search_hits(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_hit *hits,
                          size_t *count);
