@@ -24,6 +24,8 @@ struct lk_collection {
     bool current_is_new;    /* begun in this batch: the manifest does not name it yet */
     size_t untabled;        /* blocks of it that were written since its table of blocks was */
     lk_pending pending;
+    bool relabelled; /* this batch has changed or removed pictures, whose labels may have been the last of a value */
+    uint64_t values_most; /* values of labels from which on those that no picture has any more are looked for */
 };
 
 enum { LK_BLOCK_ROWS = 4096 }; /* a batch larger than this goes to disk in blocks as it comes */

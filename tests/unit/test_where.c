@@ -399,8 +399,12 @@ static void looked_up_labels_follow_every_change(void **state)
     assert_int_equal(lk_collection_put(c, &skipped, NULL, NULL), LK_OK);
     assert_int_equal(lk_collection_commit(c), LK_OK);
     assert_int_equal(found_quickly(c, "name in ('picture 77', 'picture 78')"), 0);
-    const char *stale = "SELECT count(*) FROM label_values WHERE value IN ('picture 77','picture 78')";
-    assert_int_equal(catalog_number(*state, stale), 2);
+    const char *stale = "SELECT count(*) FROM label_values WHERE value IN ('picture 77','picture 78','picture 79')";
+    assert_int_equal(catalog_number(*state, stale),
+                     1); /* a writer looks for them the first time that it could matter */
+    assert_int_equal(lk_collection_remove(c, 79), LK_OK);
+    assert_int_equal(lk_collection_commit(c), LK_OK);
+    assert_int_equal(catalog_number(*state, stale), 1);
     assert_int_equal(lk_collection_compact(c), LK_OK);
     assert_int_equal(catalog_number(*state, stale), 0);
     skipped = (lk_record){.id = 78, .path = "/pictures/00078.png", .labels = "{\"name\":\"picture 78\"}"};
@@ -414,6 +418,33 @@ static void looked_up_labels_follow_every_change(void **state)
     "DROP TRIGGER images_added; DROP TRIGGER images_removed; DROP TRIGGER images_changed;"                             \
     "DROP TABLE label_values; DROP TABLE label_images; DROP INDEX images_number;"                                      \
     "DROP INDEX images_bytes; DROP INDEX images_width; DROP INDEX images_height;"
+
+/* Whether one writer stays, or each picture has one of its own. */
+static void relabelling_leaves_few_values_behind(void **state)
+{
+    enum { RELABELLED = 1500, ROUNDS = 8 };
+    char text[64];
+    lk_collection *c = create_many(*state);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 1; i <= RELABELLED; i++) {
+            snprintf(text, sizeof text, "{\"name\":\"%d in round %d\"}", i, round);
+            assert_int_equal(put_one(c, i, text), LK_OK);
+        }
+        assert_int_equal(lk_collection_commit(c), LK_OK);
+        assert_true(catalog_number(*state, "SELECT count(*) FROM label_values") <= 2 * RELABELLED);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        lk_collection_close(c);
+        c = open_many(*state, LK_WRITE);
+        for (int i = 1; i <= RELABELLED / 2; i++) {
+            snprintf(text, sizeof text, "{\"name\":\"%d alone in %d\"}", i, round);
+            assert_int_equal(put_one(c, i, text), LK_OK);
+        }
+        assert_int_equal(lk_collection_commit(c), LK_OK);
+        assert_int_equal(catalog_number(*state, "SELECT count(*) FROM label_values"), RELABELLED);
+    }
+    lk_collection_close(c);
+}
 
 static void collections_of_older_versions_answer_and_become_quick(void **state)
 {
@@ -589,6 +620,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(looked_up_is_what_every_picture_says, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(rare_labels_are_found_without_looking_at_all, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(looked_up_labels_follow_every_change, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(relabelling_leaves_few_values_behind, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(collections_of_older_versions_answer_and_become_quick, unit_folder,
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(names_of_labels_are_found_however_they_are_written, unit_folder,
