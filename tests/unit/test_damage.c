@@ -348,16 +348,17 @@ static void tables_of_labels_that_lie_are_found_and_made_anew(void **state)
     }
 }
 
+/* And a row that is no JSON, which keeps nobody from writing. */
+#define BREAK_LABELS                                                                                                   \
+    "DROP TRIGGER images_added; DROP TRIGGER images_changed; DROP TABLE label_values;"                                 \
+    "UPDATE images SET labels='{\"part\":2,' WHERE id=20"
+
 static void incomplete_tables_of_labels_are_made_anew_by_the_next_writer(void **state)
 {
     static const char *const changes[] = {
-        "DROP TRIGGER images_changed",
-        "DROP TRIGGER images_added; INSERT INTO label_images VALUES(99, 1)",
-        "DROP TABLE label_images",
-        "DROP TABLE label_values",
-        "DROP INDEX label_values_value",
-        "DROP TRIGGER images_added; DROP TRIGGER images_changed; DROP TABLE label_values;"
-        "UPDATE images SET labels='{\"part\":2,' WHERE id=20", /* a row that is no JSON keeps nobody from writing */
+        "DROP TRIGGER images_changed",   "DROP TRIGGER images_added; INSERT INTO label_images VALUES(99, 1)",
+        "DROP TABLE label_images",       "DROP TABLE label_values",
+        "DROP INDEX label_values_value", BREAK_LABELS,
     };
     fill_labelled(state);
     uint64_t n;
