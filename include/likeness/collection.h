@@ -190,17 +190,19 @@ LK_API lk_status lk_collection_compact(lk_collection *collection);
 LK_API lk_status lk_collection_select(lk_collection *collection, const char *predicate, lk_id_set **out);
 
 /* Checks everything that can be checked: headers, sizes, checksums of every block, that each indexed picture has
- * exactly one live vector and each vector's id agrees with the catalog, SQLite's own integrity check. report is called
- * once per problem with one sentence. *problems counts them. Files outside the collection are not looked at. */
+ * exactly one live vector and each vector's id agrees with the catalog, that its tables of labels say what the labels
+ * of the pictures do, SQLite's own integrity check. report is called once per problem with one sentence. *problems
+ * counts them. Files outside the collection are not looked at. */
 typedef void (*lk_report_fn)(void *user, const char *problem);
 LK_API lk_status lk_collection_verify(lk_collection *collection, lk_report_fn report, void *user, uint64_t *problems);
 
 /* Mends what can be mended without guessing, and calls report with a sentence for everything that it does; *repairs
  * counts them. Pictures whose vectors are lost keep their ids and labels and are embedded anew by the next lk_ingest
  * over them; what cannot be reached of a segment is cut off, vectors that belong to no picture are left out; a damaged
- * approximate index or store of local features is dropped; leftovers of killed writers go. What is sound stays as it
- * is, except that vectors are written anew where a damaged block lies between sound ones. LK_CORRUPT: the catalog or
- * MANIFEST is damaged, and nothing was done; LK_CONFLICT (another writer; a file that belongs elsewhere), LK_IO. */
+ * approximate index or store of local features is dropped, tables of labels that lie are made anew; leftovers of killed
+ * writers go. What is sound stays as it is, except that vectors are written anew where a damaged block lies between
+ * sound ones. LK_CORRUPT: the catalog or MANIFEST is damaged, and nothing was done; LK_CONFLICT (another writer; a file
+ * that belongs elsewhere), LK_IO. */
 LK_API lk_status lk_collection_repair(const char *path, lk_report_fn report, void *user, uint64_t *repairs);
 
 #ifdef __cplusplus

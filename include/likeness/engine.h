@@ -111,11 +111,12 @@ LK_API lk_collection_config lk_searcher_config(const lk_searcher *searcher);
 LK_API size_t lk_searcher_count(lk_searcher *searcher); /* pictures that can be found */
 
 typedef struct lk_search_options {
-    size_t k;           /* 0 = 10 */
-    int64_t exclude_id; /* leave this picture out (the query itself); 0 = none */
-    bool exact;         /* read every vector, though the collection has an approximate index */
-    const char *where;  /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
-    bool range;         /* all results whose score is `bound` or better, but at most k */
+    size_t k;             /* 0 = 10 */
+    int64_t exclude_id;   /* leave this picture out (the query itself); 0 = none */
+    bool exact;           /* read every vector, though the collection has an approximate index */
+    const char *where;    /* only pictures that satisfy this predicate (lk_collection_select); NULL = all */
+    double where_seconds; /* how long working out which these are may take, then LK_LIMIT; 0 = as long as it takes */
+    bool range;           /* all results whose score is `bound` or better, but at most k */
     float bound;
     lk_diversity diverse; /* of results: near-identical ones left out, marginal relevance (not with re-ranking) */
     size_t diverse_among; /* how many of the nearest `diverse` chooses from at most, never fewer than k or a shortlist;

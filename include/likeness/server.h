@@ -15,7 +15,7 @@ typedef struct lk_server_options {
     const char *address;       /* NULL = 127.0.0.1: only this machine. Listening wider is a decision of the caller. */
     uint16_t port;             /* 0 = any free one (see lk_server_port) */
     uint64_t max_upload_bytes; /* of the pictures of one request together; 0 = 32 MiB */
-    uint64_t max_pixels;       /* of an uploaded picture; 0 = 50 megapixels */
+    uint64_t max_pixels;       /* of the pictures of an upload together; 0 = 50 megapixels */
     unsigned max_connections;  /* 0 = 256 */
     unsigned timeout_seconds;  /* idle connections are dropped; 0 = 30 */
     unsigned refresh_seconds;  /* how often the collection is asked for new commits; 0 = 2 */

@@ -304,7 +304,7 @@ lk_status lk_find_duplicates(lk_searcher *searcher, float within, bool exact, co
     else if (f.n > UINT32_MAX)
         s = lk_fail(LK_LIMIT, "%zu pictures are too many", f.n);
     if (s != LK_OK || f.n == 0) goto done;
-    if (where) LK_TRY(lk_searcher_select(searcher, where, false, &filter));
+    if (where) LK_TRY(lk_searcher_select(searcher, where, false, 0, &filter));
     f.set = filter ? lk_searcher_filter_set(filter) : NULL;
     LK_TRY(lk_searcher_vectors(f.view.index, &f.ids, &f.vectors));
     f.parents = lk_alloc(f.n, sizeof *f.parents);

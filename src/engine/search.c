@@ -1,5 +1,6 @@
 /* From a query to ranked pictures: embed, fuse, feedback, expand, search, re-rank. */
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "engine/geometry.h"
 #include "engine/searcher.h"
@@ -18,6 +19,7 @@ typedef struct search {
     lk_search_options options; /* with its defaults filled in */
     lk_searcher_view view;
     lk_searcher_filter *filter; /* NULL = all pictures, or which do is not worked out yet */
+    double until;               /* when working that out is given up; 0 = never */
     size_t dim;
     float *vector;  /* [dim]: what is searched with */
     float *several; /* [several_count][dim], LK_FUSE_BEST: instead of it */
@@ -197,7 +199,7 @@ static lk_status find_and_ask(search *q, size_t asked, lk_hit *hits, size_t *fou
         return LK_OK;
     lk_hit *list = lk_alloc(listed, sizeof *list);
     lk_status s = list ? find_one(q, q->vector, listed, list, &count) : lk_fail_memory("results");
-    if (s == LK_OK) s = lk_searcher_select_among(q->searcher, q->options.where, list, &count);
+    if (s == LK_OK) s = lk_searcher_select_among(q->searcher, q->options.where, q->until, list, &count);
     if (s == LK_OK && count >= asked) {
         memcpy(hits, list, asked * sizeof *hits);
         *found = asked;
@@ -218,7 +220,7 @@ static lk_status find(search *q, size_t k)
     lk_status s = LK_OK;
     if (q->options.where && !q->filter) {
         s = find_and_ask(q, asked, q->hits, &found);
-        if (s == LK_OK && !found) s = lk_searcher_select(q->searcher, q->options.where, false, &q->filter);
+        if (s == LK_OK && !found) s = lk_searcher_select(q->searcher, q->options.where, false, q->until, &q->filter);
     }
     if (s == LK_OK && !found)
         s = q->several ? find_best(q, asked, q->hits, &found) : find_one(q, q->vector, asked, q->hits, &found);
@@ -403,7 +405,8 @@ static lk_status diversify(search *q, size_t asked, size_t k, bool *enough)
 }
 
 /* Finds, re-ranks and diversifies; where too few are left the list is begun anew, four times as long, up to the limit:
- * among copies without end no length would do, and each costs a search of its own. */
+ * among copies without end no length would do, and each costs a search of its own, or one for each of several queries.
+ * With these the limit is asked for at once, if there is one. */
 static lk_status find_results(search *q)
 {
     const lk_search_options *o = &q->options;
@@ -419,7 +422,7 @@ static lk_status find_results(search *q)
         if (s == LK_OK) s = rerank(q);
         if (s == LK_OK && differ) s = diversify(q, asked, o->k, &enough);
         enough = enough || asked == longest;
-        asked *= 4;
+        asked = q->several && o->diverse_among ? longest : asked * 4;
     } while (s == LK_OK && !enough);
     return s;
 }
@@ -432,7 +435,7 @@ static lk_status rank_pictures(search *q)
     q->dim = lk_flat_dim(q->view.index);
     q->vector = lk_alloc(q->dim, sizeof *q->vector);
     if (!q->vector) return lk_fail_memory("query");
-    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, true, &q->filter));
+    if (q->options.where) LK_TRY(lk_searcher_select(q->searcher, q->options.where, true, q->until, &q->filter));
     LK_TRY(make_vector(q));
     LK_TRY(take_feedback(q));
     LK_TRY(expand(q));
@@ -457,7 +460,16 @@ static search begin_search(lk_searcher *searcher, const lk_query *query, const l
     return (search){.searcher = searcher,
                     .query = query,
                     .options = options ? *options : (lk_search_options){0},
+                    .until = options && options->where_seconds > 0 ? lk_now() + options->where_seconds : 0,
                     .view = lk_searcher_use(searcher)};
+}
+
+lk_status lk_search_check(lk_searcher *searcher, const lk_query *query, const lk_search_options *options)
+{
+    search q = begin_search(searcher, query, options);
+    lk_status s = check(&q);
+    end_search(&q);
+    return s;
 }
 
 lk_status lk_search(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_results *out)

@@ -1,12 +1,13 @@
 /* Names of expansions and re-rankers, with their parameters, as people type them. */
 #include "base/error.h"
+#include "base/file.h"
 #include "engine/searcher.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 4 };
+enum { MOST = 4, SHOWN = 40 /* bytes of a value in a message */ };
 #define MOST_DISTANCE 1e30
 
 static const char *const rerank_names[] = {"none", "kreciprocal", "diffusion", "superglobal", "geometric"};
@@ -71,15 +72,15 @@ lk_status lk_rerank_parse(const char *text, lk_search_options *out)
     size_t kind = named(text, rerank_names, sizeof rerank_names / sizeof *rerank_names);
     if (kind == sizeof rerank_names / sizeof *rerank_names)
         return lk_fail(LK_INVALID,
-                       "there is no re-ranking %s: none, kreciprocal, diffusion, superglobal or geometric is wanted",
-                       text);
+                       "there is no re-ranking %.*s: none, kreciprocal, diffusion, superglobal or geometric is wanted",
+                       lk_utf8_fit(text, SHOWN), text);
     int n = numbers(text, most[kind], v);
     if (n < 0 || !whole(v, n, wholes[kind]))
         return lk_fail(
             LK_INVALID,
-            "%s: kreciprocal[:K1[:K2[:LAMBDA]]], diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]] or "
+            "%.*s: kreciprocal[:K1[:K2[:LAMBDA]]], diffusion[:K[:KQ[:GAMMA[:ALPHA]]]], superglobal[:K[:BETA]] or "
             "geometric[:LEAST[:WEIGHT]] is wanted",
-            text);
+            lk_utf8_fit(text, SHOWN), text);
     out->rerank = (lk_rerank)kind;
     switch (out->rerank) {
     case LK_RERANK_KRECIPROCAL:
@@ -111,10 +112,12 @@ lk_status lk_expansion_parse(const char *text, lk_search_options *out)
     double v[MOST] = {0};
     size_t kind = named(text, expansion_names, sizeof expansion_names / sizeof *expansion_names);
     if (kind == sizeof expansion_names / sizeof *expansion_names)
-        return lk_fail(LK_INVALID, "there is no query expansion %s: none, aqe, rank or alpha is wanted", text);
+        return lk_fail(LK_INVALID, "there is no query expansion %.*s: none, aqe, rank or alpha is wanted",
+                       lk_utf8_fit(text, SHOWN), text);
     int n = numbers(text, most[kind], v);
     if (n < 0 || !whole(v, n, 1))
-        return lk_fail(LK_INVALID, "%s: aqe[:N], rank[:N] or alpha[:N[:ALPHA]] is wanted", text);
+        return lk_fail(LK_INVALID, "%.*s: aqe[:N], rank[:N] or alpha[:N[:ALPHA]] is wanted", lk_utf8_fit(text, SHOWN),
+                       text);
     out->expand = (lk_expansion)kind;
     if (n > 0) out->expand_k = (size_t)v[0];
     if (n > 1) out->expand_alpha = (float)v[1];
@@ -126,7 +129,8 @@ static lk_status read_number(const char *option, const char *text, double most, 
     char *end;
     double number = strtod(text, &end);
     if (end == text || *end || !(number >= 0 && number <= most))
-        return lk_fail(LK_INVALID, "%s %s: a number from 0 to %g is wanted", option, text, most);
+        return lk_fail(LK_INVALID, "%s %.*s: a number from 0 to %g is wanted", option, lk_utf8_fit(text, SHOWN), text,
+                       most);
     *out = (float)number;
     return LK_OK;
 }
@@ -145,7 +149,8 @@ lk_status lk_within_parse(const char *option, const char *text, lk_metric metric
 lk_status lk_fuse_parse(const char *option, const char *text, lk_search_options *out)
 {
     bool best = strcmp(text, "best") == 0;
-    if (!best && strcmp(text, "mean") != 0) return lk_fail(LK_INVALID, "%s %s: mean or best is wanted", option, text);
+    if (!best && strcmp(text, "mean") != 0)
+        return lk_fail(LK_INVALID, "%s %.*s: mean or best is wanted", option, lk_utf8_fit(text, SHOWN), text);
     out->fuse = best ? LK_FUSE_BEST : LK_FUSE_MEAN;
     return LK_OK;
 }

@@ -6,7 +6,6 @@
 #include "base/memory.h"
 #include "engine/filter.h"
 #include "engine/local_features.h"
-#include "store/select.h"
 #include <likeness/engine.h>
 
 #include <math.h>
@@ -29,8 +28,8 @@ struct lk_searcher {
     lk_embedder *embedder;
     lk_collection *collection; /* guarded by catalog: SQLite's handle is for one thread at a time */
     pthread_mutex_t catalog;
-    lk_filter_cache filters; /* guarded by catalog */
-    view *present;           /* guarded by swap */
+    lk_filter_cache filters;
+    view *present; /* guarded by swap */
     pthread_mutex_t swap;
     uint64_t version; /* of the present view; guarded by catalog */
     lk_feature_store features;
@@ -79,8 +78,10 @@ lk_status lk_searcher_open(lk_context *context, const char *path, lk_searcher **
     pthread_mutex_init(&searcher->catalog, NULL);
     pthread_mutex_init(&searcher->swap, NULL);
     pthread_mutex_init(&searcher->features.mutex, NULL);
+    lk_filter_cache_init(&searcher->filters);
     lk_status s;
     LK_TRY(lk_collection_open(path, LK_READ, &searcher->collection));
+    searcher->filters.collection = searcher->collection;
     LK_TRY(lk_fail_in(lk_embedder_open(lk_collection_model_dir(searcher->collection), &searcher->embedder),
                       "%s: its model", path));
     lk_collection_config config = lk_collection_config_of(searcher->collection);
@@ -104,7 +105,7 @@ void lk_searcher_free(lk_searcher *searcher)
     if (!searcher) return;
     view_release(searcher->present);
     lk_embedder_free(searcher->embedder);
-    lk_filter_cache_clear(&searcher->filters);
+    lk_filter_cache_free(&searcher->filters);
     lk_collection_close(searcher->collection);
     pthread_mutex_destroy(&searcher->catalog);
     pthread_mutex_destroy(&searcher->swap);
@@ -213,21 +214,18 @@ lk_status lk_searcher_record(lk_searcher *searcher, int64_t id, lk_record *out)
     return s;
 }
 
-lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, lk_searcher_filter **out)
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, double until,
+                             lk_searcher_filter **out)
 {
-    pthread_mutex_lock(&searcher->catalog);
-    lk_status s = lk_filter_cache_get(&searcher->filters, searcher->collection, where, quickly, out);
-    pthread_mutex_unlock(&searcher->catalog);
-    return s;
+    return lk_filter_cache_get(&searcher->filters, where, quickly, &(lk_select_limits){searcher->context, until}, out);
 }
 
-lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, lk_hit *hits, size_t *count)
+lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, double until, lk_hit *hits, size_t *count)
 {
     lk_id_set *set = NULL;
     size_t kept = 0;
-    pthread_mutex_lock(&searcher->catalog);
-    lk_status s = lk_collection_select_among(searcher->collection, where, *count, hits, &set);
-    pthread_mutex_unlock(&searcher->catalog);
+    lk_status s = lk_filter_cache_among(&searcher->filters, where, *count, hits,
+                                        &(lk_select_limits){searcher->context, until}, &set);
     for (size_t i = 0; s == LK_OK && i < *count; i++)
         if (lk_id_set_has(set, hits[i].id)) hits[kept++] = hits[i];
     if (s == LK_OK) *count = kept;

@@ -24,14 +24,19 @@ lk_knn *lk_searcher_view_neighbours(lk_searcher *searcher, lk_searcher_view *vie
 
 /* The pictures that satisfy a predicate. What was asked for lately is remembered until the collection changes. To be
  * given back. quickly: *out is NULL when every picture would have to be looked at, unless the same was asked for
- * lately. LK_INVALID, LK_LIMIT, LK_NO_MEMORY. */
+ * lately. until: a time (lk_now) at which it is given up with LK_LIMIT; 0 = never. LK_INVALID, LK_LIMIT, LK_NO_MEMORY,
+ * LK_CANCELLED. */
 typedef struct lk_searcher_filter lk_searcher_filter;
-lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, lk_searcher_filter **out);
+lk_status lk_searcher_select(lk_searcher *searcher, const char *where, bool quickly, double until,
+                             lk_searcher_filter **out);
 /* Keeps those of the hits whose pictures satisfy the predicate. */
-lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, lk_hit *hits, size_t *count);
+lk_status lk_searcher_select_among(lk_searcher *searcher, const char *where, double until, lk_hit *hits, size_t *count);
 const lk_id_set *lk_searcher_filter_set(const lk_searcher_filter *filter);
 void lk_searcher_drop_filter(lk_searcher_filter *filter); /* NULL allowed */
 
+/* What lk_search says of options that do not go together, or not with the collection or the number of queries, without
+ * a look at these: LK_INVALID, LK_UNSUPPORTED. */
+lk_status lk_search_check(lk_searcher *searcher, const lk_query *query, const lk_search_options *options);
 /* lk_search without the catalog: hits [options->k], best first. */
 lk_status lk_search_hits(lk_searcher *searcher, const lk_query *query, const lk_search_options *options, lk_hit *hits,
                          size_t *count);

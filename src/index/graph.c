@@ -402,7 +402,11 @@ done:
 
 size_t lk_graph_index_count(const lk_graph_index *g)
 {
-    return g->live;
+    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
+    pthread_rwlock_rdlock(lock);
+    size_t live = g->live;
+    pthread_rwlock_unlock(lock);
+    return live;
 }
 
 size_t lk_graph_index_dim(const lk_graph_index *g)
@@ -417,8 +421,12 @@ lk_metric lk_graph_index_metric(const lk_graph_index *g)
 
 uint64_t lk_graph_index_bytes(const lk_graph_index *g)
 {
+    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
+    pthread_rwlock_rdlock(lock);
     size_t row = g->quantiser.stride * (g->residuals ? 2 : 1) + g->projection.width +
                  (g->extra ? sizeof *g->extra : 0) + g->link_stride * sizeof *g->links + sizeof *g->ids;
-    return (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries +
-           g->places.capacity * 16;
+    uint64_t bytes =
+        (uint64_t)g->capacity * row + g->capacity / 8 + g->entry_count * sizeof *g->entries + g->places.capacity * 16;
+    pthread_rwlock_unlock(lock);
+    return bytes;
 }

@@ -14,9 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Queries for which the graph is held: for each thread that works on a batch, and by a batch with a filter, which
- * belongs to one state. PIECE: of them a thread takes at a time. */
-enum { HELD = 32, HELD_RANGES = 4, HELD_FILTERED = 256, PIECE = 8 };
+/* Queries for which the graph is held: for each thread that works on a batch, by a batch with a filter, which belongs
+ * to one state, and by one of different results, each of which lists many more than it keeps. PIECE: of them a thread
+ * takes at a time. */
+enum { HELD = 32, HELD_RANGES = 4, HELD_FILTERED = 256, HELD_DIVERSE = 8, PIECE = 8 };
 
 typedef struct searching {
     const lk_graph_index *g;
@@ -172,6 +173,21 @@ static lk_status search_all(size_t n, const searching *p)
     return in_turns(p, n, HELD, PIECE, search_some);
 }
 
+static bool is_stale(const lk_graph_index *g, const lk_graph_index_filter *filter)
+{
+    return filter->version != g->version || filter->vertices != g->count;
+}
+
+/* Makes a filter where there is none or it is of another state. The caller holds the graph. */
+static lk_status renew(const lk_graph_index *g, lk_context *context, lk_id_filter filter, void *user,
+                       lk_graph_index_filter **among)
+{
+    if (!filter || (*among && !is_stale(g, *among))) return LK_OK;
+    lk_graph_index_filter_free(*among);
+    *among = NULL;
+    return lk_graph_index_filter_make(g, context, filter, user, among);
+}
+
 /* Share of a sample of vectors that passes. */
 static double share_passing(const lk_graph_index *g, lk_id_filter filter, void *user)
 {
@@ -208,18 +224,20 @@ static lk_status search_by_function(const lk_graph_index *g, lk_context *context
     }
     lk_graph_index_filter *among = NULL;
     lk_status s = LK_OK;
-    for (size_t done = 0; s == LK_OK && done < n;) {
-        size_t some = n - done < HELD_FILTERED ? n - done : HELD_FILTERED;
-        if (!among) s = lk_graph_index_filter_new(g, context, filter, user, &among);
-        if (s == LK_OK)
-            s = lk_graph_index_search_filtered(g, context, effort, some, queries + done * g->dim, k, among,
-                                               hits + done * k, counts + done);
-        if (s == LK_OK) done += some;
-        if (s != LK_CONFLICT) continue;
-        /* The graph has changed since the filter was made: these queries once more. */
-        lk_graph_index_filter_free(among);
-        among = NULL;
-        s = LK_OK;
+    for (size_t done = 0; s == LK_OK && done < n; done += HELD_FILTERED) {
+        hold(g); /* from the filter to the last query: a busy writer could make one filter after the other stale */
+        s = renew(g, context, filter, user, &among);
+        searching p = {.g = g,
+                       .context = context,
+                       .effort = effort,
+                       .k = k,
+                       .queries = queries + done * g->dim,
+                       .among = among,
+                       .hits = hits + done * k,
+                       .counts = counts + done,
+                       .held = true};
+        if (s == LK_OK) s = search_all(n - done < HELD_FILTERED ? n - done : HELD_FILTERED, &p);
+        let_go(g);
     }
     lk_graph_index_filter_free(among);
     return s;
@@ -234,11 +252,6 @@ lk_status lk_graph_index_search(const lk_graph_index *g, lk_context *context, si
     searching p = {
         .g = g, .context = context, .effort = effort, .k = k, .queries = queries, .hits = hits, .counts = counts};
     return search_all(n, &p);
-}
-
-static bool is_stale(const lk_graph_index *g, const lk_graph_index_filter *filter)
-{
-    return filter->version != g->version || filter->vertices != g->count;
 }
 
 lk_status lk_graph_index_search_filtered(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
@@ -320,16 +333,6 @@ static lk_status range_some(void *arg, size_t begin, size_t end, int worker)
         s = p->context && lk_context_cancelled(p->context) ? lk_fail(LK_CANCELLED, "the search was cancelled")
                                                            : range_one(p, q);
     return s;
-}
-
-/* Makes a filter where there is none or it is of another state. The caller holds the graph. */
-static lk_status renew(const lk_graph_index *g, lk_context *context, lk_id_filter filter, void *user,
-                       lk_graph_index_filter **among)
-{
-    if (!filter || (*among && !is_stale(g, *among))) return LK_OK;
-    lk_graph_index_filter_free(*among);
-    *among = NULL;
-    return lk_graph_index_filter_make(g, context, filter, user, among);
 }
 
 lk_status lk_graph_index_range(const lk_graph_index *g, lk_context *context, size_t effort, size_t n,
@@ -440,7 +443,7 @@ lk_status lk_graph_index_search_diverse(const lk_graph_index *g, lk_context *con
     lk_status s = LK_OK;
     size_t done = 0;
     do { /* once also for no queries: what is wrong is said then too */
-        size_t some = n - done < HELD_FILTERED ? n - done : HELD_FILTERED;
+        size_t some = n - done < HELD_DIVERSE ? n - done : HELD_DIVERSE;
         s = begin_raw(&with, filter, filter_user, &raw);
         if (s == LK_OK)
             s = lk_raw_search_diverse(&raw, how, some, queries + done * g->dim, k, hits + done * k, counts + done);

@@ -1,5 +1,8 @@
 /* What each address answers; described for callers in docs/api.md. */
+#include "base/error.h"
 #include "base/file.h"
+#include "engine/query.h"
+#include "engine/searcher.h"
 #include "server/server.h"
 #include <likeness/likeness.h>
 
@@ -179,8 +182,9 @@ static enum MHD_Result answer_search(lk_request *request, lk_status s, lk_result
     double took = lk_now() - started;
     atomic_fetch_add(&server->searches, 1);
     atomic_fetch_add(&server->search_microseconds, (unsigned long long)(took * 1e6));
-    /* The pictures have been read: it is the options that do not go together, or not with the collection. */
-    if (s == LK_UNSUPPORTED) return lk_answer_error(request, 400, lk_error_message());
+    /* The request has been found sound and its pictures have been read: what is damaged or of a newer version is ours.
+     */
+    if (s == LK_UNSUPPORTED || s == LK_CORRUPT) return lk_answer_error(request, 500, lk_error_message());
     if (s != LK_OK) return answer_failure(request, s);
     json_t *value = json_pack("{s:o, s:f}", "results", results_json(results, true), "took_ms", took * 1000);
     lk_results_free(results);
@@ -205,7 +209,15 @@ static bool id_list(lk_request *request, const char *name, int64_t *ids, size_t 
     }
 }
 
-enum { MOST_IDS = 64, MOST_NEAR = 200, MOST_RESULTS = 200, MOST_WITHIN = 1000, MOST_DIVERSE_AMONG = 10000 };
+enum {
+    MOST_IDS = 64,
+    MOST_BEST = 16,
+    MOST_NEAR = 200,
+    MOST_RESULTS = 200,
+    MOST_WITHIN = 1000,
+    MOST_DIVERSE_AMONG = 10000
+};
+enum { WHERE_SECONDS = 5 }; /* that a filter may take: the thread answers nobody else meanwhile */
 
 /* What the query string asks for. */
 typedef struct asked {
@@ -238,6 +250,13 @@ static lk_status read_shape(lk_request *request, lk_search_options *out)
 /* NULL, or what is wrong with it. */
 static const char *read_asked(lk_request *request, asked *out)
 {
+    static const char *const texts[] = {"where", "within", "fuse", "diverse", "trade", "rerank", "expand"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *text = text_argument(request, texts[i]);
+        if (!text || lk_utf8_valid(text)) continue;
+        lk_fail(LK_INVALID, "%s is not UTF-8", texts[i]);
+        return lk_error_message();
+    }
     bool within = text_argument(request, "within") != NULL;
     int64_t k = within ? MOST_WITHIN : 24, shortlist = 0, expand_k = 0;
     *out = (asked){0};
@@ -259,6 +278,7 @@ static const char *read_asked(lk_request *request, asked *out)
     const char *rerank = text_argument(request, "rerank"), *expand = text_argument(request, "expand"),
                *crop = text_argument(request, "crop"), *exact = text_argument(request, "exact");
     o->where = text_argument(request, "where");
+    o->where_seconds = WHERE_SECONDS;
     if (exact && strcmp(exact, "0") != 0 && strcmp(exact, "1") != 0) return "exact is 0 or 1";
     o->exact = exact && *exact == '1';
     if (rerank && lk_rerank_parse(rerank, o) != LK_OK) return lk_error_message();
@@ -290,21 +310,30 @@ static void free_uploads(uploads *u)
     }
 }
 
+/* The pictures of one form share the limit of pixels, so that it is one of what a request costs. Of several a drawing
+ * may have its share alone: how much of it is used up is not known. */
 static lk_status read_uploads(lk_request *request, const uint32_t *crop, bool detailed, uploads *out)
 {
     lk_server *server = request->server;
-    lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = server->options.max_pixels};
+    size_t count = request->pictures;
+    uint64_t most = server->options.max_pixels, left = most, pixels;
     lk_status s = LK_OK;
     char name[32] = "upload"; /* in messages; of several the number tells which */
     *out = (uploads){0};
-    for (size_t i = 0; s == LK_OK && i < request->pictures; i++) {
-        size_t begin = request->starts[i], end = i + 1 < request->pictures ? request->starts[i + 1] : request->size;
-        const uint8_t *bytes = request->body + begin;
+    for (size_t i = 0; s == LK_OK && i < count; i++) {
+        size_t begin = request->starts[i], end = i + 1 < count ? request->starts[i + 1] : request->size;
+        lk_posted posted = {request->body + begin, end - begin, name, crop, false};
+        posted.drawing = lk_posted_is_drawing(posted.bytes, posted.size);
+        lk_image_options limits = {.max_bytes = server->options.max_upload_bytes, .max_pixels = left};
+        if (posted.drawing && most / count < left) limits.max_pixels = most / count + 1;
+        if (count > 1) snprintf(name, sizeof name, "upload %zu", i + 1);
+        s = left ? lk_posted_load(server->searcher, &posted, &limits, &out->images[i],
+                                  detailed ? &out->details[i] : NULL, &pixels)
+                 : LK_LIMIT;
         out->count++;
-        if (request->pictures > 1) snprintf(name, sizeof name, "upload %zu", i + 1);
-        s = lk_query_image_memory(server->searcher, bytes, end - begin, name, crop, &limits, &out->images[i]);
-        if (s == LK_OK && detailed)
-            s = lk_query_image_memory(NULL, bytes, end - begin, name, crop, &limits, &out->details[i]);
+        if (s == LK_LIMIT && i > 0 && !(posted.drawing && left))
+            lk_fail(s, "%s: the pictures of one form have more than %g megapixels together", name, (double)most / 1e6);
+        left -= s == LK_OK && pixels < left ? pixels : left;
     }
     if (s != LK_OK) free_uploads(out);
     return s;
@@ -319,22 +348,25 @@ static enum MHD_Result route_search(lk_request *request, bool post)
     const char *wrong = read_asked(request, &in);
     if (wrong) return lk_answer_error(request, 400, wrong);
     double started = lk_now();
-    lk_query query = {.ids = in.ids, .n_ids = in.n_ids};
-    if (!post) {
-        if (in.n_ids == 0) return lk_answer_error(request, 400, "name a picture (?id=) or post one");
-        if (in.cropped) return lk_answer_error(request, 400, "crop goes with a posted picture");
-        return answer_search(request, lk_search(server->searcher, &query, &in.options, &results), &results, started);
-    }
-    if (request->size == 0)
+    lk_query query = {.ids = in.ids, .n_ids = in.n_ids, .n_images = post ? request->pictures : 0};
+    if (!post && in.n_ids == 0) return lk_answer_error(request, 400, "name a picture (?id=) or post one");
+    if (!post && in.cropped) return lk_answer_error(request, 400, "crop goes with a posted picture");
+    if (post && request->size == 0)
         return lk_answer_error(request, 400, "the body is a picture, or a form with pictures in its fields `image`");
-    bool detailed = in.options.rerank == LK_RERANK_GEOMETRIC;
-    lk_status s = read_uploads(request, in.cropped ? in.crop : NULL, detailed, &posted);
+    if (in.options.fuse == LK_FUSE_BEST && query.n_ids + query.n_images > MOST_BEST)
+        return lk_answer_error(request, 400, "fuse=best searches for up to 16 pictures, one by one");
+    lk_status s = lk_search_check(server->searcher, &query, &in.options);
+    if (s == LK_UNSUPPORTED) return lk_answer_error(request, 400, lk_error_message());
     if (s != LK_OK) return answer_failure(request, s);
-    query.images = posted.images;
-    query.n_images = posted.count;
-    query.details = detailed ? posted.details : NULL;
+    if (post) {
+        bool detailed = in.options.rerank == LK_RERANK_GEOMETRIC;
+        s = read_uploads(request, in.cropped ? in.crop : NULL, detailed, &posted);
+        if (s != LK_OK) return answer_failure(request, s);
+        query.images = posted.images;
+        query.details = detailed ? posted.details : NULL;
+    }
     s = lk_search(server->searcher, &query, &in.options, &results);
-    free_uploads(&posted);
+    if (post) free_uploads(&posted);
     return answer_search(request, s, &results, started);
 }
 

@@ -30,8 +30,8 @@
 
 /* Labels other than `label`, for predicates: the distinct values of each, and which pictures with vectors have them; of
  * a list each member. 7, 7.0 and '7' are told apart, because as texts they differ. Triggers keep both up to date, also
- * when an older version of this program writes. A value that no picture has any more stays until the next compaction.
- */
+ * when an older version of this program writes. A value that no picture has any more stays until a commit finds many of
+ * them, or the next compaction. */
 #define LABEL_TABLES                                                                                                   \
     "CREATE TABLE label_values(number INTEGER PRIMARY KEY, name TEXT NOT NULL, value NOT NULL);"                       \
     "CREATE UNIQUE INDEX label_values_value ON label_values(name, value, typeof(value));"                              \
@@ -39,13 +39,17 @@
     "  WHERE value GLOB '*[0-9]*' AND value NOT GLOB '*[^-+.eE0-9]*';"                                                 \
     "CREATE TABLE label_images(value INTEGER NOT NULL, image INTEGER NOT NULL, PRIMARY KEY(value, image))"             \
     "  WITHOUT ROWID;"
+/* LK_SQL_LABELS for writers, whom one row that is damaged must not keep from writing: whatever is no JSON has no
+ * labels.
+ */
+#define SOUND_LABELS(row) "CASE WHEN json_valid(" row ".labels) THEN " row ".labels ELSE '{}' END"
 /* image, name, value of each label of a row, or of all rows of a table */
 #define LABELS_OF(table, row)                                                                                          \
-    "(SELECT " row ".id AS image, key AS name, value FROM " table "json_each(" LK_SQL_LABELS(                          \
+    "(SELECT " row ".id AS image, key AS name, value FROM " table "json_each(" SOUND_LABELS(                           \
         row) ")"                                                                                                       \
              "  WHERE type NOT IN ('array','object','null') AND key<>'label'"                                          \
              " UNION ALL SELECT " row ".id, top.key, each.value"                                                       \
-             "  FROM " table "json_each(" LK_SQL_LABELS(                                                               \
+             "  FROM " table "json_each(" SOUND_LABELS(                                                                \
                  row) ") AS top, json_each(top.value) AS each"                                                         \
                       "  WHERE top.type IN ('array','object') AND each.value IS NOT NULL AND top.key<>'label') AS one"
 #define THEIR_VALUES                                                                                                   \
@@ -65,8 +69,18 @@
                         "CREATE TRIGGER images_changed AFTER UPDATE OF labels, state ON images"                        \
                         " WHEN old.labels<>new.labels OR old.state<>new.state BEGIN " DROP_LABELS ADD_LABELS(          \
                             "", "new", "new.state=0") " END;"
-/* What the triggers would have written, for a collection of an older version. */
-#define FILL_LABELS ADD_LABELS("(SELECT id, labels FROM images WHERE state=0) AS old, ", "old", "1")
+/* What the triggers write, for all pictures that there are. */
+#define INDEXED_PICTURES "(SELECT id, labels FROM images WHERE state=0) AS old, "
+#define FILL_LABELS ADD_LABELS(INDEXED_PICTURES, "old", "1")
+/* All of it anew, whatever of it is there: within a transaction. */
+#define LABELS_ANEW                                                                                                    \
+    "DROP TRIGGER IF EXISTS images_added; DROP TRIGGER IF EXISTS images_removed;"                                      \
+    "DROP TRIGGER IF EXISTS images_changed;"                                                                           \
+    "DROP TABLE IF EXISTS label_values; DROP TABLE IF EXISTS label_images;" LABEL_TABLES FILL_LABELS LABEL_TRIGGERS
+/* Whether a picture is known to have the label `one`. */
+#define IS_KNOWN                                                                                                       \
+    "EXISTS(SELECT 1 FROM label_values AS v CROSS JOIN label_images AS i ON i.value=v.number AND i.image=one.image"    \
+    " WHERE v.name=one.name AND v.value=one.value AND typeof(v.value)=typeof(one.value))"
 
 static const char schema[] =
     "CREATE TABLE images("
@@ -124,7 +138,14 @@ static const char *const sql[LK_SQL_STATEMENTS] = {
     [LK_SQL_DEAD_BEYOND] = "DELETE FROM dead WHERE segment=?1 AND row>=?2",
     [LK_SQL_FORGET_VALUES] = "DELETE FROM label_values"
                              " WHERE NOT EXISTS(SELECT 1 FROM label_images WHERE label_images.value=number)",
-    [LK_SQL_HAS_LABEL_TABLES] = "SELECT 1 FROM sqlite_master WHERE type='trigger' AND name='images_changed'",
+    [LK_SQL_COUNT_VALUES] = "SELECT count(*) FROM label_values",
+    [LK_SQL_HAS_LABEL_TABLES] =
+        "SELECT count(*)=7 FROM sqlite_master WHERE name IN ('label_values','label_values_value','label_values_number',"
+        " 'label_images','images_added','images_removed','images_changed')",
+    /* Labels of pictures, those of them that the tables lack, and those in the tables. */
+    [LK_SQL_COMPARE_LABELS] =
+        "SELECT count(*), total(NOT " IS_KNOWN "), (SELECT count(*) FROM label_images)"
+        " FROM (SELECT DISTINCT image, name, value, typeof(value) FROM " LABELS_OF(INDEXED_PICTURES, "old") ") AS one",
     [LK_SQL_READS_LABELS] = "SELECT json_valid(?1)",
     [LK_SQL_SELECT_BEGIN] = "SAVEPOINT selection", /* a transaction of its own, or within the one that is open */
     [LK_SQL_SELECT_END] = "RELEASE selection",
@@ -222,9 +243,31 @@ lk_status lk_catalog_has_label_tables(lk_catalog *catalog, bool *out)
     *out = false;
     if (!st) return LK_IO;
     int code = sqlite3_step(st);
-    *out = code == SQLITE_ROW;
+    *out = code == SQLITE_ROW && sqlite3_column_int(st, 0);
     sqlite3_reset(st);
-    return code == SQLITE_ROW || code == SQLITE_DONE ? LK_OK : lk_catalog_fail(catalog, code);
+    return code == SQLITE_ROW ? LK_OK : lk_catalog_fail(catalog, code);
+}
+
+lk_status lk_catalog_compare_labels(lk_catalog *catalog, uint64_t *lacking, uint64_t *surplus)
+{
+    bool tables;
+    *lacking = *surplus = 0;
+    lk_status s = lk_catalog_has_label_tables(catalog, &tables);
+    if (s != LK_OK || !tables) return s;
+    sqlite3_stmt *st = lk_catalog_statement(catalog, LK_SQL_COMPARE_LABELS);
+    if (!st) return LK_IO;
+    int code = sqlite3_step(st);
+    if (code == SQLITE_ROW) {
+        *lacking = (uint64_t)sqlite3_column_int64(st, 1);
+        *surplus = (uint64_t)(sqlite3_column_int64(st, 2) - (sqlite3_column_int64(st, 0) - (int64_t)*lacking));
+    }
+    sqlite3_reset(st);
+    return code == SQLITE_ROW ? LK_OK : lk_catalog_fail(catalog, code);
+}
+
+lk_status lk_catalog_make_labels(lk_catalog *catalog)
+{
+    return execute(catalog, LABELS_ANEW);
 }
 
 /* Brings the catalog of an older version up to date. Readers leave it as it is. The indexes and the tables of labels
@@ -234,8 +277,7 @@ static lk_status upgrade(lk_catalog *catalog)
     bool tables;
     lk_status s = execute(catalog, NUMBER_INDEX SIZE_INDEXES);
     if (s == LK_OK) s = lk_catalog_has_label_tables(catalog, &tables);
-    if (s == LK_OK && !tables)
-        s = execute(catalog, "BEGIN IMMEDIATE; " LABEL_TABLES FILL_LABELS LABEL_TRIGGERS " COMMIT;");
+    if (s == LK_OK && !tables) s = execute(catalog, "BEGIN IMMEDIATE; " LABELS_ANEW " COMMIT;");
     if (s != LK_OK || catalog->schema >= SCHEMA_VERSION) return s;
     s = execute(catalog, catalog->schema < 2
                              ? "BEGIN IMMEDIATE; " ANN_TABLE " PRAGMA user_version=3; COMMIT;"

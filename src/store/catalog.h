@@ -45,7 +45,9 @@ enum {
     LK_SQL_LOSE,
     LK_SQL_DEAD_BEYOND,
     LK_SQL_FORGET_VALUES,
+    LK_SQL_COUNT_VALUES,
     LK_SQL_HAS_LABEL_TABLES,
+    LK_SQL_COMPARE_LABELS,
     LK_SQL_READS_LABELS,
     LK_SQL_SELECT_BEGIN,
     LK_SQL_SELECT_END,
@@ -69,8 +71,14 @@ sqlite3_stmt *lk_catalog_statement(lk_catalog *catalog, int which);
 /* Runs a statement that returns no rows (bound by the caller, from lk_catalog_statement; NULL fails). */
 lk_status lk_catalog_run(lk_catalog *catalog, sqlite3_stmt *statement);
 lk_status lk_catalog_simple(lk_catalog *catalog, int which);
-/* Whether the tables of labels are there: not in a collection that only older versions have written to. */
+/* Whether the tables of labels are there with all that keeps them up to date: not in a collection that only older
+ * versions have written to. */
 lk_status lk_catalog_has_label_tables(lk_catalog *catalog, bool *out);
+/* How many labels of pictures these tables lack, and how many they have that no picture has; 0 where they are not
+ * there. */
+lk_status lk_catalog_compare_labels(lk_catalog *catalog, uint64_t *lacking, uint64_t *surplus);
+/* Makes them anew, within the open transaction. */
+lk_status lk_catalog_make_labels(lk_catalog *catalog);
 /* SQLite's last error in our words. */
 lk_status lk_catalog_fail(lk_catalog *catalog, int code);
 

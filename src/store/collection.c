@@ -26,6 +26,8 @@
 
 /* Blocks that are not in their table before it is written anew, which takes two flushes of a disk. */
 enum { UNTABLED_MOST = 64 };
+/* Values of labels of which any number may be without a picture. */
+enum { VALUES_LEAST = 1000 };
 
 char *lk_collection_segment_path(const lk_collection *c, uint64_t number)
 {
@@ -301,6 +303,17 @@ lk_status lk_collection_open(const char *path, lk_access access, lk_collection *
     return open_collection(path, access, false, out);
 }
 
+lk_status lk_collection_open_again(const lk_collection *c, lk_collection **out)
+{
+    lk_status s = open_collection(c->path, LK_READ, false, out);
+    if (s != LK_OK) return s;
+    const lk_manifest *a = &c->manifest, *b = &(*out)->manifest;
+    if (strcmp(a->created, b->created) == 0 && strcmp(a->config.embedder_id, b->config.embedder_id) == 0) return LK_OK;
+    lk_collection_close(*out);
+    *out = NULL;
+    return lk_fail(LK_CONFLICT, "%s: another collection has taken the place of the one that was opened", c->path);
+}
+
 lk_status lk_collection_recover(lk_collection *c)
 {
     return recover(c, true);
@@ -542,7 +555,10 @@ lk_status lk_collection_put(lk_collection *c, const lk_record *record, const flo
         s = lk_fail(LK_NOT_FOUND, "%s: no picture has the id %lld", c->path, (long long)id);
         goto done;
     }
-    if (!id) id = sqlite3_last_insert_rowid(c->catalog.db);
+    if (id)
+        c->relabelled = true;
+    else
+        id = sqlite3_last_insert_rowid(c->catalog.db);
     /* Only now does the new vector take the place of the old: a record that was refused leaves all as it was. */
     LK_TRY(bury_vector(c, old));
     if (vector) c->pending.ids[c->pending.rows++] = (uint64_t)id;
@@ -561,6 +577,7 @@ lk_status lk_collection_update(lk_collection *c, const lk_record *record)
     LK_TRY(check_record(c, record, &label));
     LK_TRY(begin(c));
     if (!id) LK_TRY(id_of_path(c, record->path, &id));
+    c->relabelled = true;
     if (id) LK_TRY(write_record(c, LK_SQL_TOUCH, id, record, label, false, 0));
     if (!id || sqlite3_changes(c->catalog.db) == 0)
         s = lk_fail(LK_NOT_FOUND, "%s: is not in the collection", record->path);
@@ -579,6 +596,7 @@ lk_status lk_collection_remove(lk_collection *c, int64_t id)
     if (s != LK_OK) return s;
     if (!st) return LK_IO;
     sqlite3_bind_int64(st, 1, id);
+    c->relabelled = true;
     s = lk_catalog_run(&c->catalog, st);
     if (s == LK_OK && sqlite3_changes(c->catalog.db) == 0)
         s = lk_fail(LK_NOT_FOUND, "%s: no picture has the id %lld", c->path, (long long)id);
@@ -590,7 +608,7 @@ lk_status lk_collection_rollback(lk_collection *c)
     lk_status s = lk_collection_for_writing(c);
     if (s != LK_OK || !c->in_batch) return s;
     c->pending.rows = 0;
-    c->in_batch = c->current_is_new = false;
+    c->in_batch = c->current_is_new = c->relabelled = false;
     if (sqlite3_get_autocommit(c->catalog.db) == 0) s = lk_catalog_simple(&c->catalog, LK_SQL_ROLLBACK);
     lk_segment_row *rows = NULL;
     size_t count = 0;
@@ -600,14 +618,32 @@ lk_status lk_collection_rollback(lk_collection *c)
     return s;
 }
 
+/* Values of labels that no picture has any more make look-ups slower and nothing wrong. Looking for them takes as long
+ * as there are values, so it is done when there are twice as many as the last time left, and once by each writer. */
+static lk_status forget_values(lk_collection *c)
+{
+    if (!c->relabelled) return LK_OK;
+    sqlite3_stmt *st = lk_catalog_statement(&c->catalog, LK_SQL_COUNT_VALUES);
+    if (!st) return LK_IO;
+    int code = sqlite3_step(st);
+    uint64_t values = code == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(st, 0) : 0;
+    sqlite3_reset(st);
+    if (code != SQLITE_ROW) return lk_catalog_fail(&c->catalog, code);
+    if (values <= VALUES_LEAST || values <= c->values_most) return LK_OK;
+    lk_status s = lk_catalog_simple(&c->catalog, LK_SQL_FORGET_VALUES);
+    if (s == LK_OK) c->values_most = 2 * (values - (uint64_t)sqlite3_changes(c->catalog.db));
+    return s;
+}
+
 lk_status lk_collection_commit(lk_collection *c)
 {
     lk_status s = lk_collection_for_writing(c);
     if (s != LK_OK || !c->in_batch) return s;
     LK_TRY(flush(c));
+    LK_TRY(forget_values(c));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));
-    c->in_batch = false;
+    c->in_batch = c->relabelled = false;
     if (c->current_is_new) {
         c->current_is_new = false;
         s = lk_collection_write_manifest(c); /* the batch is real already: this is for the next reader of MANIFEST */

@@ -24,6 +24,8 @@ struct lk_collection {
     bool current_is_new;    /* begun in this batch: the manifest does not name it yet */
     size_t untabled;        /* blocks of it that were written since its table of blocks was */
     lk_pending pending;
+    bool relabelled; /* this batch has changed or removed pictures, whose labels may have been the last of a value */
+    uint64_t values_most; /* values of labels from which on those that no picture has any more are looked for */
 };
 
 enum { LK_BLOCK_ROWS = 4096 }; /* a batch larger than this goes to disk in blocks as it comes */
@@ -38,6 +40,9 @@ lk_status lk_collection_for_writing(lk_collection *collection);
  * committed. They are a convenience: what cannot be written is left for the next time. The caller is the writer,
  * outside of a batch. */
 void lk_collection_table_blocks(lk_collection *collection, size_t least);
+/* A further reader of the same collection, for another thread; `collection` may be in use meanwhile. LK_CONFLICT when
+ * another collection lies in its place by now. */
+lk_status lk_collection_open_again(const lk_collection *collection, lk_collection **out);
 /* As a writer, but without a look at anything: what other openings do then is done by lk_collection_recover, which
  * takes segments that are missing or cut short. */
 lk_status lk_collection_open_damaged(const char *path, lk_collection **out);

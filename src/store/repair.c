@@ -180,6 +180,14 @@ static lk_status drop_index(lk_check *k)
     return lk_catalog_simple(&k->collection->catalog, LK_SQL_FORGET_ANN);
 }
 
+/* After all that changes which pictures have vectors. */
+static lk_status mend_labels(lk_check *k)
+{
+    uint64_t before = k->problems;
+    lk_status s = lk_check_labels(k, "they are made anew");
+    return s == LK_OK && k->problems != before ? lk_catalog_make_labels(&k->collection->catalog) : s;
+}
+
 static lk_status drop_features(lk_check *k)
 {
     bool damaged;
@@ -215,6 +223,7 @@ static lk_status mend_catalog(lk_check *k, bool *again)
         *again |= has_damage(&k->segments[i]);
     }
     LK_TRY(give_up(k, &pictures));
+    LK_TRY(mend_labels(k));
     LK_TRY(drop_index(k));
     if (k->problems) LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_BUMP));
     LK_TRY(lk_catalog_simple(&c->catalog, LK_SQL_COMMIT));

@@ -9,6 +9,7 @@
 #include "store/where.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -92,42 +93,75 @@ static lk_status join(lk_id_set *a, const lk_id_set *b, joining how)
 enum {
     STEPS = 500000,       /* in which a whole predicate is answered quickly */
     TEST_STEPS = 250000,  /* and one of its tests */
+    LOOKUP_STEPS = 2000,  /* that making a look-up ready costs as much as, however little it finds */
     STEPS_BETWEEN = 1000, /* counts */
 };
 
 /* What may still be spent. */
 typedef struct budget {
-    bool bounded;
+    bool bounded; /* else as much as the limits of the question allow */
     long all, test;
 } budget;
 
+/* One question, made ready. */
+typedef struct question {
+    lk_collection *collection;
+    lk_select_limits limits;
+    lk_where where;
+    lk_where_sql condition;
+    sqlite3_stmt *whole; /* looks at every picture */
+    bool begun, label_tables;
+    lk_id_set *all; /* every picture with a vector, when it has been asked for */
+} question;
+
+/* Whether nobody has had enough of it. */
+static lk_status go_on(const question *q)
+{
+    const lk_select_limits *l = &q->limits;
+    if (l->context && lk_context_cancelled(l->context)) return lk_fail(LK_CANCELLED, "the search was cancelled");
+    if (l->until > 0 && lk_now() > l->until)
+        return lk_fail(LK_LIMIT, "the filter takes too long: fewer tests, or an `and` with one that few pictures pass, "
+                                 "take less");
+    return LK_OK;
+}
+
+typedef struct spending {
+    const question *question;
+    budget *left;
+    lk_status stopped;
+} spending;
+
 static int spend(void *arg)
 {
-    budget *b = arg;
-    b->all -= STEPS_BETWEEN;
-    b->test -= STEPS_BETWEEN;
-    return b->all < 0 || b->test < 0;
+    spending *s = arg;
+    s->left->all -= STEPS_BETWEEN;
+    s->left->test -= STEPS_BETWEEN;
+    s->stopped = go_on(s->question);
+    return s->stopped != LK_OK || (s->left->bounded && (s->left->all < 0 || s->left->test < 0));
 }
 
 /* The ids that a query gives, whose first `count` parameters are the values. *out is left NULL when that costs more
  * than may be spent. */
-static lk_status run(lk_collection *c, sqlite3_stmt *st, const lk_where_sql *sql, budget *left, lk_id_set **out)
+static lk_status run(const question *q, sqlite3_stmt *st, const lk_where_sql *sql, budget *left, lk_id_set **out)
 {
     *out = NULL;
+    lk_catalog *catalog = &q->collection->catalog;
     lk_id_set *set = lk_alloc_zero(1, sizeof *set);
     if (!set) return lk_fail_memory("filter");
     lk_status s = LK_OK;
+    spending spent = {.question = q, .left = left};
     int code = SQLITE_OK;
     for (size_t i = 0; code == SQLITE_OK && i < sql->count; i++)
         code = sqlite3_bind_text(st, (int)i + 1, sql->values[i], -1, SQLITE_STATIC);
-    if (left->bounded) sqlite3_progress_handler(c->catalog.db, STEPS_BETWEEN, spend, left);
+    sqlite3_progress_handler(catalog->db, STEPS_BETWEEN, spend, &spent);
     while (code == SQLITE_OK || code == SQLITE_ROW) {
         code = sqlite3_step(st);
         if (code == SQLITE_ROW && (s = add(set, (uint64_t)sqlite3_column_int64(st, 0))) != LK_OK) break;
     }
-    sqlite3_progress_handler(c->catalog.db, 0, NULL, NULL);
+    sqlite3_progress_handler(catalog->db, 0, NULL, NULL);
     bool given_up = s == LK_OK && code == SQLITE_INTERRUPT;
-    if (s == LK_OK && !given_up && code != SQLITE_DONE) s = lk_catalog_fail(&c->catalog, code);
+    if (given_up) s = spent.stopped;
+    if (s == LK_OK && !given_up && code != SQLITE_DONE) s = lk_catalog_fail(catalog, code);
     sqlite3_reset(st);
     if (s == LK_OK && !given_up)
         *out = set;
@@ -145,24 +179,14 @@ static lk_status prepare(lk_collection *c, const char *text, sqlite3_stmt **out)
     return lk_catalog_fail(&c->catalog, code);
 }
 
-/* One question, made ready. */
-typedef struct question {
-    lk_collection *collection;
-    lk_where where;
-    lk_where_sql condition;
-    sqlite3_stmt *whole; /* looks at every picture */
-    bool begun, label_tables;
-    lk_id_set *all; /* every picture with a vector, when it has been asked for */
-} question;
-
 /* From the last to the first, so that the set gets its room at once. */
 #define WHOLE_QUERY "SELECT id FROM images WHERE state=0 AND %s%s%s(%s) ORDER BY id DESC"
 
 /* Parses the predicate and begins a read transaction, because what follows is several queries. */
-static lk_status begin(lk_collection *c, const char *predicate, question *q)
+static lk_status begin(lk_collection *c, const char *predicate, const lk_select_limits *limits, question *q)
 {
     char *text = NULL;
-    *q = (question){.collection = c};
+    *q = (question){.collection = c, .limits = limits ? *limits : (lk_select_limits){0}};
     lk_status s;
     LK_TRY(lk_where_parse(predicate, &q->where));
     LK_TRY(lk_where_condition(&q->where, &q->condition));
@@ -206,7 +230,7 @@ static lk_status check_each(question *q, const char *among, lk_id_set **out)
     if (asprintf(&text, WHOLE_QUERY, "id IN (", among, ") AND ", q->condition.text) < 0)
         return lk_fail_memory("filter");
     lk_status s = prepare(q->collection, text, &st);
-    if (s == LK_OK) s = run(q->collection, st, &q->condition, &(budget){0}, out);
+    if (s == LK_OK) s = run(q, st, &q->condition, &(budget){0}, out);
     sqlite3_finalize(st);
     free(text);
     return s;
@@ -245,12 +269,14 @@ static lk_status look_up(question *q, const lk_where *test, budget *left, lk_id_
     sqlite3_stmt *st = NULL;
     *out = NULL;
     if (left->bounded && (left->all <= 0 || !lk_where_is_indexed(test, q->label_tables))) return LK_OK;
-    lk_status s = lk_where_lookup(test, &sql);
+    lk_status s = go_on(q);
+    if (s == LK_OK) s = lk_where_lookup(test, &sql);
     if (s != LK_OK) return s;
     left->test = TEST_STEPS;
+    left->all -= LOOKUP_STEPS;
     s = prepare(q->collection, sql.text, &st);
     if (s == LK_OK)
-        s = run(q->collection, st, &sql, left, out);
+        s = run(q, st, &sql, left, out);
     else if (s == LK_LIMIT) /* says more than the condition, which was not too long: that one answers */
         s = LK_OK;
     sqlite3_finalize(st);
@@ -266,7 +292,7 @@ static lk_status turn(question *q, const budget *left, candidates *inout)
     if (inout->exact && !left->bounded && !q->all) {
         sqlite3_stmt *st = NULL;
         s = prepare(q->collection, "SELECT id FROM images WHERE state=0", &st);
-        if (s == LK_OK) s = run(q->collection, st, &(lk_where_sql){0}, &(budget){0}, &q->all);
+        if (s == LK_OK) s = run(q, st, &(lk_where_sql){0}, &(budget){0}, &q->all);
         sqlite3_finalize(st);
     }
     candidates out = {.exact = true};
@@ -363,36 +389,44 @@ static lk_status select_all(question *q, patience how, lk_id_set **out)
     if (s != LK_OK || *out || how == QUICK) return s;
     /* More scans than one are better done together. */
     if (count_scans(q, &q->where) <= 1) s = answer(q, (budget){0}, SOME, out);
-    return s != LK_OK || *out ? s : run(q->collection, q->whole, &q->condition, &(budget){0}, out);
+    return s != LK_OK || *out ? s : run(q, q->whole, &q->condition, &(budget){0}, out);
 }
 
-static lk_status select_pictures(lk_collection *collection, const char *predicate, patience how, lk_id_set **out)
+static lk_status select_pictures(lk_collection *collection, const char *predicate, patience how,
+                                 const lk_select_limits *limits, lk_id_set **out)
 {
     question q;
     *out = NULL;
-    lk_status s = begin(collection, predicate, &q);
+    lk_status s = begin(collection, predicate, limits, &q);
     if (s == LK_OK) s = select_all(&q, how, out);
     return end(&q, s, out);
 }
 
 lk_status lk_collection_select(lk_collection *collection, const char *predicate, lk_id_set **out)
 {
-    return select_pictures(collection, predicate, WHOLE, out);
+    return select_pictures(collection, predicate, WHOLE, NULL, out);
 }
 
-lk_status lk_collection_select_quickly(lk_collection *collection, const char *predicate, lk_id_set **out)
+lk_status lk_collection_select_limited(lk_collection *collection, const char *predicate, const lk_select_limits *limits,
+                                       lk_id_set **out)
 {
-    return select_pictures(collection, predicate, QUICK, out);
+    return select_pictures(collection, predicate, WHOLE, limits, out);
+}
+
+lk_status lk_collection_select_quickly(lk_collection *collection, const char *predicate, const lk_select_limits *limits,
+                                       lk_id_set **out)
+{
+    return select_pictures(collection, predicate, QUICK, limits, out);
 }
 
 lk_status lk_collection_select_among(lk_collection *collection, const char *predicate, size_t n, const lk_hit *hits,
-                                     lk_id_set **out)
+                                     const lk_select_limits *limits, lk_id_set **out)
 {
     question q;
     lk_id_set *among = lk_alloc_zero(1, sizeof *among);
     *out = NULL;
     if (!among) return lk_fail_memory("filter");
-    lk_status s = begin(collection, predicate, &q);
+    lk_status s = begin(collection, predicate, limits, &q);
     for (size_t i = 0; s == LK_OK && i < n; i++) s = add(among, hits[i].id);
     if (s == LK_OK) s = check_members(&q, among, out);
     lk_id_set_free(among);

@@ -238,6 +238,19 @@ void lk_check_database(lk_check *k)
     sqlite3_finalize(st);
 }
 
+lk_status lk_check_labels(lk_check *k, const char *remedy)
+{
+    lk_catalog *catalog = &k->collection->catalog;
+    uint64_t lacking, surplus;
+    lk_status s = lk_catalog_compare_labels(catalog, &lacking, &surplus);
+    if (s == LK_OK && (lacking || surplus))
+        lk_check_tell(k,
+                      "%s: its tables of labels lack %" PRIu64 " labels of pictures and have %" PRIu64
+                      " that no picture has: %s",
+                      catalog->path, lacking, surplus, remedy);
+    return s;
+}
+
 lk_status lk_collection_verify(lk_collection *c, lk_report_fn report, void *user, uint64_t *problems)
 {
     lk_check k = {.collection = c, .report = report, .user = user};
@@ -253,6 +266,7 @@ lk_status lk_collection_verify(lk_collection *c, lk_report_fn report, void *user
          * replacement leaves an older list, which costs nothing and is made anew by the next. */
         if (s == LK_OK) s = lk_check_segments(&k, rows, count);
         if (s == LK_OK) s = check_pictures(&k);
+        if (s == LK_OK) s = lk_check_labels(&k, "filters find the wrong pictures");
         if (s == LK_CONFLICT) s = LK_OK; /* told */
         if (s == LK_OK) {
             s = lk_check_index(&k, rows, count);

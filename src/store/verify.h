@@ -42,6 +42,8 @@ lk_status lk_check_segments(lk_check *check, const lk_segment_row *rows, size_t 
 lk_held *lk_check_segment_of(lk_check *check, uint64_t number);
 /* LK_CORRUPT and what else opening and verifying the approximate index says; LK_OK when there is none. */
 lk_status lk_check_index(lk_check *check, const lk_segment_row *segments, size_t count);
+/* Tells whether the catalog's tables of labels say something else than the pictures' labels, and the remedy. */
+lk_status lk_check_labels(lk_check *check, const char *remedy);
 void lk_check_free(lk_check *check);
 
 #endif

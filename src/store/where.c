@@ -12,7 +12,9 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MOST_DEPTH = 64 };
+enum { MOST_DEPTH = 64, MOST_PATTERN = 50000 /* bytes: more SQLite does not compare with */ };
+
+enum { SHOWN = 400 }; /* bytes of a filter in a message, so that of a long one too it says where and what */
 
 typedef struct parser {
     const char *text, *at; /* at: the token not yet taken */
@@ -28,7 +30,7 @@ static const struct {
 
 static lk_status bad(const parser *p, const char *wanted)
 {
-    int most = lk_utf8_fit(p->text, 400); /* of a long filter too the message says where and what */
+    int most = lk_utf8_fit(p->text, SHOWN);
     if (!*p->at) return lk_fail(LK_INVALID, "the filter \"%.*s\" ends where %s is wanted", most, p->text, wanted);
     return lk_fail(LK_INVALID, "the filter \"%.*s\": at \"%.*s\" %s is wanted", most, p->text, lk_utf8_fit(p->at, 20),
                    p->at, wanted);
@@ -91,7 +93,9 @@ static lk_status take_text(parser *p, const char *what, char **out, bool *quoted
     }
     if (!closed || p->at == start) {
         free(text);
-        if (!closed) return lk_fail(LK_INVALID, "the filter \"%s\": a quote is not closed", p->text);
+        if (!closed)
+            return lk_fail(LK_INVALID, "the filter \"%.*s\": at \"%.*s\" a quote is not closed",
+                           lk_utf8_fit(p->text, SHOWN), p->text, lk_utf8_fit(start, 20), start);
         return bad(p, what);
     }
     *out = text;
@@ -146,7 +150,11 @@ static lk_status take_test(parser *p, lk_where *test)
     if (take_word(p, "like")) test->op = "LIKE";
     for (size_t i = 0; !test->op && i < sizeof signs / sizeof *signs; i++)
         if (take_sign(p, signs[i][0])) test->op = signs[i][1];
-    return test->op ? take_value(p, test) : bad(p, "=, !=, <, <=, >, >=, in, like or exists");
+    if (!test->op) return bad(p, "=, !=, <, <=, >, >=, in, like or exists");
+    lk_status s = take_value(p, test);
+    if (s == LK_OK && strcmp(test->op, "LIKE") == 0 && strlen(test->values[0].text) > MOST_PATTERN)
+        s = lk_fail(LK_LIMIT, "the filter has a pattern of more than %d bytes", MOST_PATTERN);
+    return s;
 }
 
 /* name <test> */
@@ -221,6 +229,7 @@ lk_status lk_where_parse(const char *text, lk_where *out)
 {
     *out = (lk_where){0};
     parser p = {.text = text, .at = text};
+    if (!lk_utf8_valid(text)) return lk_fail(LK_INVALID, "the filter is not UTF-8");
     lk_status s = either(&p, out);
     skip_blanks(&p);
     if (s == LK_OK && *p.at) s = bad(&p, "and, or, or the end");

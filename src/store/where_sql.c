@@ -184,9 +184,11 @@ static bool reads_like_number(const char *text)
 }
 
 #define WANTED "CAST(column1 AS REAL)"
-/* As far from a number may those be whose text is its text: SQLite writes 15 digits. */
+/* As far from a number may those be whose text is its text: SQLite writes 15 digits, which of the largest numbers read
+ * as infinity. */
 #define LESS "*(1-1e-14)"
 #define MORE "*(1+1e-14)"
+#define LARGE "1.79e308"
 
 static bool is_numeric(const lk_where_value *value)
 {
@@ -207,8 +209,8 @@ static lk_status write_numeric_values(writer *w, const lk_where *test)
     fputs(") AS wanted CROSS JOIN label_values WHERE name=? AND ", w->sql);
     if (s == LK_OK) s = bind(w, test->name);
     write_reads_like_number(w, "value");
-    fputs(" AND CAST(value AS REAL) BETWEEN min(" WANTED LESS "," WANTED MORE ") AND max(" WANTED LESS "," WANTED MORE
-          ")"
+    fputs(" AND CAST(value AS REAL) BETWEEN min(" LARGE "," WANTED LESS "," WANTED MORE ")"
+          " AND max(-" LARGE "," WANTED LESS "," WANTED MORE ")"
           " AND (CAST(value AS TEXT)=column1 OR (column2 AND CAST(value AS REAL)=" WANTED "))",
           w->sql);
     return s;

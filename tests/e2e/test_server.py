@@ -1,4 +1,5 @@
 """The HTTP API: its contract, and what it says to hostile requests."""
+import base64
 import http.client
 import json
 import pathlib
@@ -128,6 +129,9 @@ class Api(unittest.TestCase):
         self.assertEqual([r["id"] for r in self.post_form(pictures, arguments="k=9")[0]["results"]],
                          self.told(*files, "-k", "9", "--together"))
         self.assertEqual(len(self.post_form(pictures, arguments="k=9&rerank=geometric")[0]["results"]), 9)
+        cropped = self.post_form(pictures, arguments="k=9&rerank=geometric&crop=20,20,60,60")[0]["results"]
+        self.assertEqual([r["id"] for r in cropped],
+                         self.told(*files, "-k", "9", "--together", "--rerank", "geometric", "--crop", "20,20,60,60"))
         for bad in range(3):
             answer, _ = self.post_form([b"no picture" if i == bad else pictures[0] for i in range(3)], 415)
             self.assertTrue(answer["error"]["message"].startswith(f"upload {bad + 1}: is not a picture"), answer)
@@ -171,9 +175,18 @@ class Api(unittest.TestCase):
         self.ask("/api/v1/search?crop=4294967296,0,10,10", 400, "POST", b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'/>")
         for argument, message in (("k=1001&within=0.5", "1 to 1000"), ("within=near", "within near: a number from 0"), ("within=-1", "within"),
                                   ("within=nan", "within"), ("diverse=x", "diverse x: a number"), ("trade=1.5", "from 0 to 1 is"),
-                                  ("fuse=worst", "mean or best"), ("fuse=best&expand=aqe", "one query"), ("trade=0.5&rerank=kreciprocal", "one of them")):
+                                  ("fuse=worst", "mean or best"), ("fuse=best&expand=aqe", "one query"),
+                                  ("within=" + "x" * 3000, "x: a number from 0"), ("where=x%3D%27" + "y" * 3000, "a quote is not closed"),
+                                  ("where=x%3D%ff", "where is not UTF-8"), ("within=%ff", "within is not UTF-8"), ("trade=0.5&rerank=kreciprocal", "one of them")):
             answer, _ = self.ask(f"/api/v1/search?id=1&{argument}", 400)
             self.assertIn(message, answer["error"]["message"])
+        sixteen = ",".join(map(str, range(1, 17)))
+        self.ask(f"/api/v1/search?fuse=best&diverse=0.1&id={sixteen}")
+        answer, _ = self.ask(f"/api/v1/search?fuse=best&id={sixteen},17", 400)
+        self.assertIn("up to 16 pictures", answer["error"]["message"])
+        answer, _ = self.post_form([b"no picture"], 400, f"fuse=best&id={sixteen}")  # refused before it is read
+        self.assertIn("up to 16 pictures", answer["error"]["message"])
+        self.ask(f"/api/v1/search?id={sixteen},17")
         answer, _ = self.post_form([b"<svg/>"] * 17, 400)
         self.assertIn("more than 16 pictures", answer["error"]["message"])
         self.ask("/api/v1/search", 400, "POST", b"")
@@ -198,6 +211,16 @@ class Api(unittest.TestCase):
         bomb = self.folder / "bomb.png"
         huge_png(bomb, 12000)
         self.ask("/api/v1/search", 413, "POST", bomb.read_bytes())
+        huge_png(bomb, 5000)
+        large = bomb.read_bytes()
+        self.post_form([large, large], arguments="k=1")  # 50 megapixels together
+        answer, _ = self.post_form([large, picture[:100].strip(), large, large], 413)
+        self.assertEqual(answer["error"]["message"], "upload 3: the pictures of one form have more than 50 megapixels together")
+        drawing = (b"<svg xmlns='http://www.w3.org/2000/svg' width='50' height='50'><image width='50' height='50' href='data:image/png;base64,"
+                   + base64.b64encode(large) + b"'/></svg>")
+        self.post_form([drawing], arguments="k=1")
+        answer, _ = self.post_form([drawing] * 3, 413)  # what a drawing embeds counts too
+        self.assertIn("upload 1: pictures of 25000000 pixels embedded in the drawing", answer["error"]["message"])
 
     def test_sender_that_asks_first_need_not_send_what_is_refused(self):
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as s:

@@ -281,6 +281,106 @@ static void catalog_and_vectors_that_disagree_are_reported(void **state)
     free(bytes);
 }
 
+static void change(void **state, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(in_folder(state, "c.lk/catalog.db"), &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK) fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+static size_t found(void **state, const char *predicate)
+{
+    lk_id_set *set;
+    lk_collection *c = open_as(state, LK_READ);
+    OK(lk_collection_select(c, predicate, &set));
+    size_t count = lk_id_set_count(set);
+    lk_id_set_free(set);
+    lk_collection_close(c);
+    return count;
+}
+
+enum { LABELLED = 20 };
+
+/* Each with a number, and with a list of twice the same and another. */
+static void fill_labelled(void **state)
+{
+    lk_collection *c = create(state);
+    for (int i = 0; i < LABELLED; i++) {
+        char name[32], labels[96];
+        float vector[DIM];
+        snprintf(name, sizeof name, "/p/%d.png", i);
+        snprintf(labels, sizeof labels, "{\"part\":%d,\"tags\":[\"a\",\"a\",1.0],\"no\":null}", i % 4);
+        make_vector(i, 0, vector);
+        lk_record record = {.path = name, .labels = labels};
+        OK(lk_collection_put(c, &record, vector, NULL));
+    }
+    OK(lk_collection_commit(c));
+    lk_collection_close(c);
+}
+
+static void tables_of_labels_that_lie_are_found_and_made_anew(void **state)
+{
+    static const char *const changes[] = {
+        "DELETE FROM label_images WHERE image%2=0",
+        "DELETE FROM label_values WHERE name='part' AND value=2",
+        "UPDATE label_values SET value='2' WHERE value=2", /* as texts the same */
+        "INSERT INTO label_images VALUES((SELECT number FROM label_values WHERE name='part' AND value=2), 1)",
+        "INSERT INTO label_images VALUES(99, 1)",
+        "INSERT INTO label_images VALUES((SELECT number FROM label_values WHERE name='part' AND value=2), 99)",
+        "UPDATE label_values SET name='other' WHERE name='tags'",
+    };
+    fill_labelled(state);
+    uint64_t n;
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        lk_collection *c = open_as(state, LK_READ);
+        OK(lk_collection_verify(c, NULL, NULL, &n));
+        assert_int_equal(n, 0);
+        lk_collection_close(c);
+        change(state, changes[i]);
+        c = open_as(state, LK_READ);
+        OK(lk_collection_verify(c, NULL, NULL, &n));
+        if (n != 1) fail_msg("%d problems: %s", (int)n, changes[i]);
+        lk_collection_close(c);
+        OK(lk_collection_repair(in_folder(state, "c.lk"), NULL, NULL, &n));
+        assert_int_equal(n, 1);
+        assert_int_equal(found(state, "part = 2 and tags = a and tags = 1"), LABELLED / 4);
+    }
+}
+
+/* And a row that is no JSON, which keeps nobody from writing. */
+#define BREAK_LABELS                                                                                                   \
+    "DROP TRIGGER images_added; DROP TRIGGER images_changed; DROP TABLE label_values;"                                 \
+    "UPDATE images SET labels='{\"part\":2,' WHERE id=20"
+
+static void incomplete_tables_of_labels_are_made_anew_by_the_next_writer(void **state)
+{
+    static const char *const changes[] = {
+        "DROP TRIGGER images_changed",   "DROP TRIGGER images_added; INSERT INTO label_images VALUES(99, 1)",
+        "DROP TABLE label_images",       "DROP TABLE label_values",
+        "DROP INDEX label_values_value", BREAK_LABELS,
+    };
+    fill_labelled(state);
+    uint64_t n;
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        change(state, changes[i]);
+        if (i < 5) assert_int_equal(found(state, "part = 2"), LABELLED / 4); /* by looking at every picture */
+        lk_collection_close(open_as(state, LK_WRITE));
+        lk_collection *c = open_as(state, LK_READ);
+        OK(lk_collection_verify(c, NULL, NULL, &n));
+        assert_int_equal(n, 0);
+        lk_collection_close(c);
+        assert_int_equal(found(state, "part = 2"), LABELLED / 4);
+        assert_int_equal(found(state, "part exists"), i < 5 ? LABELLED : LABELLED - 1);
+    }
+    lk_collection *c = open_as(state, LK_WRITE);
+    lk_record mended = {.id = 20, .path = "/p/19.png", .labels = "{\"part\":7}"};
+    OK(lk_collection_update(c, &mended));
+    OK(lk_collection_commit(c));
+    lk_collection_close(c);
+    assert_int_equal(found(state, "part exists"), LABELLED);
+}
+
 static void what_is_no_collection_is_told(void **state)
 {
     lk_collection *c;
@@ -370,6 +470,8 @@ int main(void)
         IN_FOLDER(a_newer_format_is_told_apart_from_damage),
         IN_FOLDER(a_damaged_catalog_is_refused_or_reported),
         IN_FOLDER(catalog_and_vectors_that_disagree_are_reported),
+        IN_FOLDER(tables_of_labels_that_lie_are_found_and_made_anew),
+        IN_FOLDER(incomplete_tables_of_labels_are_made_anew_by_the_next_writer),
         IN_FOLDER(what_is_no_collection_is_told),
         IN_FOLDER(a_full_disk_loses_nothing_that_was_acknowledged),
     };

@@ -161,7 +161,15 @@ static void senseless_predicates_are_refused_with_the_place(void **state)
         const char *message = found(c, cases[i][0]);
         if (!strstr(message, cases[i][1])) fail_msg("%s: said \"%s\"", cases[i][0], message);
     }
+    assert_string_equal(found(c, "label = \xff"), "the filter is not UTF-8");
+    static char wide[60000] = "path like '%";
+    memset(wide + strlen(wide), 'x', 50100);
+    const char *message = found(c, wide);
+    if (!strstr(message, "a quote is not closed")) fail_msg("a long text without its end: said \"%s\"", message);
     lk_id_set *set;
+    strcat(wide, "'");
+    assert_int_equal(lk_collection_select(c, wide, &set), LK_LIMIT);
+    assert_non_null(strstr(lk_error_message(), "50000 bytes"));
     assert_int_equal(lk_collection_select(c, "label = ", &set), LK_INVALID);
     assert_null(set);
     char deep[300];
@@ -269,7 +277,7 @@ static lk_collection *many(const char *folder)
 static int found_quickly(lk_collection *c, const char *predicate)
 {
     lk_id_set *set;
-    assert_int_equal(lk_collection_select_quickly(c, predicate, &set), LK_OK);
+    assert_int_equal(lk_collection_select_quickly(c, predicate, NULL, &set), LK_OK);
     int count = set ? (int)lk_id_set_count(set) : -1;
     lk_id_set_free(set);
     return count;
@@ -281,9 +289,9 @@ static void compare_ways(lk_collection *c, const char *predicate)
     static lk_hit every[MANY];
     lk_id_set *sets[3];
     for (int i = 0; i < MANY; i++) every[i].id = (uint64_t)i + 1;
-    assert_int_equal(lk_collection_select_among(c, predicate, MANY, every, &sets[0]), LK_OK);
+    assert_int_equal(lk_collection_select_among(c, predicate, MANY, every, NULL, &sets[0]), LK_OK);
     assert_int_equal(lk_collection_select(c, predicate, &sets[1]), LK_OK);
-    assert_int_equal(lk_collection_select_quickly(c, predicate, &sets[2]), LK_OK);
+    assert_int_equal(lk_collection_select_quickly(c, predicate, NULL, &sets[2]), LK_OK);
     for (int way = 1; way < 3; way++) {
         if (way == 2 && !sets[way]) continue;
         if (lk_id_set_count(sets[way]) != lk_id_set_count(sets[0]))
@@ -391,8 +399,12 @@ static void looked_up_labels_follow_every_change(void **state)
     assert_int_equal(lk_collection_put(c, &skipped, NULL, NULL), LK_OK);
     assert_int_equal(lk_collection_commit(c), LK_OK);
     assert_int_equal(found_quickly(c, "name in ('picture 77', 'picture 78')"), 0);
-    const char *stale = "SELECT count(*) FROM label_values WHERE value IN ('picture 77','picture 78')";
-    assert_int_equal(catalog_number(*state, stale), 2);
+    const char *stale = "SELECT count(*) FROM label_values WHERE value IN ('picture 77','picture 78','picture 79')";
+    assert_int_equal(catalog_number(*state, stale),
+                     1); /* a writer looks for them the first time that it could matter */
+    assert_int_equal(lk_collection_remove(c, 79), LK_OK);
+    assert_int_equal(lk_collection_commit(c), LK_OK);
+    assert_int_equal(catalog_number(*state, stale), 1);
     assert_int_equal(lk_collection_compact(c), LK_OK);
     assert_int_equal(catalog_number(*state, stale), 0);
     skipped = (lk_record){.id = 78, .path = "/pictures/00078.png", .labels = "{\"name\":\"picture 78\"}"};
@@ -406,6 +418,33 @@ static void looked_up_labels_follow_every_change(void **state)
     "DROP TRIGGER images_added; DROP TRIGGER images_removed; DROP TRIGGER images_changed;"                             \
     "DROP TABLE label_values; DROP TABLE label_images; DROP INDEX images_number;"                                      \
     "DROP INDEX images_bytes; DROP INDEX images_width; DROP INDEX images_height;"
+
+/* Whether one writer stays, or each picture has one of its own. */
+static void relabelling_leaves_few_values_behind(void **state)
+{
+    enum { RELABELLED = 1500, ROUNDS = 8 };
+    char text[64];
+    lk_collection *c = create_many(*state);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 1; i <= RELABELLED; i++) {
+            snprintf(text, sizeof text, "{\"name\":\"%d in round %d\"}", i, round);
+            assert_int_equal(put_one(c, i, text), LK_OK);
+        }
+        assert_int_equal(lk_collection_commit(c), LK_OK);
+        assert_true(catalog_number(*state, "SELECT count(*) FROM label_values") <= 2 * RELABELLED);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        lk_collection_close(c);
+        c = open_many(*state, LK_WRITE);
+        for (int i = 1; i <= RELABELLED / 2; i++) {
+            snprintf(text, sizeof text, "{\"name\":\"%d alone in %d\"}", i, round);
+            assert_int_equal(put_one(c, i, text), LK_OK);
+        }
+        assert_int_equal(lk_collection_commit(c), LK_OK);
+        assert_int_equal(catalog_number(*state, "SELECT count(*) FROM label_values"), RELABELLED);
+    }
+    lk_collection_close(c);
+}
 
 static void collections_of_older_versions_answer_and_become_quick(void **state)
 {
@@ -481,6 +520,22 @@ static void numbers_are_found_by_the_text_of_fifteen_digits(void **state)
     expect_both_ways(c, "price in (1.0e+20, '0.30')", "5 6");
     expect_both_ways(c, "price = '9007199254740993'", "7");
     expect_both_ways(c, "price = 1e400", "8");
+    lk_collection_close(c);
+}
+
+/* Their texts of 15 digits read as infinity. */
+static void the_largest_numbers_are_found_by_their_texts(void **state)
+{
+    static const char *const texts[] = {"{\"price\":1.7976931348623157e308}", "{\"price\":-1.7976931348623157e308}",
+                                        "{\"price\":1.7e308}", "{\"price\":\"1e309\"}"};
+    lk_collection *c = with_labels(*state, texts, sizeof texts / sizeof *texts);
+    expect_both_ways(c, "price = '1.79769313486232e+308'", "1");
+    expect_both_ways(c, "price = '-1.79769313486232e+308'", "2");
+    expect_both_ways(c, "price in ('1.79769313486232e+308', '-1.79769313486232e+308', '1.7e+308')", "1 2 3");
+    expect_both_ways(c, "price = 1.7976931348623157e308", "1");
+    expect_both_ways(c, "price = -1.7976931348623157e308", "2");
+    expect_both_ways(c, "price = 1.7e308", "3");
+    expect_both_ways(c, "price = 1e310", "4");
     lk_collection_close(c);
 }
 
@@ -565,12 +620,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(looked_up_is_what_every_picture_says, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(rare_labels_are_found_without_looking_at_all, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(looked_up_labels_follow_every_change, unit_folder, unit_folder_remove),
+        cmocka_unit_test_setup_teardown(relabelling_leaves_few_values_behind, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(collections_of_older_versions_answer_and_become_quick, unit_folder,
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(names_of_labels_are_found_however_they_are_written, unit_folder,
                                         unit_folder_remove),
         cmocka_unit_test_setup_teardown(numbers_are_found_by_the_text_of_fifteen_digits, unit_folder,
                                         unit_folder_remove),
+        cmocka_unit_test_setup_teardown(the_largest_numbers_are_found_by_their_texts, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(labels_too_deep_for_the_catalog_are_refused, unit_folder, unit_folder_remove),
         cmocka_unit_test_setup_teardown(filters_may_be_as_deep_and_long_as_is_said, unit_folder, unit_folder_remove),
     };
