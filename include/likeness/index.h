@@ -58,7 +58,8 @@ LK_API size_t lk_flat_dim(const lk_flat *index);
 LK_API lk_metric lk_flat_metric(const lk_flat *index);
 
 /* Says whether an id may be returned. Asked at most once per query and vector, and only about vectors that would be
- * among the best so far; from several threads at once. */
+ * among the best so far; from several threads at once. An index may be locked meanwhile: of its
+ * functions only those that tell its count, width and metric may be called. */
 typedef int (*lk_id_filter)(void *user, uint64_t id);
 
 /* The k best of the whole index for each of n queries [n][dim] (normalised inside for LK_COSINE). Exact: every live
@@ -217,7 +218,8 @@ LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *pa
  * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE verifies as well
  * and copies the index into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED. */
 enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
-/* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read.
+/* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read. The
+ * file stays open too (one descriptor), for the first searches.
  * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */
 LK_API lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out);
 

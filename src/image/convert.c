@@ -145,6 +145,8 @@ static lk_status collect(VipsImage *image, const lk_conversion *to, lk_image *ou
 {
     uint32_t width = (uint32_t)vips_image_get_width(image), height = (uint32_t)vips_image_get_height(image);
     size_t channels = (size_t)vips_image_get_bands(image);
+    if (vips_image_get_width(image) < 1 || vips_image_get_height(image) < 1)
+        return lk_fail(LK_CORRUPT, "%s: cannot be decoded as %s: it has no pixels", to->name, to->format_name);
     layout place = upright(width, height, to->orientation);
     lk_status s = LK_OK;
     VipsRegion *strip = vips_region_new(image);

@@ -144,9 +144,11 @@ lk_status lk_jpeg_start(void)
 
 /* A factor of two is left to a proper filter, because that is a plain average of pixels: so pictures come out alike
  * whatever format or size they arrive in. */
-uint32_t lk_jpeg_shrink(double shrink)
+uint32_t lk_jpeg_shrink(double shrink, uint32_t shorter)
 {
-    return shrink >= 16 ? 8 : shrink >= 8 ? 4 : shrink >= 4 ? 2 : 1;
+    uint32_t by = shrink >= 16 ? 8 : shrink >= 8 ? 4 : shrink >= 4 ? 2 : 1;
+    while (by > shorter) by /= 2;
+    return by;
 }
 
 static bool decode(reading *r, const lk_plain *header, uint32_t denominator, lk_shrink *to)

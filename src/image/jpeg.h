@@ -17,8 +17,8 @@ bool lk_jpeg_plain(const uint8_t *bytes, size_t size, lk_plain *out);
 lk_status lk_jpeg_start(void);
 
 /* By how much the blocks of a JPEG are shrunk while they are decoded when it is to become `shrink` times smaller: 1, 2,
- * 4 or 8. */
-uint32_t lk_jpeg_shrink(double shrink);
+ * 4 or 8, so that of its shorter side a pixel is left at least. */
+uint32_t lk_jpeg_shrink(double shrink, uint32_t shorter);
 
 /* Hands all rows of a plain picture to `to`, each `denominator` (1, 2, 4, 8) times narrower and as many times fewer;
  * rounded up, so that there may be one pixel and row more than width / denominator.

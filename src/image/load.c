@@ -44,9 +44,10 @@ lk_status lk_image_prepare(const char *path)
     lk_plain plain;
     lk_picture_format format = LK_PICTURE_UNKNOWN;
     /* Only of a file whose reading takes nothing away: not of pipes. */
-    int file = path && stat(path, &about) == 0 && S_ISREG(about.st_mode) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    bool regular = file >= 0 && fstat(file, &about) == 0 && S_ISREG(about.st_mode);
     char *head = lk_alloc(ENOUGH, 1);
-    ssize_t n = file >= 0 && head ? pread(file, head, ENOUGH, 0) : 0;
+    ssize_t n = regular && head ? pread(file, head, ENOUGH, 0) : 0;
     if (n > 0) format = lk_picture_sniff(head, (size_t)n, &name);
     bool without = format == LK_PICTURE_SVG || (n > 0 && is_plain(head, (size_t)n, format, LK_COLOUR_RGB, &plain));
     free(head);
@@ -156,8 +157,9 @@ static lk_status load_plain(const lk_raster_source *in, const lk_image_options *
     bool jpeg = in->format == LK_PICTURE_JPEG;
     LK_TRY(check_pixels(in->name, header->width, header->height, options->max_pixels));
     double shrink = shrink_to(header->width, header->height, options->max_side);
-    /* A pixel that a JPEG's width or height leaves beyond its last whole block of them is not shown, unless alone. */
-    uint32_t denominator = jpeg ? lk_jpeg_shrink(shrink) : 1;
+    uint32_t shorter = header->width < header->height ? header->width : header->height;
+    /* A pixel that a JPEG's width or height leaves beyond its last whole block of them is not shown. */
+    uint32_t denominator = jpeg ? lk_jpeg_shrink(shrink, shorter) : 1;
     uint32_t width = header->width / denominator, height = header->height / denominator;
     *out = (lk_image){.width = shrunk(header->width, shrink),
                       .height = shrunk(header->height, shrink),
@@ -167,8 +169,7 @@ static lk_status load_plain(const lk_raster_source *in, const lk_image_options *
                       .source_width = header->width,
                       .source_height = header->height};
     out->pixels = lk_alloc((size_t)out->width * out->height, out->channels);
-    if (out->pixels)
-        rows = lk_shrink_new(width ? width : 1, height ? height : 1, header->channels, options->background, out);
+    if (out->pixels) rows = lk_shrink_new(width, height, header->channels, options->background, out);
     if (!rows) {
         s = lk_fail_memory(in->name);
         goto done;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum {
-    MOST_SIDE = 10000000, /* libvips' */
+    MOST_SIDE = 65535,    /* of what is longer libvips adds the pixels up in more than 24 bits */
     MOST_CHUNK = 50 << 20 /* bytes that libpng may allocate for one; libvips' too */
 };
 

@@ -104,6 +104,8 @@ lk_status lk_graph_index_own(lk_graph_index *g)
     g->capacity = capacity;
     lk_map_close(&g->map);
     g->map = (lk_map){0};
+    if (g->file >= 0) close(g->file);
+    g->file = -1;
     return lk_graph_index_place_live_ids(g);
 }
 
@@ -402,11 +404,7 @@ done:
 
 size_t lk_graph_index_count(const lk_graph_index *g)
 {
-    pthread_rwlock_t *lock = (pthread_rwlock_t *)&g->lock;
-    pthread_rwlock_rdlock(lock);
-    size_t live = g->live;
-    pthread_rwlock_unlock(lock);
-    return live;
+    return g->live; /* without the lock, which a search holds while it asks its filter */
 }
 
 size_t lk_graph_index_dim(const lk_graph_index *g)

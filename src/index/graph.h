@@ -94,13 +94,14 @@ struct lk_graph_index {
     lk_projection projection; /* of the codes; width 0: there is none, as in narrow or small graphs and older files */
     const lk_code_kernels *kernels;
 
-    size_t count, capacity, live; /* vertices, room for them, those that are not removed */
-    uint8_t *codes;               /* [capacity][stride] */
-    int8_t *residuals;            /* [capacity][stride] or NULL */
-    uint8_t *projected;           /* [capacity][projection.width]: codes projected; NULL without a projection */
-    float *extra;                 /* [capacity]: LK_INNER_PRODUCT only, in the units of the codes */
-    float longest;                /* LK_INNER_PRODUCT: squared length that all are brought to */
-    uint32_t *links;              /* [capacity][link_stride], LK_NO_VERTEX after the last */
+    size_t count, capacity; /* vertices, room for them */
+    _Atomic size_t live;    /* vertices that are not removed */
+    uint8_t *codes;         /* [capacity][stride] */
+    int8_t *residuals;      /* [capacity][stride] or NULL */
+    uint8_t *projected;     /* [capacity][projection.width]: codes projected; NULL without a projection */
+    float *extra;           /* [capacity]: LK_INNER_PRODUCT only, in the units of the codes */
+    float longest;          /* LK_INNER_PRODUCT: squared length that all are brought to */
+    uint32_t *links;        /* [capacity][link_stride], LK_NO_VERTEX after the last */
     size_t link_stride;
     uint64_t *ids;
     uint64_t *dead; /* bitmap */

@@ -64,6 +64,10 @@ static bool grow_scratch(const lk_graph_index *g, lk_graph_index_scratch *s, siz
         free(s->rows);
         free(s->distances);
         free(s->previews);
+        free(s->codes);
+        free(s->in_order);
+        s->codes = NULL; /* made when a walk reads */
+        s->in_order = NULL;
         s->rows_capacity = rows;
         s->rows = lk_alloc(rows, sizeof *s->rows);
         s->distances = lk_alloc(rows, sizeof *s->distances);

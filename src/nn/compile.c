@@ -473,6 +473,9 @@ lk_status lk_executor_make(const lk_graph *graph, const lk_compile_options *opti
     if (options->keep_count) memcpy(keep, options->keep, sizeof *keep * (size_t)options->keep_count);
     e->options.keep = keep;
     LK_TRY(analysis_memory(e));
+    /* Layers that oneDNN refuses in other types run in f32, which may be by our own kernels: that it is missing is no
+     * such refusal. */
+    if (options->precision != LK_PRECISION_F32) LK_TRY(lk_dnn_open(&e->dnn));
     lk_fuse(graph, keep, options->keep_count, !options->no_fusion, e->fused);
     analyse(e);
     if (like)

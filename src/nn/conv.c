@@ -19,8 +19,9 @@ bool lk_conv_fits(const lk_conv *c, const lk_view *x, const lk_view *y)
     enum { POINTWISE = 256, POSITIONS = 1024, WEIGHTS = 1 << 20 };
     bool pointwise = c->kernel[0] * c->kernel[1] == 1 && c->stride[0] * c->stride[1] == 1;
     return (lk_cpu_detect() & (LK_CPU_AVX512 | LK_CPU_AVX2)) && x->type == LK_TYPE_F32 && y->type == LK_TYPE_F32 &&
-           c->groups == 1 && c->dilation[0] == 1 && c->dilation[1] == 1 && c->out % 16 == 0 && y->dims[3] <= ROWS &&
-           y->dims[2] * y->dims[3] <= (pointwise ? POINTWISE : POSITIONS) &&
+           c->pad[0] < c->kernel[0] && c->pad[2] < c->kernel[0] && c->pad[1] < c->kernel[1] &&
+           c->pad[3] < c->kernel[1] && c->groups == 1 && c->dilation[0] == 1 && c->dilation[1] == 1 &&
+           c->out % 16 == 0 && y->dims[3] <= ROWS && y->dims[2] * y->dims[3] <= (pointwise ? POINTWISE : POSITIONS) &&
            ((lk_cpu_detect() & LK_CPU_AVX512) || x->dims[1] * c->kernel[0] * c->kernel[1] * c->out <= WEIGHTS);
 }
 
@@ -75,7 +76,9 @@ static void sizes(conv_job *j, const lk_view *x, const lk_view *y)
 /* Lines of the copy that a block needs at most. */
 static size_t copied_lines(const conv_job *j)
 {
-    size_t each = ROWS / j->ow, pictures = each / j->oh + 2;
+    size_t batch = j->lines / j->oh, each = ROWS / j->ow;
+    if (each > j->lines) each = j->lines;
+    size_t pictures = each / j->oh + 2 < batch ? each / j->oh + 2 : batch;
     return j->bordered ? each * (size_t)j->conv->stride[0] + pictures * (size_t)j->conv->kernel[0] : 0;
 }
 

@@ -20,8 +20,10 @@ lk_status lk_dnn_open(lk_dnn *dnn)
     const char *missing = lk_late_try("libdnnl");
     if (missing) return lk_fail(LK_UNSUPPORTED, "%s", missing);
     lk_status s = lk_dnn_check(dnnl_engine_create(&dnn->engine, dnnl_cpu, 0), "engine");
-    if (s != LK_OK) return s;
-    return lk_dnn_check(dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags), "stream");
+    if (s == LK_OK)
+        s = lk_dnn_check(dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags), "stream");
+    if (s != LK_OK) lk_dnn_close(dnn);
+    return s;
 }
 
 void lk_dnn_close(lk_dnn *dnn)

@@ -374,8 +374,7 @@ static lk_status lower_or_widen(lk_executor *e, lk_node anchor, lk_status (*lowe
     }
 }
 
-/* Whether a group is of the form that our own product knows: before, sum, after. */
-/* Whether our kernels can do what follows a product. */
+/* Whether our kernels can do what follows a product: before, sum, after. */
 static bool own_finish(const lk_executor *e, const product *p, int *sum_count)
 {
     int sums = 0, activations = 0;
@@ -555,7 +554,7 @@ lk_status lk_lower_linear(lk_executor *e, lk_node anchor)
     return lower_or_widen(e, anchor, lower_linear);
 }
 
-/* The first piece chooses how the weights lie. */
+/* Where nothing says how the weights lie, oneDNN chooses. */
 static lk_status describe_conv(lk_executor *e, product *p, const lk_folded *f, const lk_conv *c, part *piece,
                                described *d)
 {
@@ -669,6 +668,14 @@ static lk_status conv_pieces(lk_executor *e, product *p, lk_folded *f, const lk_
     LK_TRY(lk_folded_apply(f));
     LK_TRY(begin_weights(e, p, f));
     LK_TRY(lk_dnn_open(&e->dnn));
+    if (!p->wanted) {
+        /* Asked with the layout that it chose, oneDNN may take another implementation than when it could choose: all
+         * executors that share these weights shall ask with it. */
+        described d = {NULL};
+        s = describe_conv(e, p, f, c, &one, &d);
+        described_free(&d);
+        if (s != LK_OK) goto done;
+    }
     while (each > 1 && !pieces_are_alike(e, p, f, c, &one, &x, &dst, each)) each--;
     LK_TRY(new_step(e, p, lk_at(e->graph, p->anchor), whole ? 1 : (int)(n * each)));
     if (whole) {

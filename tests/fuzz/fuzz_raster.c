@@ -27,10 +27,9 @@ static void decode(const uint8_t *bytes, size_t size, bool png, uint32_t shrink,
     if ((uint64_t)header.width * header.height > 1 << 16) return;
     if (header.width == 0 || header.height == 0) abort();
     if (channels == 1 && header.channels > 1) channels = 3;
-    uint32_t denominator = png ? 1 : lk_jpeg_shrink(shrink);
+    uint32_t shorter = header.width < header.height ? header.width : header.height;
+    uint32_t denominator = png ? 1 : lk_jpeg_shrink(shrink, shorter);
     uint32_t width = header.width / denominator, height = header.height / denominator;
-    width += width == 0;
-    height += height == 0;
     lk_image out = {.width = (width - 1) / shrink + 1, .height = (height - 1) / shrink + 1, .channels = channels};
     size_t n = (size_t)out.width * out.height * channels;
     out.pixels = malloc(n);

@@ -532,6 +532,41 @@ static void thin_and_one_coloured_pictures_shrink(void **state)
     }
 }
 
+/* libvips ends the program when it is asked for the pixels of a picture that it has shrunk to nothing. */
+static void thin_pictures_that_are_left_to_libvips_shrink(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][2] = {{1, 300}, {3, 4000}, {4000, 3}, {7, 2000}, {2000, 2}};
+    static const uint32_t sides[] = {1, 16, 224};
+    int (*webp)(VipsImage *, void **, size_t *, ...) = lk_late_symbol("libvips", "vips_webpsave_buffer");
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint8_t *pixels;
+        VipsImage *image = make_picture(sizes[i][0], sizes[i][1], 3, 1, &pixels);
+        void *buffer = NULL;
+        bytes files[3] = {make_jpeg(sizes[i][0], sizes[i][1], 3, false, false)};
+        assert_int_equal(webp(image, &buffer, &files[1].size, NULL), 0);
+        files[1].at = buffer;
+        files[2] = with_segment(files[0], 0xe1, "Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0", 32);
+        for (size_t n = 0; n < 9 * sizeof sides / sizeof *sides; n++) {
+            lk_image_options options = lk_image_default_options();
+            lk_image small;
+            options.colour = (lk_image_colour)(n % 3);
+            options.max_side = sides[n / 9];
+            bytes b = files[n / 3 % 3];
+            if (lk_image_load_memory(b.at, b.size, "thin", &options, &small) != LK_OK)
+                fail_msg("%s", lk_error_message());
+            assert_int_equal(small.width > small.height ? small.width : small.height, options.max_side);
+            assert_true(small.width > 0 && small.height > 0);
+            lk_image_free(&small);
+        }
+        g_object_unref(image);
+        g_free(buffer);
+        free(pixels);
+        free(files[0].at);
+        free(files[2].at);
+    }
+}
+
 /* ---- damage ---- */
 
 /* Sends standard error to a file in memory, and says how much was written there. */
@@ -712,6 +747,7 @@ int main(void)
         cmocka_unit_test(shrunk_pictures_are_those_of_libvips_but_for_its_rounding),
         cmocka_unit_test(shrinking_is_the_arithmetic_of_libvips_without_rounding),
         cmocka_unit_test(thin_and_one_coloured_pictures_shrink),
+        cmocka_unit_test(thin_pictures_that_are_left_to_libvips_shrink),
         cmocka_unit_test(a_picture_cut_anywhere_is_whole_or_refused_as_by_libvips),
         cmocka_unit_test(damaged_bytes_never_hurt),
         cmocka_unit_test(a_header_that_announces_a_giant_is_refused_by_the_limit),
