@@ -216,8 +216,10 @@ LK_API lk_status lk_graph_index_save(const lk_graph_index *graph, const char *pa
 
 /* LK_GRAPH_VERIFY reads the whole file and compares all checksums; without it only the header's is, and damaged tables
  * give wrong answers, though never a crash as long as the file stays as long as it is. LK_GRAPH_CHANGE verifies as well
- * and copies the index into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED. */
-enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2 };
+ * and copies the index into memory, so that it can be changed; without it changes are refused with LK_UNSUPPORTED.
+ * LK_GRAPH_COPY copies the index as it is, into large pages where the system has them, which a process that stays may
+ * prefer: from a million vectors on searches are up to a quarter faster, but nothing is shared. */
+enum { LK_GRAPH_VERIFY = 1, LK_GRAPH_CHANGE = 2, LK_GRAPH_COPY = 4 };
 /* Opens a saved index by mapping it: any number of processes share one copy, and only what searches touch is read. The
  * file stays open too (one descriptor), for the first searches.
  * LK_CORRUPT, LK_UNSUPPORTED (a newer format, another byte order), LK_NOT_FOUND, LK_IO. */

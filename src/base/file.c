@@ -213,7 +213,7 @@ lk_status lk_map_open_file(const char *path, lk_map *out, int *file)
         if (p == MAP_FAILED)
             s = lk_fail_errno(errno, "%s: cannot be mapped", path);
         else
-            *out = (lk_map){p, (size_t)st.st_size};
+            *out = (lk_map){p, (size_t)st.st_size, false};
     }
     if (s == LK_OK)
         *file = fd;
@@ -222,9 +222,23 @@ lk_status lk_map_open_file(const char *path, lk_map *out, int *file)
     return s;
 }
 
+lk_status lk_map_copy(lk_map *map, const char *path)
+{
+    void *bytes = lk_alloc_aligned(map->size, 1);
+    if (!bytes) return lk_fail_memory(path);
+    memcpy(bytes, map->bytes, map->size);
+    size_t size = map->size;
+    lk_map_close(map);
+    *map = (lk_map){bytes, size, true};
+    return LK_OK;
+}
+
 void lk_map_close(lk_map *map)
 {
-    if (map && map->bytes) munmap((void *)map->bytes, map->size);
+    if (map && map->copied)
+        free((void *)map->bytes);
+    else if (map && map->bytes)
+        munmap((void *)map->bytes, map->size);
     if (map) *map = (lk_map){0};
 }
 

@@ -38,10 +38,13 @@ lk_status lk_blob_read(const char *path, const char magic[8], uint32_t version, 
 typedef struct lk_map {
     const uint8_t *bytes;
     size_t size;
+    bool copied; /* bytes are this process's own */
 } lk_map;
 lk_status lk_map_open(const char *path, lk_map *out);
 /* The same, and the file stays open for reading; *file is -1 on failure. */
 lk_status lk_map_open_file(const char *path, lk_map *out, int *file);
+/* Puts a copy of the bytes in place of the mapping. LK_NO_MEMORY, and then nothing changed. */
+lk_status lk_map_copy(lk_map *map, const char *path);
 void lk_map_close(lk_map *map);
 
 /* mkdir -p. */

@@ -2,6 +2,11 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+
+/* What is walked through at random finds its places faster in large pages, from where their rounding no longer counts.
+ */
+enum { LARGE = 32 << 20, LARGE_PAGE = 2 << 20 };
 
 void *lk_alloc(size_t count, size_t size)
 {
@@ -20,6 +25,14 @@ void *lk_alloc_aligned(size_t count, size_t size)
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - 64) return NULL;
     bytes = (bytes + 63) & ~(size_t)63;
+#ifdef MADV_HUGEPAGE
+    if (bytes >= LARGE && bytes <= SIZE_MAX - LARGE_PAGE) {
+        bytes = (bytes + LARGE_PAGE - 1) & ~(size_t)(LARGE_PAGE - 1);
+        void *p = aligned_alloc(LARGE_PAGE, bytes);
+        if (p) madvise(p, bytes, MADV_HUGEPAGE);
+        return p;
+    }
+#endif
     return aligned_alloc(64, bytes ? bytes : 64);
 }
 

@@ -8,7 +8,8 @@
 /* count * size bytes, uninitialised; NULL on overflow or out of memory. Free with free(). */
 void *lk_alloc(size_t count, size_t size);
 void *lk_alloc_zero(size_t count, size_t size);
-/* 64-byte aligned (one cache line, one AVX-512 register), size rounded up to a multiple of 64. Free with free(). */
+/* 64-byte aligned (one cache line, one AVX-512 register), size rounded up to a multiple of 64;
+ * from 32 MiB on in pages of 2 MiB, where the system has them. Free with free(). */
 void *lk_alloc_aligned(size_t count, size_t size);
 
 /* Grows *items (element size `size`) so that it holds at least `need`, doubling *capacity. false when out of memory,

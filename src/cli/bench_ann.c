@@ -28,7 +28,7 @@ typedef struct bench {
     const char *base, *queries, *truth, *metric_name, *type_name, *file, *opened, *efforts_text, *recall_text,
         *pass_text;
     uint64_t n, query_most, k, seed, memory, search_threads;
-    bool json;
+    bool json, mapped;
     cli_common common;
     lk_metric metric;
     const lk_ann_type *type;
@@ -165,6 +165,8 @@ static lk_status build_from_memory(bench *b, const float *vectors)
 
 static lk_status open_index(bench *b)
 {
+    if (strcmp(b->type->name, "graph") == 0 && !b->mapped)
+        return lk_graph_index_open(b->opened, LK_GRAPH_COPY, (lk_graph_index **)&b->index);
     return b->type->open ? b->type->open(b->opened, &b->index)
                          : lk_fail(LK_UNSUPPORTED, "a %s index has no file of its own", b->type->name);
 }
@@ -400,6 +402,9 @@ static int run(int argc, char **argv)
          .value = "FILE",
          .help = "search the index in that file instead of building one",
          .text = &b.opened},
+        {.name = "--mapped",
+         .help = "with --open: a graph is not copied into memory, as collections have it",
+         .flag = &b.mapped},
         {.name = "--search-threads",
          .value = "N",
          .help = "threads that search, each its own queries (default: as --threads)",

@@ -229,7 +229,7 @@ static void point_into(lk_graph_index *g, const file_header *h)
     g->ids = (uint64_t *)(void *)(base + t[IDS].offset);
     g->dead = (uint64_t *)(void *)(base + t[DEAD].offset);
     g->entries = (uint32_t *)(void *)(base + t[ENTRIES].offset);
-    madvise((void *)g->map.bytes, g->map.size, MADV_RANDOM);
+    if (!g->map.copied) madvise((void *)g->map.bytes, g->map.size, MADV_RANDOM);
 }
 
 /* What a search relies on beyond the sizes: entries that exist, and as many removed vectors as the header says. */
@@ -273,6 +273,7 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     lk_status s = lk_map_open_file(path, &map, &file);
     if (s != LK_OK) return s;
     LK_TRY(check_header(path, &map, &h));
+    if ((flags & LK_GRAPH_COPY) && !(flags & LK_GRAPH_CHANGE)) LK_TRY(lk_map_copy(&map, path));
     if (flags & (LK_GRAPH_VERIFY | LK_GRAPH_CHANGE)) LK_TRY(verify_tables(path, &map, &h));
     lk_graph_index_options options = {
         .degree = h.degree, .build_effort = h.build_effort, .spread = h.spread, .seed = h.seed};
@@ -306,7 +307,7 @@ lk_status lk_graph_index_open(const char *path, int flags, lk_graph_index **out)
     if (flags & LK_GRAPH_CHANGE) {
         LK_TRY(check_links(path, g));
         LK_TRY(lk_graph_index_own(g));
-    } else {
+    } else if (!g->map.copied) {
         g->file = file;
         g->reads = LK_GRAPH_READS;
         file = -1;
